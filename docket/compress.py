@@ -1,0 +1,234 @@
+"""Layer compression: zstd and gzip streams, told apart by their first bytes."""
+
+from __future__ import annotations
+
+import io
+import zlib
+from collections.abc import Callable
+from typing import BinaryIO, Protocol
+
+import zstandard
+
+from docket.errors import InvalidArchive, TooLarge
+
+GZIP = "gzip"
+ZSTD = "zstd"
+NONE = ""
+
+DEFAULT_LEVELS = {ZSTD: 3, GZIP: 6}
+
+MAX_WINDOW = 128 << 20
+"""The largest zstd window that is decompressed; a frame that asks for more is refused."""
+
+_GZIP_MAGIC = b"\x1f\x8b"
+_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+_BLOCK = 1 << 18
+_SLICE = 1 << 12
+
+
+class Compressor(Protocol):
+    """A running compression: feed blocks, then finish."""
+
+    def compress(self, block: bytes, /) -> bytes: ...
+    def flush(self) -> bytes: ...
+
+
+def sniff(start: bytes) -> str:
+    """`GZIP`, `ZSTD` or `NONE`, by the first four bytes of a stream."""
+    if start.startswith(_GZIP_MAGIC):
+        return GZIP
+    # RFC 8878 § 3.1.2: a stream may begin with a skippable frame
+    if start.startswith(_ZSTD_MAGIC) or (start[1:4] == b"\x2a\x4d\x18" and start[0] >> 4 == 5):
+        return ZSTD
+    return NONE
+
+
+def media_suffix(compression: str) -> str:
+    """What a layer's media type ends with: ``+zstd``, ``+gzip`` or nothing."""
+    return f"+{compression}" if compression else ""
+
+
+def encoder(compression: str, level: int) -> str:
+    """What must be the same for the compressed bytes to be the same, as one text."""
+    if compression == ZSTD:
+        version = ".".join(str(part) for part in zstandard.ZSTD_VERSION)
+        return f"zstd/{version} level={level}"
+    return f"gzip/zlib-{zlib.ZLIB_RUNTIME_VERSION} level={level}"
+
+
+def compressor(compression: str, *, level: int, threads: int = 1, size: int = -1) -> Compressor:
+    """A compression to `ZSTD` or `GZIP`; the bytes don't depend on *threads* (≥ 1).
+
+    *size* is the number of bytes that will be fed, where it is known.
+    """
+    if compression == GZIP:
+        # mtime 0 in the header keeps the bytes reproducible: zlib writes just that
+        return zlib.compressobj(level, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
+    parameters = zstandard.ZstdCompressionParameters.from_level(
+        level, source_size=max(size, 0), threads=max(threads, 1), write_checksum=True
+    )
+    return zstandard.ZstdCompressor(compression_params=parameters).compressobj(size=size)
+
+
+class Decompressor:
+    """Push-style decompression of a stream that may be gzip, zstd or neither.
+
+    `feed` hands every block of plain bytes to *sink*. A stream of several gzip members or zstd
+    frames is one stream. More than *limit* plain bytes raise `TooLarge`; broken input raises
+    `InvalidArchive`.
+    """
+
+    def __init__(self, sink: Callable[[bytes], object], *, limit: int = 1 << 62) -> None:
+        self._sink = sink
+        self._limit = limit
+        self._start = b""
+        self._inner: _Frames | None = None
+        self.compression = NONE
+        self.size = 0
+
+    def feed(self, block: bytes) -> None:
+        """Take the next compressed bytes."""
+        if self._inner is None:
+            self._start += block
+            if len(self._start) < len(_ZSTD_MAGIC):
+                return
+            block, self._start = self._start, b""
+            self._begin(block)
+        assert self._inner is not None
+        self._inner.feed(block, self._emit)
+
+    def finish(self) -> None:
+        """The stream is over. Raises `InvalidArchive` when it breaks off in a frame."""
+        if self._inner is None:
+            self._begin(self._start)
+            assert self._inner is not None
+            self._inner.feed(self._start, self._emit)
+        self._inner.finish()
+
+    def _begin(self, start: bytes) -> None:
+        self.compression = sniff(start)
+        self._inner = {GZIP: _GzipFrames, ZSTD: _ZstdFrames, NONE: _Plain}[self.compression]()
+
+    def _emit(self, plain: bytes) -> None:
+        self.size += len(plain)
+        if self.size > self._limit:
+            raise TooLarge("the uncompressed layer", limit=self._limit)
+        self._sink(plain)
+
+
+class _Frames(Protocol):
+    def feed(self, block: bytes, emit: Callable[[bytes], None]) -> None: ...
+    def finish(self) -> None: ...
+
+
+class _Plain:
+    def feed(self, block: bytes, emit: Callable[[bytes], None]) -> None:
+        if block:
+            emit(block)
+
+    def finish(self) -> None:
+        return None
+
+
+class _GzipFrames:
+    """Gzip members one after the other (RFC 1952 § 2.2); zero bytes behind the last are padding."""
+
+    def __init__(self) -> None:
+        self._member = zlib.decompressobj(16 + zlib.MAX_WBITS)
+        self._members = 0
+        self._fresh = True
+
+    def feed(self, block: bytes, emit: Callable[[bytes], None]) -> None:
+        while block:
+            if self._fresh and self._members and not block.strip(b"\0"):
+                return
+            self._fresh = False
+            block = self._feed_member(block, emit)
+
+    def _feed_member(self, block: bytes, emit: Callable[[bytes], None]) -> bytes:
+        try:
+            while block and not self._member.eof:
+                if plain := self._member.decompress(block, _BLOCK):
+                    emit(plain)
+                block = self._member.unconsumed_tail
+        except zlib.error as error:
+            raise InvalidArchive(f"broken gzip stream: {error}") from error
+        if self._member.eof:
+            block = self._member.unused_data
+            self._member = zlib.decompressobj(16 + zlib.MAX_WBITS)
+            self._members += 1
+            self._fresh = True
+        return block
+
+    def finish(self) -> None:
+        if not self._fresh:
+            raise InvalidArchive("the gzip stream breaks off")
+
+
+class _ZstdFrames:
+    """Zstandard frames one after the other (RFC 8878 § 3)."""
+
+    def __init__(self) -> None:
+        self._context = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW)
+        self._frame = self._context.decompressobj()
+        self._fresh = True
+
+    def feed(self, block: bytes, emit: Callable[[bytes], None]) -> None:
+        # 4 KiB of RLE blocks (4 bytes → 128 KiB each) blow up to 128 MiB at most in one call
+        view = memoryview(block)
+        for start in range(0, len(view), _SLICE):
+            self._feed_slice(bytes(view[start : start + _SLICE]), emit)
+
+    def _feed_slice(self, block: bytes, emit: Callable[[bytes], None]) -> None:
+        while block:
+            self._fresh = False
+            try:
+                plain = self._frame.decompress(block)
+            except zstandard.ZstdError as error:
+                raise InvalidArchive(f"broken zstd stream: {error}") from error
+            if plain:
+                emit(plain)
+            if not self._frame.eof:
+                return
+            block = self._frame.unused_data
+            self._frame = self._context.decompressobj()
+            self._fresh = True
+
+    def finish(self) -> None:
+        if not self._fresh:
+            raise InvalidArchive("the zstd stream breaks off")
+
+
+class PlainReader(io.RawIOBase):
+    """A readable stream of the plain bytes of *source*, whatever compresses it.
+
+    Reading raises `InvalidArchive` on broken input and `TooLarge` past *limit* plain bytes.
+    """
+
+    def __init__(self, source: BinaryIO, *, limit: int = 1 << 62) -> None:
+        self._source = source
+        self._pending: list[bytes] = []
+        self._offset = 0
+        self._over = False
+        self._decompressor = Decompressor(self._pending.append, limit=limit)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, target: bytearray | memoryview) -> int:  # type: ignore[override]
+        while not self._pending and not self._over:
+            if block := self._source.read(1 << 16):
+                self._decompressor.feed(block)
+            else:
+                self._over = True
+                self._decompressor.finish()
+        if not self._pending:
+            return 0
+        first = memoryview(self._pending[0])[self._offset :]
+        count = min(len(first), len(target))
+        memoryview(target)[:count] = first[:count]
+        self._offset += count
+        if count == len(first):
+            self._pending.pop(0)
+            self._offset = 0
+        return count

@@ -1,0 +1,261 @@
+"""Every error that docket raises on purpose, in one tree.
+
+    DocketError
+    ├── InvalidInput            what came in is wrong; sending it again won't help
+    │   ├── InvalidDigest
+    │   ├── InvalidReference
+    │   ├── InvalidManifest
+    │   ├── InvalidArchive
+    │   ├── InvalidMetainfo
+    │   ├── InvalidAnnounce
+    │   ├── DigestMismatch
+    │   ├── SizeMismatch
+    │   └── TooLarge
+    ├── NotFound
+    │   ├── BlobUnknown
+    │   ├── ManifestUnknown
+    │   ├── ManifestBlobUnknown
+    │   ├── RepositoryUnknown
+    │   ├── UploadUnknown
+    │   └── ImageNotInArchive
+    ├── UploadConflict          two writers at one upload session
+    ├── UploadOutOfOrder        a part that doesn't begin where the last one ended
+    ├── StoreError
+    │   ├── StoreLocked         another process owns the store
+    │   ├── StoreFormat         the store is not one this version reads
+    │   └── StoreFull           no space left
+    ├── RegistryError
+    │   ├── RegistryUnreachable
+    │   └── RegistryRefused     the registry answered with an error
+    ├── EngineError
+    │   ├── EngineUnreachable
+    │   └── EngineImageUnknown
+    └── SwarmError              the BitTorrent session failed
+
+Messages say what happened, to what, and what to do next; data is in attributes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class DocketError(Exception):
+    """The base of all errors that docket raises on purpose."""
+
+
+class InvalidInput(DocketError):
+    """What came in is wrong; sending the same again won't help."""
+
+
+class InvalidDigest(InvalidInput):
+    """A text that is not a digest (OCI image 1.1, descriptor § digests)."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        super().__init__(f"{text[:160]!r} is not a digest such as sha256:<64 hex digits>")
+
+
+class InvalidReference(InvalidInput):
+    """A text that names no repository, tag or digest."""
+
+    def __init__(self, text: str, why: str) -> None:
+        self.text = text
+        super().__init__(f"{text[:300]!r} is not an image name: {why}")
+
+
+class InvalidManifest(InvalidInput):
+    """Bytes that are not a manifest, index or image configuration."""
+
+
+class InvalidArchive(InvalidInput):
+    """An image archive that can't be read, or that breaks its own promises."""
+
+
+class InvalidMetainfo(InvalidInput):
+    """A torrent file that is not one of docket's."""
+
+
+class InvalidAnnounce(InvalidInput):
+    """A tracker request that doesn't follow BEP 3."""
+
+
+class DigestMismatch(InvalidInput):
+    """The bytes hash to another digest than the one they were promised under."""
+
+    def __init__(self, expected: object, actual: object) -> None:
+        self.expected = expected
+        self.actual = actual
+        super().__init__(f"expected {expected}, but the bytes are {actual}")
+
+
+class SizeMismatch(InvalidInput):
+    """There are more or fewer bytes than promised."""
+
+    def __init__(self, what: object, *, expected: int, actual: int) -> None:
+        self.expected = expected
+        self.actual = actual
+        super().__init__(f"{what} should have {expected} bytes but has {actual}")
+
+
+class TooLarge(InvalidInput):
+    """More bytes than docket takes for this."""
+
+    def __init__(self, what: str, *, limit: int) -> None:
+        self.limit = limit
+        super().__init__(f"{what} is larger than the limit of {limit} bytes")
+
+
+class NotFound(DocketError):
+    """What was asked for is not here."""
+
+
+class BlobUnknown(NotFound):
+    """No such blob in this repository."""
+
+    def __init__(self, digest: object) -> None:
+        self.digest = digest
+        super().__init__(f"blob {digest} is not here")
+
+
+class ManifestUnknown(NotFound):
+    """No such manifest or tag in this repository."""
+
+    def __init__(self, reference: object) -> None:
+        self.reference = reference
+        super().__init__(f"image {reference} is not here")
+
+
+class ManifestBlobUnknown(NotFound):
+    """A manifest names a blob or manifest that this repository doesn't have."""
+
+    def __init__(self, digest: object) -> None:
+        self.digest = digest
+        super().__init__(
+            f"the manifest names {digest}, which is not in this repository; push it first"
+        )
+
+
+class RepositoryUnknown(NotFound):
+    """No such repository."""
+
+    def __init__(self, repository: str) -> None:
+        self.repository = repository
+        super().__init__(f"repository {repository} is not here")
+
+
+class UploadUnknown(NotFound):
+    """No such upload session in this repository."""
+
+    def __init__(self, upload: object) -> None:
+        super().__init__(f"upload {upload} is not open; begin again")
+
+
+class ImageNotInArchive(NotFound):
+    """The archive holds other images than the one asked for."""
+
+    def __init__(self, name: str, names: list[str]) -> None:
+        self.names = names
+        there = ", ".join(names) if names else "only images without a name"
+        super().__init__(f"{name} is not in the archive; it holds {there}")
+
+
+class UploadConflict(DocketError):
+    """Another request is writing to the same upload session."""
+
+    def __init__(self, upload: object) -> None:
+        super().__init__(f"upload {upload} is being written by another request")
+
+
+class UploadOutOfOrder(DocketError):
+    """A part of an upload doesn't begin where the last one ended."""
+
+    def __init__(self, upload: object, *, offset: int) -> None:
+        self.offset = offset
+        super().__init__(f"upload {upload} goes on at byte {offset}")
+
+
+class StoreError(DocketError):
+    """The store on disk can't do what was asked."""
+
+
+class StoreLocked(StoreError):
+    """Another process owns the store."""
+
+    def __init__(self, location: object, holder: str) -> None:
+        self.location = location
+        self.holder = holder
+        super().__init__(
+            f"the store at {location} is in use by {holder}; wait for it or choose another place with -l"
+        )
+
+
+class StoreFormat(StoreError):
+    """The folder is no store, or one of another version."""
+
+
+class StoreFull(StoreError):
+    """The disk that holds the store is full."""
+
+    def __init__(self, location: object) -> None:
+        self.location = location
+        super().__init__(
+            f"no space left on the disk of {location}; free some, e.g. by docket rm and docket gc"
+        )
+
+
+class RegistryError(DocketError):
+    """Talking to a registry failed."""
+
+
+class RegistryUnreachable(RegistryError):
+    """Nothing answers at the registry's address."""
+
+    def __init__(self, url: str, why: str) -> None:
+        self.url = url
+        super().__init__(
+            f"no registry answers at {url} ({why}); check -h and -p, or start docket registry"
+        )
+
+
+class RegistryRefused(RegistryError):
+    """The registry answered with an error (OCI distribution 1.1 § error codes)."""
+
+    def __init__(self, what: str, *, status: int, code: str = "", message: str = "") -> None:
+        self.status = status
+        self.code = code
+        said = ": ".join(part for part in (code, message) if part) or "no reason given"
+        super().__init__(f"the registry refused {what} with {status} ({said})")
+
+
+class EngineError(DocketError):
+    """The container engine failed or refused."""
+
+
+class EngineUnreachable(EngineError):
+    """No container engine answers at its socket."""
+
+    def __init__(self, host: str, why: str) -> None:
+        self.host = host
+        super().__init__(
+            f"no container engine answers at {host} ({why}); start it or set DOCKER_HOST, "
+            "or use --archive / --output / --layers-only"
+        )
+
+
+class EngineImageUnknown(EngineError):
+    """The container engine has no such image."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(f"the container engine has no image {name}; see docker images")
+
+
+class SwarmError(DocketError):
+    """The BitTorrent session failed."""
+
+
+def summary(error: BaseException) -> str:
+    """One line that says what *error* is, for people."""
+    text: Any = " ".join(str(error).split())
+    return text or type(error).__name__

@@ -1,0 +1,1 @@
+"""Torrents of images: piece hashes, metainfo, the tracker's peer table and the swarm."""
