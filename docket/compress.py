@@ -107,7 +107,7 @@ class Decompressor:
 
     def _begin(self, start: bytes) -> None:
         self.compression = sniff(start)
-        self._inner = {GZIP: _GzipFrames, ZSTD: _ZstdFrames, NONE: _Plain}[self.compression]()
+        self._inner = _FRAMES[self.compression]()
 
     def _emit(self, plain: bytes) -> None:
         self.size += len(plain)
@@ -197,6 +197,13 @@ class _ZstdFrames:
     def finish(self) -> None:
         if not self._fresh:
             raise InvalidArchive("the zstd stream breaks off")
+
+
+_FRAMES: dict[str, Callable[[], _Frames]] = {
+    GZIP: _GzipFrames,
+    ZSTD: _ZstdFrames,
+    NONE: _Plain,
+}
 
 
 class PlainReader(io.RawIOBase):

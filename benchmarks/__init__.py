@@ -1,0 +1,1 @@
+"""Measurements of docket with real images, real engines and real networks."""

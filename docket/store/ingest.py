@@ -1,0 +1,144 @@
+"""Taking bytes in: one pass gives the digest, the piece hashes and, of a layer, the diff_id."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from docket.compress import NONE, Decompressor, sniff
+from docket.digest import Digest, new_hash
+from docket.errors import InvalidInput
+
+_TAR_MAGIC = b"ustar"
+_TAR_MAGIC_AT = 257
+_HEAD = _TAR_MAGIC_AT + len(_TAR_MAGIC)
+_MAX_PLAIN = 1 << 36
+_QUEUE = 4
+
+
+class Pieces(Protocol):
+    """A running piece hash, such as `docket.torrent.pieces.PieceHasher`."""
+
+    def update(self, block: bytes | memoryview, /) -> None: ...
+    def finish(self) -> bytes: ...
+
+
+NewPieces = Callable[[], Pieces]
+
+
+@dataclass(frozen=True, slots=True)
+class Unpacked:
+    """What a layer unpacks to: its diff_id, the bytes of the plain tar, and what compressed it."""
+
+    diff_id: Digest
+    size: int
+    compression: str = NONE
+
+
+@dataclass(frozen=True, slots=True)
+class Ingested:
+    """All that one pass over a blob finds out. *unpacked* is None when it is no layer."""
+
+    digest: Digest
+    size: int
+    pieces: bytes
+    unpacked: Unpacked | None
+
+    def with_unpacked(self, unpacked: Unpacked) -> Ingested:
+        """The same, with what is known about the plain layer from elsewhere."""
+        return replace(self, unpacked=unpacked)
+
+
+class Ingest:
+    """A blob on its way in; `feed` it block by block, then `finish`, or `abandon` it.
+
+    With *unpack* a compressed layer is decompressed beside, to learn its diff_id.
+    """
+
+    def __init__(
+        self, new_pieces: NewPieces, *, algorithm: str = "sha256", unpack: bool = True
+    ) -> None:
+        self._unpack = unpack
+        self._algorithm = algorithm
+        self._hash = new_hash(algorithm)
+        self._pieces = new_pieces()
+        self._head = b""
+        self._unpacking: _Unpacking | None = None
+        self.size = 0
+
+    def feed(self, block: bytes) -> None:
+        """The next bytes."""
+        # decompressing goes on in a thread of its own while this one hashes
+        self._feed_unpacking(block)
+        self._hash.update(block)
+        self._pieces.update(block)
+        self.size += len(block)
+
+    def finish(self) -> Ingested:
+        """What was found out; nothing may be fed after it."""
+        digest = Digest(self._algorithm, self._hash.hexdigest())
+        return Ingested(digest, self.size, self._pieces.finish(), self._unpacked(digest))
+
+    def abandon(self) -> None:
+        """End what runs beside; the bytes are not wanted any more."""
+        if self._unpacking:
+            self._unpacking.finish()
+
+    def _feed_unpacking(self, block: bytes) -> None:
+        if self._unpacking:
+            self._unpacking.feed(block)
+        elif len(self._head) < _HEAD:
+            before = len(self._head)
+            self._head += block[: _HEAD - before]
+            if self._unpack and sniff(self._head) != NONE:
+                self._unpacking = _Unpacking()
+                self._unpacking.feed(self._head[:before])
+                self._unpacking.feed(block)
+
+    def _unpacked(self, digest: Digest) -> Unpacked | None:
+        if self._unpacking:
+            return self._unpacking.finish()
+        if self._head[_TAR_MAGIC_AT:] == _TAR_MAGIC and digest.algorithm == "sha256":
+            return Unpacked(digest, self.size)
+        return None
+
+
+class _Unpacking:
+    """Decompresses and hashes on a thread; what can't be decompressed is simply no layer."""
+
+    def __init__(self) -> None:
+        self._blocks: queue.Queue[bytes | None] = queue.Queue(maxsize=_QUEUE)
+        self._result: Unpacked | None = None
+        self._thread = threading.Thread(target=self._run, name="unpack", daemon=True)
+        self._thread.start()
+
+    def feed(self, block: bytes) -> None:
+        if block:
+            self._blocks.put(block)
+
+    def finish(self) -> Unpacked | None:
+        self._blocks.put(None)
+        self._thread.join()
+        return self._result
+
+    def _run(self) -> None:
+        plain = new_hash()
+        decompressor = Decompressor(plain.update, limit=_MAX_PLAIN)
+        broken = False
+        while (block := self._blocks.get()) is not None:
+            if not broken:
+                broken = not _try(lambda block=block: decompressor.feed(block))  # type: ignore[misc]
+        if not broken and _try(decompressor.finish):
+            digest = Digest("sha256", plain.hexdigest())
+            self._result = Unpacked(digest, decompressor.size, decompressor.compression)
+
+
+def _try(step: Callable[[], None]) -> bool:
+    try:
+        step()
+    except InvalidInput:
+        return False
+    return True

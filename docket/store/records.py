@@ -1,0 +1,100 @@
+"""How a manifest and its tags stand in the index: edges, referrers, and their removal."""
+
+from __future__ import annotations
+
+import time
+
+from docket.digest import Digest
+from docket.errors import ManifestBlobUnknown, ManifestUnknown
+from docket.manifest import Index as ImageIndex
+from docket.manifest import Manifest
+from docket.store.index import Index, ManifestRecord, TagRecord, Transaction, edge, key_of, scoped
+
+
+def check_children(
+    index: Index, txn: Transaction, repository: str, parsed: Manifest | ImageIndex
+) -> None:
+    """Raises `ManifestBlobUnknown` unless *repository* has all that *parsed* lists."""
+    table = index.manifests if isinstance(parsed, ImageIndex) else index.links
+    for child in parsed.children:
+        linked = table.get(txn, scoped(repository, child.digest)) is not None
+        if not linked or index.blobs.get(txn, key_of(child.digest)) is None:
+            raise ManifestBlobUnknown(child.digest)
+
+
+def add_manifest(
+    index: Index,
+    txn: Transaction,
+    repository: str,
+    digest: Digest,
+    parsed: Manifest | ImageIndex,
+    size: int,
+) -> None:
+    """Record a manifest of *repository*, with an edge to each child."""
+    subject = parsed.subject.digest if parsed.subject else ""
+    index.manifests.put(
+        txn,
+        scoped(repository, digest),
+        ManifestRecord(
+            media_type=parsed.media_type,
+            artifact_type=parsed.artifact_type,
+            subject=str(subject),
+            size=size,
+            pushed=time.time(),
+        ),
+    )
+    index.parents.add(txn, key_of(digest), edge(repository, "h"))
+    for child in parsed.children:
+        index.parents.add(txn, key_of(child.digest), edge(repository, "m", digest))
+        index.children.add(txn, scoped(repository, digest), key_of(child.digest))
+    if subject:
+        index.parents.add(txn, key_of(digest), edge(repository, "s", subject))
+        index.referrers.add(txn, scoped(repository, subject), key_of(digest))
+
+
+def set_tag(index: Index, txn: Transaction, repository: str, tag: str, digest: Digest) -> None:
+    """Point *tag* at *digest*, wherever it pointed before."""
+    clear_tag(index, txn, repository, tag)
+    index.tags.put(txn, scoped(repository, tag), TagRecord(str(digest), time.time()))
+    index.parents.add(txn, key_of(digest), edge(repository, "t", tag))
+
+
+def clear_tag(index: Index, txn: Transaction, repository: str, tag: str) -> bool:
+    """Forget *tag*; whether it was there."""
+    before = index.tags.get(txn, scoped(repository, tag))
+    if before is None:
+        return False
+    index.parents.remove(txn, before.digest.encode(), edge(repository, "t", tag))
+    return index.tags.delete(txn, scoped(repository, tag))
+
+
+def tags_of(index: Index, txn: Transaction, repository: str, digest: str) -> list[str]:
+    """The tags of *repository* that point to *digest*."""
+    prefix = edge(repository, "t")
+    return [
+        value[len(prefix) :].decode()
+        for value in index.parents.values(txn, digest.encode(), prefix)
+    ]
+
+
+def drop_manifest(index: Index, txn: Transaction, repository: str, digest: str) -> None:
+    """Forget a manifest of *repository*, its tags, edges and referrers' claim on it.
+
+    Raises `ManifestUnknown`.
+    """
+    key = scoped(repository, digest)
+    record = index.manifests.get(txn, key)
+    if record is None:
+        raise ManifestUnknown(f"{repository}@{digest}")
+    for tag in tags_of(index, txn, repository, digest):
+        clear_tag(index, txn, repository, tag)
+    index.manifests.delete(txn, key)
+    for child in list(index.children.values(txn, key)):
+        index.parents.remove(txn, child, edge(repository, "m", digest))
+        index.children.remove(txn, key, child)
+    index.parents.remove(txn, digest.encode(), edge(repository, "h"))
+    if record.subject:
+        index.parents.remove(txn, digest.encode(), edge(repository, "s", record.subject))
+        index.referrers.remove(txn, scoped(repository, record.subject), digest.encode())
+    for referrer in list(index.referrers.values(txn, key)):
+        index.parents.remove(txn, referrer, edge(repository, "s", digest))

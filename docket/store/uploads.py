@@ -1,0 +1,197 @@
+"""Upload sessions: partial blobs that come in parts and survive a restart."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from io import FileIO
+from pathlib import Path
+
+from docket.digest import READ_SIZE, Digest
+from docket.errors import DigestMismatch, UploadConflict, UploadOutOfOrder, UploadUnknown
+from docket.store.disk import Disk
+from docket.store.index import Index, Transaction, UploadRecord
+from docket.store.ingest import Ingest, Ingested, NewPieces
+
+UPLOAD_SECONDS = 24 * 3600.0
+"""How long an unfinished upload is kept."""
+
+
+class Upload:
+    """One session, open for one writer: `write` appends, `close` keeps the bytes for later."""
+
+    def __init__(self, upload_id: uuid.UUID, path: Path, disk: Disk, new_pieces: NewPieces) -> None:
+        self.id = upload_id
+        self.path = path
+        self._disk = disk
+        self._new_pieces = new_pieces
+        self._busy = threading.Lock()
+        self._file: FileIO | None = None
+        self._ingest: Ingest | None = None
+
+    @property
+    def offset(self) -> int:
+        """Bytes that have arrived."""
+        return self._ingest.size if self._ingest else self.path.stat().st_size
+
+    def write(self, block: bytes) -> None:
+        """Append *block*."""
+        file, ingest = self._opened(Ingest(self._new_pieces) if self._ingest is None else None)
+        with self._disk.translated():
+            view = memoryview(block)
+            while view:
+                view = view[file.write(view) :]
+        ingest.feed(block)
+
+    def finish(self, expected: Digest) -> Ingested:
+        """All bytes are here: sync them and tell what they are. Raises `DigestMismatch`."""
+        ingest = None
+        if self._ingest is None or expected.algorithm != "sha256":
+            # the one second read: sessions that outlived a restart, and digests of another kind
+            ingest = Ingest(self._new_pieces, algorithm=expected.algorithm)
+        file, running = self._opened(ingest)
+        self._disk.sync(file.fileno())
+        found = running.finish()
+        self._ingest = None
+        self.close()
+        if found.digest != expected:
+            raise DigestMismatch(expected, found.digest)
+        return found
+
+    def close(self) -> None:
+        """Let go of the file; the bytes stay."""
+        if self._file:
+            self._file.close()
+        self._file = None
+
+    def abandon(self) -> None:
+        """The bytes are not wanted any more."""
+        self.close()
+        if self._ingest:
+            self._ingest.abandon()
+        self._ingest = None
+
+    @contextmanager
+    def writer(self) -> Iterator[Upload]:
+        """Be the only writer. Raises `UploadConflict` when there is one already."""
+        if not self._busy.acquire(blocking=False):
+            raise UploadConflict(self.id)
+        try:
+            yield self
+        finally:
+            self._busy.release()
+
+    def _opened(self, fresh: Ingest | None) -> tuple[FileIO, Ingest]:
+        if fresh is not None:
+            if self._ingest:
+                self._ingest.abandon()
+            with self.path.open("rb", buffering=0) as file:
+                while block := file.read(READ_SIZE):
+                    fresh.feed(block)
+            self._ingest = fresh
+        if self._file is None:
+            self._file = FileIO(self.path, "ab")
+        assert self._ingest is not None
+        return self._file, self._ingest
+
+
+class Uploads:
+    """The sessions of a store."""
+
+    def __init__(self, folder: Path, index: Index, disk: Disk, new_pieces: NewPieces) -> None:
+        self._folder = folder
+        self._index = index
+        self._disk = disk
+        self._new_pieces = new_pieces
+        self._open: dict[uuid.UUID, Upload] = {}
+        self._lock = threading.Lock()
+
+    def begin(self, repository: str) -> uuid.UUID:
+        """A new, empty session of *repository*; it survives a restart."""
+        upload_id = uuid.uuid4()
+        self._disk.write_new(self._path(upload_id), b"")
+        record = UploadRecord(repository, time.time())
+        self._index.update(lambda txn: self._index.uploads.put(txn, _key(upload_id), record))
+        return upload_id
+
+    def get(self, repository: str, upload_id: uuid.UUID) -> Upload:
+        """The session. Raises `UploadUnknown` unless it is one of *repository*."""
+        with self._index.read() as txn:
+            record = self._index.uploads.get(txn, _key(upload_id))
+        if record is None or record.repository != repository:
+            raise UploadUnknown(upload_id)
+        with self._lock:
+            if upload_id not in self._open:
+                path = self._path(upload_id)
+                if not path.exists():
+                    raise UploadUnknown(upload_id)
+                self._open[upload_id] = Upload(upload_id, path, self._disk, self._new_pieces)
+            return self._open[upload_id]
+
+    @contextmanager
+    def writer(
+        self, repository: str, upload_id: uuid.UUID, *, offset: int | None = None
+    ) -> Iterator[Upload]:
+        """The session, for one writer that goes on at *offset* (None: wherever it stands).
+
+        Raises `UploadUnknown`, `UploadConflict`, or `UploadOutOfOrder`.
+        """
+        upload = self.get(repository, upload_id)
+        with upload.writer():
+            if offset is not None and offset != upload.offset:
+                raise UploadOutOfOrder(upload_id, offset=upload.offset)
+            yield upload
+
+    def forget(self, txn: Transaction, upload_id: uuid.UUID) -> None:
+        """Drop the record of a session whose file has become a blob."""
+        self._index.uploads.delete(txn, _key(upload_id))
+
+    def cancel(self, repository: str, upload_id: uuid.UUID) -> None:
+        """End the session; nothing of it is left. Raises `UploadUnknown`, `UploadConflict`."""
+        with self.writer(repository, upload_id) as upload:
+            self.discard(upload)
+
+    def discard(self, upload: Upload) -> None:
+        """Take away all that is left of *upload*, which its caller is the writer of."""
+        upload.abandon()
+        with self._lock:
+            self._open.pop(upload.id, None)
+        self._index.update(lambda txn: self.forget(txn, upload.id))
+        self._disk.remove(upload.path)
+
+    def expire(self, *, older_than: float = UPLOAD_SECONDS) -> int:
+        """End sessions that began over *older_than* seconds ago; how many there were."""
+        horizon = time.time() - older_than
+        with self._index.read() as txn:
+            old = [
+                (one.repository, uuid.UUID(key.decode()))
+                for key, one in self._index.uploads.scan(txn)
+                if one.started < horizon
+            ]
+        return sum(_quietly(lambda one=one: self.cancel(*one)) for one in old)  # type: ignore[misc]
+
+    def drop_strays(self) -> None:
+        """Remove files that belong to no session, as a crash leaves them."""
+        with self._index.read() as txn:
+            known = {key.decode() for key, _ in self._index.uploads.scan(txn)}
+        for path in self._folder.iterdir():
+            if path.name not in known:
+                self._disk.remove(path)
+
+    def _path(self, upload_id: uuid.UUID) -> Path:
+        return self._folder / str(upload_id)
+
+
+def _key(upload_id: uuid.UUID) -> bytes:
+    return str(upload_id).encode()
+
+
+def _quietly(step: Callable[[], None]) -> bool:
+    try:
+        step()
+    except (UploadUnknown, UploadConflict):
+        return False
+    return True

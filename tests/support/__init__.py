@@ -1,0 +1,1 @@
+"""Real engines, networks and trackers that tests run against."""
