@@ -209,11 +209,13 @@ _FRAMES: dict[str, Callable[[], _Frames]] = {
 class PlainReader(io.RawIOBase):
     """A readable stream of the plain bytes of *source*, whatever compresses it.
 
-    Reading raises `InvalidArchive` on broken input and `TooLarge` past *limit* plain bytes.
+    Reading raises `InvalidArchive` on broken input and `TooLarge` past *limit* plain bytes. With
+    *owns*, closing this closes *source*.
     """
 
-    def __init__(self, source: BinaryIO, *, limit: int = 1 << 62) -> None:
+    def __init__(self, source: BinaryIO, *, limit: int = 1 << 62, owns: bool = False) -> None:
         self._source = source
+        self._owns = owns
         self._pending: list[bytes] = []
         self._offset = 0
         self._over = False
@@ -221,6 +223,11 @@ class PlainReader(io.RawIOBase):
 
     def readable(self) -> bool:
         return True
+
+    def close(self) -> None:
+        if self._owns and not self.closed:
+            self._source.close()
+        super().close()
 
     def readinto(self, target: bytearray | memoryview) -> int:  # type: ignore[override]
         while not self._pending and not self._over:

@@ -186,7 +186,8 @@ class StoreLocked(StoreError):
         self.location = location
         self.holder = holder
         super().__init__(
-            f"the store at {location} is in use by {holder}; wait for it or choose another place with -l"
+            f"the store at {location} is in use by {holder}; "
+            "wait for it or choose another place with -l"
         )
 
 

@@ -16,7 +16,7 @@ import json
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -66,13 +66,17 @@ class Blob:
 
 @dataclass(frozen=True, slots=True)
 class LayerBlob:
-    """A stored layer: its blob, and what it unpacks to; sizes in bytes."""
+    """A stored layer: its blob, and what it unpacks to; sizes in bytes.
+
+    *encoder* says what compressed it, where its manifest told (see `ANNOTATION_ENCODER`).
+    """
 
     digest: Digest
     size: int
     diff_id: Digest
     plain_size: int
     compression: str
+    encoder: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -439,6 +443,10 @@ class Store:
             self._drop_dead_torrents()
         return Collector(self._index, self._blobs, self._pins).collect(grace=grace, dry_run=dry_run)
 
+    def space(self) -> AbstractContextManager[None]:
+        """While files are written below the location: a full disk is `StoreFull`."""
+        return self._disk.translated()
+
     def write_synced(self, path: Path, content: bytes) -> None:
         """A small file beside the blobs, such as an ``index.json`` that is to be seeded."""
         self._disk.make_folder(path.parent)
@@ -543,4 +551,5 @@ def _layer_blob(key: bytes, record: BlobRecord) -> LayerBlob:
         diff_id=Digest.parse(record.diff_id),
         plain_size=record.plain_size,
         compression=record.compression,
+        encoder=record.encoder,
     )

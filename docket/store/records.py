@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 
+from msgspec.structs import replace
+
 from docket.digest import Digest
 from docket.errors import ManifestBlobUnknown, ManifestUnknown
+from docket.manifest import ANNOTATION_ENCODER, Descriptor, Manifest
 from docket.manifest import Index as ImageIndex
-from docket.manifest import Manifest
 from docket.store.index import Index, ManifestRecord, TagRecord, Transaction, edge, key_of, scoped
 
 
@@ -45,6 +47,7 @@ def add_manifest(
     )
     index.parents.add(txn, key_of(digest), edge(repository, "h"))
     for child in parsed.children:
+        _note_encoder(index, txn, child)
         index.parents.add(txn, key_of(child.digest), edge(repository, "m", digest))
         index.children.add(txn, scoped(repository, digest), key_of(child.digest))
     if subject:
@@ -98,3 +101,11 @@ def drop_manifest(index: Index, txn: Transaction, repository: str, digest: str) 
         index.referrers.remove(txn, scoped(repository, record.subject), digest.encode())
     for referrer in list(index.referrers.values(txn, key)):
         index.parents.remove(txn, referrer, edge(repository, "s", digest))
+
+
+def _note_encoder(index: Index, txn: Transaction, child: Descriptor) -> None:
+    """Keep a layer's encoder with the layer: the next manifest that lists it says the same."""
+    encoder = child.annotations.get(ANNOTATION_ENCODER)
+    record = index.blobs.get(txn, key_of(child.digest)) if encoder else None
+    if encoder and record and not record.encoder:
+        index.blobs.put(txn, key_of(child.digest), replace(record, encoder=encoder))

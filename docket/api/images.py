@@ -1,0 +1,220 @@
+"""Docket's own calls: layers by diff_id, images with their sizes, torrents, gc.
+
+Paths follow the OCI extension convention, ``/v2/<name>/_docket/…``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import msgspec
+from anyio.to_thread import run_sync
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from docket import compress, manifest
+from docket.api.answers import answer_json, read_body
+from docket.api.registry import registry_of, repository_of
+from docket.digest import Digest
+from docket.errors import InvalidManifest
+from docket.manifest import Platform
+from docket.reference import Reference, parse_target
+from docket.store import LayerBlob, Store, StoredManifest, Tagged
+from docket.torrent.metainfo import Metainfo
+
+_MAX_DIFF_IDS = 4096
+
+TORRENT_TYPE = "application/x-bittorrent"
+
+
+class Question(msgspec.Struct):
+    """Which of these diff_ids does the registry lack?"""
+
+    diff_ids: list[str]
+
+
+class Sweep(msgspec.Struct):
+    """How to collect garbage: *grace* in seconds."""
+
+    dry_run: bool = False
+    grace: float | None = None
+
+
+async def missing(request: Request) -> Response:
+    """POST diff_ids: those that are held become blobs of this repository, and are pinned."""
+    repository = repository_of(request)
+    store = registry_of(request).store
+    question = _decoded(await read_body(request, limit=1 << 20, what="the question"), Question)
+    if len(question.diff_ids) > _MAX_DIFF_IDS:
+        raise InvalidManifest(f"more than {_MAX_DIFF_IDS} diff_ids in one question")
+    diff_ids = [Digest.parse(text) for text in question.diff_ids]
+    held = await run_sync(lambda: _mount_layers(store, repository, diff_ids))
+    return answer_json(
+        {
+            "held": [_layer_json(one) for one in held.values()],
+            "missing": [str(one) for one in dict.fromkeys(diff_ids) if one not in held],
+        }
+    )
+
+
+async def layers(request: Request) -> Response:
+    """GET what each layer of an image unpacks to, as far as the registry knows."""
+    store = registry_of(request).store
+
+    def answer() -> dict[str, Any]:
+        found = _image(store, request)
+        parsed = _manifest_of(found)
+        known = [store.unpacked(layer.digest) for layer in parsed.layers]
+        return {
+            "digest": str(found.digest),
+            "layers": [_layer_json(one) if one else None for one in known],
+        }
+
+    return answer_json(await run_sync(answer))
+
+
+async def torrent(request: Request) -> Response:
+    """GET the torrent of an image, and begin to seed it."""
+    return await run_sync(_torrent, request, _announce_url(request))
+
+
+async def friendly_torrent(request: Request) -> Response:
+    """GET /torrents/<name>:<tag>.torrent: the same, by a name that people type."""
+    reference = Reference.parse(request.path_params["name"])
+    request.path_params.update(name=reference.repository, reference=str(reference.target))
+    return await torrent(request)
+
+
+async def images(request: Request) -> Response:
+    """GET all tagged images: stored bytes, and how many of them no other image has."""
+    store = registry_of(request).store
+    repository = request.query_params.get("name")
+    rows = await run_sync(lambda: [_row(store, one) for one in store.tagged(repository)])
+    return answer_json({"images": rows})
+
+
+async def sweep(request: Request) -> Response:
+    """POST: collect garbage now, or say what would be."""
+    registry = registry_of(request)
+    body = await read_body(request, limit=1 << 16, what="the request")
+    wanted = _decoded(body or b"{}", Sweep)
+    options = {} if wanted.grace is None else {"grace": wanted.grace}
+    await run_sync(registry.seeder.rest)
+    report = await run_sync(lambda: registry.store.gc(dry_run=wanted.dry_run, **options))
+    return answer_json(dataclasses.asdict(report))
+
+
+def _mount_layers(store: Store, repository: str, diff_ids: list[Digest]) -> dict[Digest, LayerBlob]:
+    held = store.layers(diff_ids)
+    return {
+        diff_id: one
+        for diff_id, one in held.items()
+        if store.mount(one.digest, repository=repository)
+    }
+
+
+def _layer_json(layer: LayerBlob) -> dict[str, Any]:
+    suffix = compress.media_suffix(layer.compression)
+    return {
+        "diff_id": str(layer.diff_id),
+        "digest": str(layer.digest),
+        "size": layer.size,
+        "plain_size": layer.plain_size,
+        "media_type": f"{manifest.OCI_LAYER}{suffix}",
+        "encoder": layer.encoder,
+    }
+
+
+def _torrent(request: Request, announce: str) -> Response:
+    registry = registry_of(request)
+    found = _image(registry.store, request)
+    metainfo: Metainfo = registry.seeder.metainfo(found, announce=announce)
+    registry.seeder.seed(found)
+    name = f"{repository_of(request).rpartition('/')[2]}.torrent"
+    return Response(
+        metainfo.content,
+        media_type=TORRENT_TYPE,
+        headers={
+            "Docker-Content-Digest": str(found.digest),
+            "Content-Disposition": f'attachment; filename="{name}"',
+        },
+    )
+
+
+def _announce_url(request: Request) -> str:
+    """The tracker's address, as this client spells the registry's."""
+    return f"{request.url.scheme}://{request.url.netloc}/announce"
+
+
+def _image(store: Store, request: Request) -> StoredManifest:
+    """The image manifest of the path's reference; of an index, the one for ``?platform=``."""
+    repository = repository_of(request)
+    found = store.manifest(repository, parse_target(request.path_params["reference"]))
+    parsed = manifest.parse(found.content, content_type=found.media_type)
+    if isinstance(parsed, manifest.Index):
+        text = request.query_params.get("platform")
+        wanted = Platform.parse(text) if text else Platform.of_host()
+        found = store.manifest(repository, parsed.choose(wanted).digest)
+    return found
+
+
+def _manifest_of(found: StoredManifest) -> manifest.Manifest:
+    parsed = manifest.parse(found.content, content_type=found.media_type)
+    if not isinstance(parsed, manifest.Manifest):
+        raise InvalidManifest("an index within an index has no layers")
+    return parsed
+
+
+def _row(store: Store, tagged: Tagged) -> dict[str, Any]:
+    repository = tagged.repository
+    found = store.manifest(repository, tagged.digest)
+    parsed = manifest.parse(found.content, content_type=found.media_type)
+    members = [found]
+    platforms: list[str] = []
+    if isinstance(parsed, manifest.Index):
+        platforms = [str(one.platform) for one in parsed.manifests if one.platform]
+        members = [store.manifest(repository, one.digest) for one in parsed.manifests]
+    sizes: dict[Digest, int] = {}
+    unique: dict[Digest, int] = {}
+    for member in members:
+        inner = manifest.parse(member.content, content_type=member.media_type)
+        if isinstance(inner, manifest.Index):
+            continue
+        for child in inner.children:
+            sizes[child.digest] = child.size
+            if not store.is_shared(child.digest, member.digest):
+                unique[child.digest] = child.size
+        if not platforms and inner.is_image:
+            config = manifest.parse_config(store.read(inner.config.digest))
+            platforms = [str(config.platform)] if config.platform else []
+    return {
+        "name": repository,
+        "tag": tagged.tag,
+        "digest": str(tagged.digest),
+        "media_type": found.media_type,
+        "platforms": platforms,
+        "layers": len(sizes),
+        "size": sum(sizes.values()),
+        "unique": sum(unique.values()),
+        "shared": sum(sizes.values()) - sum(unique.values()),
+        "tagged": tagged.moved,
+    }
+
+
+def _decoded(body: bytes, kind: type[Any]) -> Any:
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise InvalidManifest(f"the request is not what this call takes: {error}") from error
+
+
+ROUTES = [
+    Route("/torrents/{name:path}.torrent", friendly_torrent),
+    Route("/v2/_docket/images", images),
+    Route("/v2/_docket/gc", sweep, methods=["POST"]),
+    Route("/v2/{name:path}/_docket/missing", missing, methods=["POST"]),
+    Route("/v2/{name:path}/_docket/layers/{reference}", layers),
+    Route("/v2/{name:path}/_docket/torrent/{reference}", torrent),
+]

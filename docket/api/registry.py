@@ -1,0 +1,34 @@
+"""What an application serves: a store, and the seeder and tracker beside it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from starlette.requests import Request
+
+from docket.reference import parse_repository
+from docket.seeder import Seeder
+from docket.store import Store
+from docket.torrent.tracker import Tracker
+
+
+@dataclass(frozen=True, slots=True)
+class Registry:
+    """*advertise* is the host name or address that peers should use for the registry's own seed;
+    empty means the one at which they reached the tracker."""
+
+    store: Store
+    seeder: Seeder
+    tracker: Tracker
+    advertise: str = ""
+
+
+def registry_of(request: Request) -> Registry:
+    """What the application serves."""
+    registry: Registry = request.app.state.registry
+    return registry
+
+
+def repository_of(request: Request) -> str:
+    """The repository in the path. Raises `InvalidReference`."""
+    return parse_repository(request.path_params["name"])

@@ -1,0 +1,327 @@
+"""The HTTP client of a registry: OCI distribution 1.1, and docket's own calls."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, urlencode, urljoin, urlsplit
+
+import urllib3
+from urllib3.exceptions import HTTPError, LocationParseError
+
+from docket import manifest
+from docket.digest import READ_SIZE, Digest, new_hash
+from docket.errors import (
+    BlobUnknown,
+    DigestMismatch,
+    InvalidManifest,
+    InvalidReference,
+    ManifestUnknown,
+    RegistryRefused,
+    RegistryUnreachable,
+    SizeMismatch,
+)
+from docket.manifest import Descriptor, Platform
+from docket.reference import Reference
+
+DEFAULT_PORT = 8000
+
+_ACCEPT = ", ".join(sorted(manifest.MANIFEST_TYPES | manifest.INDEX_TYPES))
+_CONNECT_SECONDS = 5.0
+_READ_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteManifest:
+    """A manifest as the registry has it; *content* hashes to *digest*."""
+
+    digest: Digest
+    media_type: str
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteLayer:
+    """A layer that the registry has, and what it unpacks to; *plain_size* in bytes."""
+
+    descriptor: Descriptor
+    diff_id: Digest
+    plain_size: int
+
+
+def registry_url(host: str, port: int | None = None) -> str:
+    """The base URL for *host*: a bare host, ``http://host`` or a full URL.
+
+    A port in *host* counts more than *port*; without either it is 8000, or what https uses. Raises
+    `InvalidReference`.
+    """
+    text = host if "://" in host else f"http://{host}"
+    try:
+        parts = urlsplit(text)
+        own_port = parts.port
+    except ValueError as error:
+        raise InvalidReference(host, f"it is no address of a registry ({error})") from error
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise InvalidReference(host, "a registry's address is a host, or http://host:port")
+    chosen = own_port or port or (None if parts.scheme == "https" else DEFAULT_PORT)
+    name = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return f"{parts.scheme}://{name}{f':{chosen}' if chosen else ''}"
+
+
+class Client:
+    """One registry; safe to use from many threads."""
+
+    def __init__(self, url: str, *, connections: int = 8) -> None:
+        self.url = url
+        self._pool = urllib3.PoolManager(
+            maxsize=connections,
+            block=False,
+            timeout=urllib3.Timeout(connect=_CONNECT_SECONDS, read=_READ_SECONDS),
+            retries=False,
+        )
+
+    def close(self) -> None:
+        """Close idle connections."""
+        self._pool.clear()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()
+
+    # -- manifests
+
+    def manifest(self, reference: Reference) -> RemoteManifest:
+        """The manifest or index of *reference*, checked. Raises `ManifestUnknown`."""
+        response = self._call(
+            "GET", self._manifest_path(reference), headers={"Accept": _ACCEPT}, unknown=reference
+        )
+        digest = Digest.of(response.data)
+        if isinstance(reference.target, Digest):
+            digest = Digest.of(response.data, algorithm=reference.target.algorithm)
+            if digest != reference.target:
+                raise DigestMismatch(reference.target, digest)
+        media_type = response.headers.get("Content-Type", "").partition(";")[0]
+        return RemoteManifest(digest, media_type, response.data)
+
+    def image_manifest(self, reference: Reference, platform: Platform) -> RemoteManifest:
+        """The image manifest of *reference*; of an index, the one for *platform*.
+
+        Raises `ManifestUnknown`, or `InvalidManifest` when there is none for *platform*.
+        """
+        found = self.manifest(reference)
+        parsed = manifest.parse(found.content, content_type=found.media_type)
+        if isinstance(parsed, manifest.Index):
+            chosen = parsed.choose(platform)
+            found = self.manifest(Reference(reference.repository, chosen.digest))
+        return found
+
+    def put_manifest(self, reference: Reference, content: bytes, media_type: str) -> Digest:
+        """Push a manifest under *reference*; returning means that the image can be pulled."""
+        headers = {"Content-Type": media_type}
+        self._call("PUT", self._manifest_path(reference), body=content, headers=headers)
+        return Digest.of(content)
+
+    def delete(self, reference: Reference) -> None:
+        """Delete the tag, or the manifest with its tags. Raises `ManifestUnknown`."""
+        self._call("DELETE", self._manifest_path(reference), unknown=reference)
+
+    # -- blobs
+
+    def blob_size(self, repository: str, digest: Digest) -> int | None:
+        """The blob's bytes, or None when the repository hasn't got it."""
+        try:
+            response = self._call("HEAD", f"/v2/{repository}/blobs/{digest}", unknown=digest)
+        except BlobUnknown:
+            return None
+        return int(response.headers.get("Content-Length", 0))
+
+    def read_blob(self, repository: str, descriptor: Descriptor) -> bytes:
+        """All bytes of a small blob, such as a config, checked."""
+        if descriptor.size > manifest.MAX_MANIFEST:
+            raise InvalidManifest(f"blob {descriptor.digest} is too large for a configuration")
+        content = b"".join(self.blob_range(repository, descriptor.digest, 0, descriptor.size))
+        actual = Digest.of(content, algorithm=descriptor.digest.algorithm)
+        if actual != descriptor.digest:
+            raise DigestMismatch(descriptor.digest, actual)
+        return content
+
+    def blob_range(self, repository: str, digest: Digest, start: int, end: int) -> Iterator[bytes]:
+        """The blob's bytes from *start* to before *end*, block by block.
+
+        Raises `BlobUnknown`, `SizeMismatch` when fewer come, or `RegistryUnreachable` when the
+        connection breaks; then the caller may go on where it stopped.
+        """
+        if start >= end:
+            return
+        headers = {"Range": f"bytes={start}-{end - 1}"}
+        path = f"/v2/{repository}/blobs/{digest}"
+        with self._streamed("GET", path, headers=headers, unknown=digest) as response:
+            skip = start if response.status == 200 else 0
+            left = end - start
+            for block in self._blocks(response):
+                cut = min(skip, len(block))
+                skip -= cut
+                wanted = block[cut : cut + left]
+                left -= len(wanted)
+                if wanted:
+                    yield wanted
+                if not left:
+                    return
+        raise SizeMismatch(digest, expected=end - start, actual=end - start - left)
+
+    def put_blob(self, repository: str, blocks: Iterable[bytes]) -> tuple[Digest, int]:
+        """Upload *blocks* as they come; their digest and size, once the registry has them safe.
+
+        The digest is found on the way, so that compressing and sending are one pass.
+        """
+        begun = self._call("POST", f"/v2/{repository}/blobs/uploads/")
+        running = new_hash()
+        size = 0
+
+        def hashed() -> Iterator[bytes]:
+            nonlocal size
+            for block in blocks:
+                running.update(block)
+                size += len(block)
+                if block:
+                    yield block
+
+        headers = {"Content-Type": "application/octet-stream"}
+        sent = self._call("PATCH", begun.headers["Location"], body=hashed(), headers=headers)
+        digest = Digest("sha256", running.hexdigest())
+        location = sent.headers["Location"]
+        joint = "&" if "?" in location else "?"
+        self._call("PUT", f"{location}{joint}{urlencode({'digest': str(digest)})}")
+        return digest, size
+
+    # -- docket's own calls
+
+    def missing(self, repository: str, diff_ids: Sequence[Digest]) -> dict[Digest, RemoteLayer]:
+        """Those of *diff_ids* that the registry holds; they are this repository's now."""
+        body = json.dumps({"diff_ids": [str(one) for one in diff_ids]}).encode()
+        answer = self._json("POST", f"/v2/{repository}/_docket/missing", body=body)
+        layers = [_remote_layer(one) for one in answer["held"]]
+        return {layer.diff_id: layer for layer in layers}
+
+    def layers(self, reference: Reference) -> list[RemoteLayer | None]:
+        """What each layer of an image manifest unpacks to, where the registry knows."""
+        path = f"/v2/{reference.repository}/_docket/layers/{reference.target}"
+        answer = self._json("GET", path, unknown=reference)
+        return [_remote_layer(one) if one else None for one in answer["layers"]]
+
+    def torrent(self, reference: Reference) -> bytes:
+        """The torrent of an image manifest; the registry seeds it from now on."""
+        path = f"/v2/{reference.repository}/_docket/torrent/{reference.target}"
+        return self._call("GET", path, unknown=reference).data
+
+    def images(self, name: str | None = None) -> list[dict[str, Any]]:
+        """All tagged images (of one repository), with their sizes in bytes."""
+        query = f"?{urlencode({'name': name})}" if name else ""
+        rows: list[dict[str, Any]] = self._json("GET", f"/v2/_docket/images{query}")["images"]
+        return rows
+
+    def gc(self, *, dry_run: bool, grace: float | None) -> dict[str, Any]:
+        """Collect garbage in the registry; the report of `docket.store.GcReport`."""
+        body = json.dumps({"dry_run": dry_run, "grace": grace}).encode()
+        return self._json("POST", "/v2/_docket/gc", body=body)
+
+    # -- inside
+
+    def _manifest_path(self, reference: Reference) -> str:
+        return f"/v2/{reference.repository}/manifests/{quote(str(reference.target), safe=':')}"
+
+    def _json(self, method: str, path: str, **options: Any) -> dict[str, Any]:
+        response = self._call(method, path, **options)
+        try:
+            answer: dict[str, Any] = json.loads(response.data)
+        except ValueError as error:
+            raise RegistryRefused(path, status=response.status, message="no JSON") from error
+        return answer
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Any = None,
+        headers: dict[str, str] | None = None,
+        unknown: Reference | Digest | None = None,
+    ) -> urllib3.BaseHTTPResponse:
+        """One request with its whole answer; a 404 means that *unknown* isn't there."""
+        try:
+            response = self._pool.request(
+                method, self._absolute(path), body=body, headers=headers, redirect=False
+            )
+        except (HTTPError, LocationParseError) as error:
+            raise RegistryUnreachable(self.url, _why(error)) from error
+        self._check(response, f"{method} {path}", unknown)
+        return response
+
+    @contextmanager
+    def _streamed(
+        self, method: str, path: str, *, headers: dict[str, str], unknown: Digest
+    ) -> Iterator[urllib3.BaseHTTPResponse]:
+        try:
+            response = self._pool.request(
+                method, self._absolute(path), headers=headers, preload_content=False
+            )
+        except HTTPError as error:
+            raise RegistryUnreachable(self.url, _why(error)) from error
+        try:
+            self._check(response, f"{method} {path}", unknown)
+            yield response
+        finally:
+            # what was not read to its end can't be used again
+            response.close()
+            response.release_conn()
+
+    def _blocks(self, response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
+        try:
+            yield from response.stream(READ_SIZE, decode_content=False)
+        except HTTPError as error:
+            raise RegistryUnreachable(self.url, _why(error)) from error
+
+    def _absolute(self, path: str) -> str:
+        """The URL of *path*, or of the Location that the registry gave."""
+        return urljoin(f"{self.url}/", path)
+
+    def _check(
+        self, response: urllib3.BaseHTTPResponse, what: str, unknown: Reference | Digest | None
+    ) -> None:
+        if response.status < 400:
+            return
+        if response.status == 404 and isinstance(unknown, Digest):
+            raise BlobUnknown(unknown)
+        if response.status == 404 and isinstance(unknown, Reference):
+            raise ManifestUnknown(unknown)
+        code, message = _oci_error(response)
+        raise RegistryRefused(what, status=response.status, code=code, message=message)
+
+
+def _remote_layer(plain: dict[str, Any]) -> RemoteLayer:
+    encoder = plain.get("encoder", "")
+    annotations = {manifest.ANNOTATION_ENCODER: encoder} if encoder else {}
+    descriptor = Descriptor(
+        plain["media_type"], Digest.parse(plain["digest"]), plain["size"], annotations
+    )
+    return RemoteLayer(descriptor, Digest.parse(plain["diff_id"]), plain["plain_size"])
+
+
+def _oci_error(response: urllib3.BaseHTTPResponse) -> tuple[str, str]:
+    try:
+        first = json.loads(response.data)["errors"][0]
+        return str(first.get("code", "")), str(first.get("message", ""))
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, HTTPError):
+        return "", ""
+
+
+def _why(error: Exception) -> str:
+    """The innermost reason, such as "Connection refused"."""
+    reason = getattr(error, "reason", None) or error
+    cause = reason.__cause__ or reason
+    return getattr(cause, "strerror", None) or str(cause) or type(cause).__name__

@@ -1,0 +1,234 @@
+"""Push and pull as the commands do them: archive, engine, swarm and store put together."""
+
+from __future__ import annotations
+
+import enum
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
+from typing import Any, BinaryIO
+
+from docket import archive, manifest
+from docket.client import Client
+from docket.fetch import PATIENCE, folder_in_use
+from docket.manifest import Platform
+from docket.progress import Progress
+from docket.pull import LayerPlan, PullReport, Resolved, load_stream, plan, pull, resolve
+from docket.push import Compression, PushReport, push, push_known
+from docket.reference import Reference
+from docket.runtime import Engine
+from docket.store import Store
+from docket.torrent.metainfo import parse_metainfo
+from docket.torrent.swarm import Swarm
+
+
+class Target(enum.Enum):
+    """Where a pulled image goes."""
+
+    ENGINE = "engine"
+    STORE = "store"
+    ARCHIVE = "archive"
+
+    @classmethod
+    def of(cls, *, layers_only: bool, output: str | None) -> Target:
+        """The target that these options mean."""
+        if layers_only:
+            return cls.STORE
+        return cls.ARCHIVE if output else cls.ENGINE
+
+
+@dataclass(frozen=True, slots=True)
+class PullRequest:
+    """What to pull, how and where to; limits in bytes a second, 0 is none."""
+
+    reference: Reference
+    platform: Platform
+    target: Target
+    output: str | None = None
+    seed: float = 0.0
+    patience: float = PATIENCE
+    no_swarm: bool = False
+    max_upload: int = 0
+    max_download: int = 0
+
+
+def push_archive(
+    client: Client, reference: Reference, source: str, how: Compression, *, progress: Progress
+) -> PushReport:
+    """Push the image of an archive: a file, a folder (OCI layout), or ``-`` for stdin."""
+    if source == "-":
+        return _push_stream(client, reference, sys.stdin.buffer, how, progress=progress)
+    return _push_stream(client, reference, Path(source), how, progress=progress)
+
+
+def push_from_engine(
+    client: Client, reference: Reference, how: Compression, *, progress: Progress
+) -> PushReport:
+    """Push an image that the container engine has.
+
+    When the registry has all its layers, the engine isn't asked for their bytes.
+    """
+    with closing(Engine.connect()) as engine:
+        image = engine.image(str(reference))
+        if image.config:
+            known = push_known(
+                client,
+                reference,
+                config=image.config,
+                diff_ids=image.diff_ids,
+                progress=progress,
+            )
+            if known:
+                return known
+        with engine.save(str(reference)) as stream:
+            return _push_stream(client, reference, stream, how, progress=progress)
+
+
+def pull_image(
+    client: Client,
+    open_store: Callable[[], Store],
+    request: PullRequest,
+    *,
+    progress: Progress,
+    on_done: Callable[[PullReport], None],
+) -> None:
+    """Pull, load or write the image, report it to *on_done*, then seed for as long as asked."""
+    with ExitStack() as stack:
+        engine = None
+        if request.target is Target.ENGINE:
+            engine = stack.enter_context(closing(Engine.connect()))
+        swarms: list[Swarm] = []
+
+        def begin_swarm() -> Swarm:
+            swarms.append(
+                stack.enter_context(
+                    Swarm(max_upload=request.max_upload, max_download=request.max_download)
+                )
+            )
+            return swarms[0]
+
+        image = resolve(client, request.reference, request.platform)
+        store = open_store()
+        stack.enter_context(folder_in_use(store.location, image.digest))
+        with store:
+            report = pull(
+                client,
+                store,
+                image,
+                engine=engine,
+                swarm=None if request.no_swarm else begin_swarm,
+                progress=progress,
+                patience=request.patience,
+            )
+            _deliver(report, image, store, request, engine)
+        on_done(report)
+        # others may use the store now; the swarm needs only its hard links
+        if request.seed and swarms and report.info_hash:
+            _seed(request.seed, progress)
+
+
+def plan_image(
+    client: Client, store: Store, reference: Reference, platform: Platform, *, ask_engine: bool
+) -> tuple[Resolved, list[LayerPlan]]:
+    """Where each layer of an image would come from."""
+    image = resolve(client, reference, platform)
+    if not ask_engine:
+        return image, plan(image, store, engine=None)
+    with closing(Engine.connect()) as engine:
+        return image, plan(image, store, engine=engine)
+
+
+def inspect_image(client: Client, reference: Reference, platform: Platform) -> dict[str, Any]:
+    """An image's manifest, layers and torrent as plain values; sizes in bytes."""
+    image = resolve(client, reference, platform)
+    torrent = parse_metainfo(client.torrent(Reference(reference.repository, image.digest)))
+    config = manifest.parse_config(image.config)
+    return {
+        "name": str(reference),
+        "digest": str(image.digest),
+        "media_type": image.media_type,
+        "config": str(image.parsed.config.digest),
+        "platform": str(config.platform or ""),
+        "info_hash": torrent.info_hash.hex(),
+        "tracker": torrent.announce,
+        "layers": [
+            {
+                "digest": str(layer.digest),
+                "diff_id": str(diff_id),
+                "size": layer.size,
+                "media_type": layer.media_type,
+            }
+            for layer, diff_id in zip(image.layers, image.diff_ids, strict=True)
+        ],
+    }
+
+
+def _push_stream(
+    client: Client,
+    reference: Reference,
+    source: Path | BinaryIO,
+    how: Compression,
+    *,
+    progress: Progress,
+) -> PushReport:
+    with tempfile.TemporaryDirectory(prefix="docket-push-") as spool:
+        image = archive.read(source, spool=Path(spool), name=str(reference))
+        return push(
+            client,
+            reference,
+            config=image.config,
+            layers=image.layers,
+            compression=how,
+            progress=progress,
+        )
+
+
+def _deliver(
+    report: PullReport,
+    image: Resolved,
+    store: Store,
+    request: PullRequest,
+    engine: Engine | None,
+) -> None:
+    """Hand the image to the engine or the archive, and add to *report* what that took."""
+    began = time.monotonic()
+    names = [str(request.reference)] if request.reference.tag else []
+    if engine:
+        leave_out = engine.held_prefix(image.diff_ids)
+        engine.load(load_stream(image, store, names=names, leave_out=leave_out))
+        report.loaded_layers = len(image.layers) - leave_out
+    elif request.output:
+        with _output(request.output) as stream:
+            for block in load_stream(image, store, names=names):
+                stream.write(block)
+    report.seconds["load"] = time.monotonic() - began
+
+
+@contextmanager
+def _output(target: str) -> Iterator[BinaryIO]:
+    """Standard output, or a file that appears under its name only when it is whole."""
+    if target == "-":
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    final = Path(target)
+    partial = final.with_name(f".{final.name}.{os.getpid()}.part")
+    try:
+        with partial.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        partial.rename(final)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _seed(seconds: float, progress: Progress) -> None:
+    progress.note(f"seeding for {seconds:g} s; Ctrl-C ends it")
+    Event().wait(seconds)

@@ -1,0 +1,269 @@
+"""Bringing layers to this host: held ones linked, missing ones from the swarm, the rest by HTTP."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Event
+
+from docket.client import Client
+from docket.digest import Digest
+from docket.errors import (
+    DigestMismatch,
+    InvalidMetainfo,
+    NotFound,
+    RegistryRefused,
+    RegistryUnreachable,
+    SizeMismatch,
+    summary,
+)
+from docket.manifest import Descriptor
+from docket.progress import FETCHING, VERIFIED, LayerProgress, Progress
+from docket.reference import Reference
+from docket.store import Store
+from docket.store.ingest import Unpacked
+from docket.torrent.metainfo import Metainfo, layout_files, parse_metainfo
+from docket.torrent.pieces import have_pieces
+from docket.torrent.swarm import FetchProgress, Swarm
+
+SWARM = "swarm"
+HTTP = "http"
+
+PATIENCE = 5.0
+"""Seconds without a byte from any peer before layers come over HTTP."""
+
+_TRIES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class ImageToFetch:
+    """An image manifest, the layers that are wanted of it, and what they unpack to if known."""
+
+    reference: Reference
+    digest: Digest
+    media_type: str
+    size: int
+    held: Sequence[Digest]
+    wanted: Sequence[Descriptor]
+    unpacked: dict[Digest, Unpacked]
+
+
+@dataclass(slots=True)
+class Fetched:
+    """Where each layer came from, with payload bytes and seconds until it was verified."""
+
+    sources: dict[Digest, str] = field(default_factory=dict)
+    seconds: dict[Digest, float] = field(default_factory=dict)
+    swarm_bytes: int = 0
+    http_bytes: int = 0
+    info_hash: bytes | None = None
+
+
+class Fetch:
+    """One image on its way into a store."""
+
+    def __init__(
+        self,
+        client: Client,
+        store: Store,
+        image: ImageToFetch,
+        *,
+        swarm: Swarm | None,
+        progress: Progress,
+        patience: float = PATIENCE,
+        cancelled: Event | None = None,
+    ) -> None:
+        """*swarm* None: everything comes over HTTP."""
+        self._client = client
+        self._store = store
+        self._image = image
+        self._swarm = swarm
+        self._progress = progress
+        self._patience = patience
+        self._cancelled = cancelled
+        self._folder = store.location / "incoming" / image.digest.hex
+        self._wanted = {one.digest: one for one in image.wanted}
+        self._began = time.monotonic()
+        self._result = Fetched()
+
+    def run(self) -> Fetched:
+        """Fetch, verify and adopt what is wanted.
+
+        Returning means that the store holds all of it. What was fetched before an error or a
+        Ctrl-C stays in the folder, and the next fetch goes on there.
+        """
+        self._folder.mkdir(parents=True, exist_ok=True)
+        gaps = {digest: [(0, one.size)] for digest, one in self._wanted.items()}
+        metainfo = self._metainfo()
+        if metainfo:
+            gaps = self._from_swarm(metainfo)
+        if gaps:
+            self._from_registry(gaps)
+        return self._result
+
+    def _metainfo(self) -> Metainfo | None:
+        """The image's torrent, or None (with a note) when HTTP is all there is."""
+        if self._swarm is None:
+            return None
+        at_digest = Reference(self._image.reference.repository, self._image.digest)
+        try:
+            metainfo = parse_metainfo(self._client.torrent(at_digest))
+            self._check(metainfo)
+        except (NotFound, RegistryRefused, InvalidMetainfo) as error:
+            self._progress.note(f"no torrent ({summary(error)}); layers come over HTTP")
+            return None
+        return metainfo
+
+    def _check(self, metainfo: Metainfo) -> None:
+        files = {file.digest: file.size for file in metainfo.files if file.digest}
+        for digest, one in self._wanted.items():
+            if files.get(digest) != one.size:
+                raise InvalidMetainfo(f"the torrent lacks layer {digest}")
+        if metainfo.name != self._image.digest.hex:
+            raise InvalidMetainfo("the torrent is that of another image")
+
+    def _from_swarm(self, metainfo: Metainfo) -> dict[Digest, list[tuple[int, int]]]:
+        """Fetch from peers; the byte ranges of each layer that didn't come."""
+        assert self._swarm
+        self._lay_out(metainfo)
+        have = {
+            file.digest: have_pieces(
+                self._folder / file.path,
+                file.size,
+                metainfo.hashes(file),
+                metainfo.piece_length,
+            )
+            for file in metainfo.files
+            if file.digest in self._wanted
+        }
+        result = self._swarm.fetch(
+            metainfo,
+            self._folder,
+            wanted=list(self._wanted),
+            held=self._image.held,
+            have={digest: bits for digest, bits in have.items() if digest},
+            on_progress=self._on_progress,
+            on_complete=self._on_complete,
+            patience=self._patience,
+            cancelled=self._cancelled,
+        )
+        self._result.swarm_bytes += result.payload
+        self._result.info_hash = metainfo.info_hash
+        left = {
+            digest: list(_gaps(result.pieces[digest], metainfo.piece_length, one.size))
+            for digest, one in self._wanted.items()
+            if digest not in self._result.sources
+        }
+        if left:
+            why = "stalled" if result.payload else f"gave nothing for {self._patience:g} s"
+            self._progress.note(f"the swarm {why}; {len(left)} layers go on over HTTP")
+        return left
+
+    def _lay_out(self, metainfo: Metainfo) -> None:
+        """Hard links to what is held, and the two small files, in the torrent's folder."""
+        for file in metainfo.files:
+            if file.digest and file.digest in self._image.held:
+                self._store.link_out(file.digest, self._folder / file.path)
+        image = self._image
+        small = layout_files(image.digest, media_type=image.media_type, size=image.size)
+        for name, content in small.items():
+            (self._folder / name).write_bytes(content)
+
+    def _on_progress(self, report: FetchProgress) -> None:
+        for digest, done in report.done.items():
+            if digest not in self._result.sources:
+                self._tell(digest, FETCHING, done, rate=report.rate, peers=report.peers)
+
+    def _on_complete(self, digest: Digest, path: Path) -> None:
+        self._adopt(digest, path, SWARM)
+
+    def _adopt(self, digest: Digest, path: Path, source: str) -> None:
+        try:
+            self._store.adopt(path, digest, unpacked=self._image.unpacked.get(digest))
+        except DigestMismatch:
+            # nothing of it can be trusted: the next try begins with nothing
+            path.unlink(missing_ok=True)
+            raise
+        self._result.sources[digest] = source
+        self._result.seconds[digest] = time.monotonic() - self._began
+        self._tell(digest, VERIFIED, self._wanted[digest].size)
+
+    def _from_registry(self, gaps: dict[Digest, list[tuple[int, int]]]) -> None:
+        for digest, ranges in gaps.items():
+            path = self._folder / digest.layout_path
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(path, "r+b" if path.exists() else "w+b", buffering=0) as file:  # noqa: PTH123
+                for start, end in ranges:
+                    self._download(digest, file.fileno(), start, end)
+            self._adopt(digest, path, HTTP)
+
+    def _download(self, digest: Digest, descriptor: int, start: int, end: int) -> None:
+        """Bytes *start* to *end* of a layer into the file, going on where a connection broke."""
+        repository = self._image.reference.repository
+        tries = 0
+        size = self._wanted[digest].size
+        while start < end:
+            before = start
+            try:
+                for block in self._client.blob_range(repository, digest, start, end):
+                    with self._store.space():
+                        os.pwrite(descriptor, block, start)
+                    start += len(block)
+                    self._result.http_bytes += len(block)
+                    self._tell(digest, FETCHING, size - (end - start))
+            except (RegistryUnreachable, SizeMismatch):
+                tries = 0 if start > before else tries + 1
+                if tries >= _TRIES:
+                    raise
+
+    def _tell(
+        self, digest: Digest, state: str, done: int, *, rate: float = 0.0, peers: int = 0
+    ) -> None:
+        total = self._wanted[digest].size
+        self._progress.layer(LayerProgress(digest.short, state, done, total, rate, peers))
+
+
+@contextmanager
+def folder_in_use(store_location: Path, digest: Digest) -> Iterator[None]:
+    """Keep the image's incoming folder while this process fetches into it or seeds from it.
+
+    The last one to leave removes it, unless it leaves with an error: then the next fetch goes on
+    with what is there.
+    """
+    folder = store_location / "incoming" / digest.hex
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = folder.with_suffix(".lock")
+    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        yield
+        if _is_last(descriptor):
+            shutil.rmtree(folder, ignore_errors=True)
+            lock.unlink(missing_ok=True)
+    finally:
+        os.close(descriptor)
+
+
+def _is_last(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _gaps(have: Sequence[bool], piece_length: int, size: int) -> Iterator[tuple[int, int]]:
+    """The byte ranges of the pieces that are missing, neighbours joined."""
+    start: int | None = None
+    for number, here in enumerate([*have, True]):
+        if not here and start is None:
+            start = number * piece_length
+        elif here and start is not None:
+            yield start, min(number * piece_length, size)
+            start = None

@@ -1,0 +1,46 @@
+"""What long work reports while it goes on: the state of each layer, and notes for people."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+HELD = "held"
+WAITING = "waiting"
+READING = "reading"
+UPLOADING = "uploading"
+FETCHING = "fetching"
+VERIFIED = "verified"
+DONE = "done"
+
+
+@dataclass(frozen=True, slots=True)
+class LayerProgress:
+    """How far one layer is: *done* of *total* bytes, at *rate* bytes a second from *peers*."""
+
+    name: str
+    state: str
+    done: int
+    total: int
+    rate: float = 0.0
+    peers: int = 0
+
+
+class Progress(Protocol):
+    """Takes reports; may be called from several threads."""
+
+    def layer(self, progress: LayerProgress) -> None:
+        """A layer's state changed, or it moved on."""
+
+    def note(self, text: str) -> None:
+        """Something that a person would want to know now."""
+
+
+class Silent:
+    """A `Progress` that tells nobody."""
+
+    def layer(self, progress: LayerProgress) -> None:
+        """Drop it."""
+
+    def note(self, text: str) -> None:
+        """Drop it."""

@@ -1,0 +1,144 @@
+"""Seeding on demand: an image joins the swarm when someone asks for it and leaves when idle."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections import OrderedDict
+from pathlib import Path
+
+from docket import manifest
+from docket.digest import Digest
+from docket.errors import BlobUnknown, InvalidManifest
+from docket.store import Store, StoredManifest
+from docket.torrent.metainfo import Metainfo, image_metainfo, layout_files, with_announce
+from docket.torrent.swarm import Swarm
+
+IDLE_SECONDS = 300.0
+"""How long a torrent without peers stays in the session."""
+
+_CACHED = 256
+
+
+class Seeder:
+    """Makes the torrents of a store's images and seeds those that are wanted."""
+
+    def __init__(
+        self,
+        store: Store,
+        swarm: Swarm,
+        *,
+        tracker: str | None = None,
+        idle_seconds: float = IDLE_SECONDS,
+    ) -> None:
+        """*tracker* is the announce URL of an outside tracker; None: the registry's own serves."""
+        self._store = store
+        self._swarm = swarm
+        self._folder = store.location / "swarm"
+        self._idle_seconds = idle_seconds
+        self._cache: OrderedDict[Digest, Metainfo] = OrderedDict()
+        self._lock = threading.Lock()
+        self.tracker = tracker
+        # nothing is seeded yet: what lies there is from before a restart
+        for stale in self._folder.iterdir():
+            shutil.rmtree(stale, ignore_errors=True)
+
+    @property
+    def port(self) -> int:
+        """The TCP port that peers connect to."""
+        return self._swarm.port
+
+    def metainfo(self, found: StoredManifest, *, announce: str) -> Metainfo:
+        """The torrent of an image manifest, for a client that announces to *announce*.
+
+        Reads no layer: piece hashes are those of the index. Raises `InvalidManifest` when it is no
+        image manifest, or `BlobUnknown` when a layer isn't held.
+        """
+        with self._lock:
+            cached = self._cache.get(found.digest)
+        if cached is None:
+            cached = self._build(found)
+            with self._lock:
+                self._cache[found.digest] = cached
+                while len(self._cache) > _CACHED:
+                    self._cache.popitem(last=False)
+        self._store.record_torrent(cached.info_hash, found.digest)
+        return with_announce(cached, self.tracker or announce)
+
+    def knows(self, info_hash: bytes) -> bool:
+        """Whether the torrent is one of an image that is held."""
+        return self._store.torrent(info_hash) is not None
+
+    def want(self, info_hash: bytes) -> bool:
+        """Someone asks for the torrent: seed it. False when there is no such image."""
+        if self._swarm.keep(info_hash):
+            return True
+        named = self._store.torrent(info_hash)
+        if named is None:
+            return False
+        repository, digest = named
+        found = self._store.manifest(repository, digest)
+        self.seed(found)
+        return True
+
+    def seed(self, found: StoredManifest) -> None:
+        """Seed the image's torrent, if it isn't seeded already."""
+        torrent = self.metainfo(found, announce="")
+        with self._lock:
+            if not self._swarm.keep(torrent.info_hash):
+                self._swarm.seed(torrent, self._lay_out(torrent, found))
+
+    def rest(self) -> None:
+        """Let torrents go that nobody has asked for in a while; pin the blobs of the others."""
+        for info_hash in self._swarm.info_hashes():
+            named = self._store.torrent(info_hash)
+            idle = self._swarm.idle_seconds(info_hash) > self._idle_seconds
+            with self._lock:
+                if idle or named is None:
+                    self._swarm.forget(info_hash)
+                    if named:
+                        shutil.rmtree(self._folder / named[1].hex, ignore_errors=True)
+                    continue
+            self._pin(*named)
+
+    def close(self) -> None:
+        """Leave all swarms."""
+        self._swarm.close()
+
+    def _build(self, found: StoredManifest) -> Metainfo:
+        parsed = manifest.parse(found.content, content_type=found.media_type)
+        if not isinstance(parsed, manifest.Manifest):
+            raise InvalidManifest(
+                "an index has no torrent of its own; ask for one of its manifests"
+            )
+        blobs = [(one.digest, one.size) for one in (parsed.config, *parsed.layers)]
+        pieces = self._store.pieces([found.digest, *(digest for digest, _ in blobs)])
+        return image_metainfo(
+            found.digest,
+            media_type=found.media_type,
+            size=len(found.content),
+            blobs=blobs,
+            pieces=pieces,
+            announce="",
+            piece_length=self._store.piece_length,
+        )
+
+    def _lay_out(self, torrent: Metainfo, found: StoredManifest) -> Path:
+        """The torrent's folder: hard links to the store's blobs, and two small files."""
+        folder = self._folder / torrent.name
+        for file in torrent.files:
+            if file.digest:
+                self._store.link_out(file.digest, folder / file.path)
+        small = layout_files(found.digest, media_type=found.media_type, size=len(found.content))
+        for name, content in small.items():
+            self._store.write_synced(folder / name, content)
+        return folder
+
+    def _pin(self, repository: str, digest: Digest) -> None:
+        try:
+            found = self._store.manifest(repository, digest)
+            parsed = manifest.parse(found.content, content_type=found.media_type)
+            for child in parsed.children:
+                self._store.blob(child.digest)
+        except BlobUnknown:
+            return

@@ -1,0 +1,127 @@
+"""The registry's process: store, seeder, tracker and API around one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvicorn
+from starlette.applications import Starlette
+
+from docket.api import Registry, app
+from docket.seeder import IDLE_SECONDS, Seeder
+from docket.store import PIN_SECONDS, Store
+from docket.torrent.pieces import PIECE_LENGTH, PieceHasher
+from docket.torrent.swarm import Swarm
+from docket.torrent.tracker import Tracker
+
+_REST_SECONDS = 15.0
+
+log = logging.getLogger("docket")
+
+
+@dataclass(frozen=True, slots=True)
+class ServerOptions:
+    """How to serve. *port* 0 takes a free one; *tracker* is an outside announce URL, or empty."""
+
+    location: Path
+    bind: str = "0.0.0.0"
+    port: int = 8000
+    peer_port: int = 0
+    tracker: str = ""
+    advertise: str = ""
+    pin_seconds: float = PIN_SECONDS
+    idle_seconds: float = IDLE_SECONDS
+
+
+def serve(options: ServerOptions, *, on_ready: Callable[[str], None]) -> None:
+    """Serve until SIGINT or SIGTERM. *on_ready* gets the base URL once requests are answered.
+
+    Raises `StoreLocked`, `StoreFormat`, or OSError when the port is taken.
+    """
+    # uvicorn hands a SIGTERM on when it has shut down; then the store is still to be closed
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    listening = _listen(options.bind, options.port)
+    with contextlib.closing(listening), open_store(options) as store:
+        swarm = Swarm(listen=f"{options.bind}:{options.peer_port}", announce_ip=options.advertise)
+        seeder = Seeder(
+            store, swarm, tracker=options.tracker or None, idle_seconds=options.idle_seconds
+        )
+        with contextlib.closing(seeder):
+            registry = Registry(store, seeder, Tracker(), advertise=options.advertise)
+            with contextlib.suppress(KeyboardInterrupt):
+                _run(registry, listening, on_ready)
+
+
+def open_store(options: ServerOptions) -> Store:
+    """The registry's store at its location."""
+    return Store(
+        options.location,
+        new_pieces=PieceHasher,
+        piece_length=PIECE_LENGTH,
+        owner="docket registry",
+        pin_seconds=options.pin_seconds,
+    )
+
+
+def _run(registry: Registry, listening: socket.socket, on_ready: Callable[[str], None]) -> None:
+    @contextlib.asynccontextmanager
+    async def lifespan(_application: Starlette) -> AsyncIterator[None]:
+        upkeep = asyncio.create_task(_upkeep(registry))
+        try:
+            yield
+        finally:
+            upkeep.cancel()
+
+    config = uvicorn.Config(
+        app(registry, lifespan=lifespan),
+        http="httptools",
+        loop="uvloop",
+        lifespan="on",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=5,
+    )
+    server = _Server(config, lambda: on_ready(_url(listening)))
+    server.run(sockets=[listening])
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, with a word when it answers."""
+
+    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_ready = on_ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=sockets)
+        if self.started:
+            self._on_ready()
+
+
+async def _upkeep(registry: Registry) -> None:
+    """Let idle torrents go, again and again."""
+    while True:
+        await asyncio.sleep(_REST_SECONDS)
+        try:
+            await asyncio.to_thread(registry.seeder.rest)
+        except Exception:  # the outermost edge of a task that must not end
+            log.exception("letting idle torrents go failed; trying again")
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=2048)
+
+
+def _url(listening: socket.socket) -> str:
+    host, port = listening.getsockname()[:2]
+    shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://{f'[{shown}]' if ':' in shown else shown}:{port}"

@@ -1,0 +1,224 @@
+"""The torrent of an image: an OCI image layout whose blobs begin on piece boundaries (BEP 3, 47).
+
+The files are ``oci-layout``, the manifest, the config and each layer, every one of them padded to
+the end of its last piece; then ``index.json``, tiny and unpadded. So the piece hashes of a blob are
+the same in every torrent that contains it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torf
+
+from docket.digest import Digest
+from docket.errors import DocketError, InvalidMetainfo
+from docket.manifest import Descriptor, dump, image_index
+from docket.torrent.pieces import HASH_SIZE, PIECE_LENGTH, PieceHasher
+
+LAYOUT_FILE = "oci-layout"
+INDEX_FILE = "index.json"
+
+MAX_TORRENT = 10_000_000
+"""Bytes of a torrent file; torf reads no more."""
+
+_CREATED_BY = "docket"
+_PAD_FOLDER = ".pad"
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file of a torrent; *digest* is None for the layout's two small files."""
+
+    path: str
+    size: int
+    digest: Digest | None
+    first_piece: int
+    pieces: int
+
+
+@dataclass(frozen=True, slots=True)
+class Metainfo:
+    """A torrent; *content* is the bencoded file, *files* are those that are not pads."""
+
+    info_hash: bytes
+    name: str
+    piece_length: int
+    files: tuple[File, ...]
+    announce: str
+    content: bytes
+    all_hashes: bytes
+
+    @property
+    def piece_count(self) -> int:
+        """Pieces, with those of the small files."""
+        return len(self.all_hashes) // HASH_SIZE
+
+    def hashes(self, file: File) -> bytes:
+        """The SHA-1s of the pieces of *file*, 20 bytes each."""
+        start = file.first_piece * HASH_SIZE
+        return self.all_hashes[start : start + file.pieces * HASH_SIZE]
+
+
+def layout_files(manifest: Digest, *, media_type: str, size: int) -> dict[str, bytes]:
+    """``oci-layout`` and ``index.json`` of an image layout that holds this one manifest.
+
+    Without names in it, so that images that differ in their tags alone are one torrent.
+    """
+    return {
+        LAYOUT_FILE: dump({"imageLayoutVersion": "1.0.0"}),
+        INDEX_FILE: image_index([Descriptor(media_type, manifest, size)]),
+    }
+
+
+def image_metainfo(
+    manifest: Digest,
+    *,
+    media_type: str,
+    size: int,
+    blobs: Sequence[tuple[Digest, int]],
+    pieces: Mapping[Digest, bytes],
+    announce: str,
+    piece_length: int = PIECE_LENGTH,
+) -> Metainfo:
+    """The torrent of an image: *blobs* are config and layers with their sizes in bytes.
+
+    *pieces* has the hashes of all of them and of the manifest; no blob is read. Equal arguments
+    give the same info-hash, on every registry.
+    """
+    small = layout_files(manifest, media_type=media_type, size=size)
+    rows: list[dict[str, Any]] = []
+    hashes = bytearray()
+
+    def add(path: str, length: int, piece_hashes: bytes) -> None:
+        rows.append({"length": length, "path": path.split("/")})
+        if pad := -length % piece_length:
+            rows.append({"attr": "p", "length": pad, "path": [_PAD_FOLDER, str(pad)]})
+        hashes.extend(piece_hashes)
+
+    add(LAYOUT_FILE, len(small[LAYOUT_FILE]), _hashed(small[LAYOUT_FILE], piece_length))
+    for digest, length in dict([(manifest, size), *blobs]).items():
+        add(digest.layout_path, length, pieces[digest])
+    index = small[INDEX_FILE]
+    rows.append({"length": len(index), "path": [INDEX_FILE]})
+    hashes += hashlib.sha1(index).digest()
+    return _metainfo(
+        {
+            "files": rows,
+            "name": manifest.hex,
+            "piece length": piece_length,
+            "pieces": bytes(hashes),
+            "private": 1,
+        },
+        announce,
+    )
+
+
+def with_announce(metainfo: Metainfo, announce: str) -> Metainfo:
+    """The same torrent for peers that announce to *announce*."""
+    if metainfo.announce == announce:
+        return metainfo
+    torrent = _read(metainfo.content)
+    torrent.metainfo["announce"] = announce
+    return replace(metainfo, announce=announce, content=torrent.dump(validate=False))
+
+
+def parse_metainfo(content: bytes) -> Metainfo:
+    """The torrent in *content*, when it is of the form that `image_metainfo` makes.
+
+    Raises `InvalidMetainfo` for all else: nothing in a torrent may name a path outside.
+    """
+    torrent = _read(content)
+    try:
+        torrent.validate()
+    except torf.TorfError as error:
+        raise InvalidMetainfo(f"the torrent is broken: {error}") from error
+    info = torrent.metainfo["info"]
+    if "files" not in info:
+        raise InvalidMetainfo("the torrent is a single file, not an image")
+    found = _described(info, str(torrent.metainfo.get("announce", "")), content, torrent.infohash)
+    if (
+        found.piece_count * HASH_SIZE != len(found.all_hashes)
+        or sum(one.pieces for one in found.files) != found.piece_count
+    ):
+        raise InvalidMetainfo("the torrent has too many or too few pieces")
+    return found
+
+
+def _metainfo(info: dict[str, Any], announce: str) -> Metainfo:
+    torrent: Any = torf.Torrent()
+    torrent.metainfo["created by"] = _CREATED_BY
+    torrent.metainfo["info"] = info
+    if announce:
+        torrent.metainfo["announce"] = announce
+    torrent.validate()
+    content = torrent.dump(validate=False)
+    return _described(info, announce, content, torrent.infohash)
+
+
+def _read(content: bytes) -> Any:
+    if len(content) > MAX_TORRENT:
+        raise InvalidMetainfo(f"the torrent is larger than {MAX_TORRENT} bytes")
+    try:
+        return torf.Torrent.read_stream(io.BytesIO(content), validate=False)
+    except (torf.TorfError, RecursionError, ValueError) as error:
+        raise InvalidMetainfo(f"this is no torrent: {error}") from error
+
+
+def _described(info: Mapping[str, Any], announce: str, content: bytes, infohash: str) -> Metainfo:
+    name, piece_length = info["name"], int(info["piece length"])
+    try:
+        Digest.sha256(name)
+        files = tuple(_files(info["files"], piece_length))
+    except (DocketError, KeyError, TypeError, ValueError) as error:
+        raise InvalidMetainfo(f"the torrent is not that of an image: {error}") from error
+    return Metainfo(
+        info_hash=bytes.fromhex(infohash),
+        name=str(name),
+        piece_length=piece_length,
+        files=files,
+        announce=announce,
+        content=content,
+        all_hashes=bytes(info["pieces"]),
+    )
+
+
+def _files(rows: Sequence[Mapping[str, Any]], piece_length: int) -> Iterator[File]:
+    """The files that are no pads, each beginning on a piece boundary."""
+    offset = 0
+    seen: set[str] = set()
+    for row in rows:
+        length = int(row["length"])
+        if length < 0:
+            raise InvalidMetainfo("a file has less than no bytes")
+        if "p" not in str(row.get("attr", "")):
+            path = "/".join(str(part) for part in row["path"])
+            if path in seen:
+                raise InvalidMetainfo(f"{path[:160]} stands twice")
+            if offset % piece_length:
+                raise InvalidMetainfo(f"{path[:160]} doesn't begin a piece")
+            seen.add(path)
+            pieces = -(-length // piece_length)
+            yield File(path, length, _digest_in(path), offset // piece_length, pieces)
+        offset += length
+
+
+def _digest_in(path: str) -> Digest | None:
+    """The digest that an image layout's path names; the only paths that a torrent may have."""
+    if path in (LAYOUT_FILE, INDEX_FILE):
+        return None
+    folder, _, rest = path.partition("/")
+    algorithm, _, hexdigits = rest.partition("/")
+    if folder != "blobs":
+        raise InvalidMetainfo(f"{path[:160]!r} is no file of an image layout")
+    return Digest.parse(f"{algorithm}:{hexdigits}")
+
+
+def _hashed(content: bytes, piece_length: int) -> bytes:
+    hasher = PieceHasher(piece_length)
+    hasher.update(content)
+    return hasher.finish()

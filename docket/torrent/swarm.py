@@ -1,0 +1,369 @@
+"""Swarms: seed an image that is here, fetch the layers that are not (BEP 3, by libtorrent)."""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import libtorrent as lt
+
+from docket.digest import Digest
+from docket.errors import SwarmError
+from docket.torrent.metainfo import File, Metainfo
+from docket.torrent.session import FileCompleted, FileFailed, Flushed, Removed, Session
+
+PATIENCE = 5.0
+"""Seconds without a byte before a fetch gives up."""
+
+_TICK_SECONDS = 0.2
+_FLUSH_SECONDS = 60.0
+_REMOVE_SECONDS = 10.0
+
+_WANTED = 4  # libtorrent's default priority
+_NOT_WANTED = 0
+
+
+@dataclass(frozen=True, slots=True)
+class FetchProgress:
+    """Bytes that each wanted blob has, bytes a second, and connected peers."""
+
+    done: dict[Digest, int]
+    rate: float
+    peers: int
+    payload: int
+
+
+@dataclass(slots=True)
+class FetchResult:
+    """How a fetch ended: pieces of each wanted blob, and the payload bytes that it took.
+
+    *stalled* means that not all came: no peer gave anything for too long, or it was cancelled.
+    """
+
+    pieces: dict[Digest, list[bool]] = field(default_factory=dict)
+    payload: int = 0
+    stalled: bool = False
+
+
+@dataclass(slots=True)
+class _Member:
+    """A torrent in the session."""
+
+    torrent: Any
+    metainfo: Metainfo
+    asked: float
+
+
+class Swarm:
+    """A BitTorrent peer in this process; safe to use from many threads."""
+
+    def __init__(
+        self,
+        *,
+        listen: str = "0.0.0.0:0",
+        announce_ip: str = "",
+        max_upload: int = 0,
+        max_download: int = 0,
+    ) -> None:
+        """See `Session`. Raises `SwarmError` when it can't listen."""
+        self._session = Session(
+            listen=listen,
+            announce_ip=announce_ip,
+            max_upload=max_upload,
+            max_download=max_download,
+        )
+        self._members: dict[bytes, _Member] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def port(self) -> int:
+        """The TCP port that peers connect to."""
+        return self._session.port
+
+    def close(self) -> None:
+        """Leave all swarms; files stay."""
+        with self._lock:
+            self._members.clear()
+        self._session.close()
+
+    def __enter__(self) -> Swarm:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()
+
+    def seed(self, metainfo: Metainfo, folder: Path) -> None:
+        """Serve all of the torrent from *folder*, which is named as the torrent is.
+
+        The files are trusted: nothing is hashed. Seeding what is seeded is a no-op.
+        """
+        with self._lock:
+            if metainfo.info_hash not in self._members:
+                pieces = [True] * metainfo.piece_count
+                self._join(metainfo, folder, pieces, wanted=None)
+
+    def keep(self, info_hash: bytes) -> bool:
+        """Whether the torrent is in the session; if so, this counts as being asked for."""
+        with self._lock:
+            member = self._members.get(info_hash)
+            if member:
+                member.asked = time.monotonic()
+        return member is not None
+
+    def forget(self, info_hash: bytes) -> None:
+        """Leave the swarm, if in it; files stay. Returning means that no file is in use."""
+        with self._lock:
+            member = self._members.pop(info_hash, None)
+        if member is None:
+            return
+        with self._session.events(info_hash) as inbox:
+            # never with delete_files: other torrents share the same inodes
+            self._session.lt.remove_torrent(member.torrent)
+            _wait_for(inbox, Removed, _REMOVE_SECONDS)
+
+    def info_hashes(self) -> list[bytes]:
+        """The torrents in the session."""
+        with self._lock:
+            return list(self._members)
+
+    def idle_seconds(self, info_hash: bytes) -> float:
+        """How long nobody has been connected or asked for the torrent."""
+        with self._lock:
+            member = self._members.get(info_hash)
+            if member is None:
+                return 0.0
+            if member.torrent.status().num_peers:
+                member.asked = time.monotonic()
+            return time.monotonic() - member.asked
+
+    def uploaded(self, info_hash: bytes) -> int:
+        """Payload bytes given to peers."""
+        with self._lock:
+            member = self._members.get(info_hash)
+            return int(member.torrent.status().total_payload_upload) if member else 0
+
+    def connect(self, info_hash: bytes, address: str, port: int) -> None:
+        """Meet a peer without a tracker."""
+        with self._lock:
+            self._members[info_hash].torrent.connect_peer((address, port))
+
+    def fetch(
+        self,
+        metainfo: Metainfo,
+        folder: Path,
+        *,
+        wanted: Collection[Digest],
+        held: Collection[Digest],
+        have: Mapping[Digest, list[bool]],
+        on_progress: Callable[[FetchProgress], None],
+        on_complete: Callable[[Digest, Path], None],
+        patience: float = PATIENCE,
+        cancelled: threading.Event | None = None,
+    ) -> FetchResult:
+        """Fetch the *wanted* blobs of a torrent into *folder*, which is named as the torrent is.
+
+        Blobs that are *held*, and the layout's small files, are in place already and are served to
+        others meanwhile; *have* tells the pieces of wanted blobs that are there from before.
+        *on_complete* is called on this thread for each wanted blob as soon as all of it can be
+        read, while others still come. When all came, the torrent stays in the session and serves
+        until `forget`; when not, it has left. Raises OSError when a file can't be written.
+        """
+        pieces = _pieces_at_start(metainfo, held, have)
+        with self._session.events(metainfo.info_hash) as inbox:
+            with self._lock:
+                self._join(metainfo, folder, pieces, wanted=frozenset(wanted))
+                torrent = self._members[metainfo.info_hash].torrent
+            run = _Fetch(torrent, metainfo, folder, wanted, have, inbox, on_complete)
+            try:
+                result = run.until_done(on_progress, patience, cancelled)
+            except BaseException:
+                self.forget(metainfo.info_hash)
+                raise
+        if result.stalled:
+            self.forget(metainfo.info_hash)
+        return result
+
+    def _join(
+        self,
+        metainfo: Metainfo,
+        folder: Path,
+        pieces: list[bool],
+        *,
+        wanted: frozenset[Digest] | None,
+    ) -> None:
+        params = lt.load_torrent_buffer(metainfo.content)
+        params.save_path = str(folder.parent)
+        params.have_pieces = pieces
+        params.flags &= ~(lt.torrent_flags.auto_managed | lt.torrent_flags.paused)
+        if wanted is not None:
+            params.file_priorities = _priorities(params, metainfo, wanted)
+        try:
+            torrent = self._session.lt.add_torrent(params)
+        except RuntimeError as error:
+            raise SwarmError(f"libtorrent refuses the torrent {metainfo.name}: {error}") from error
+        self._members[metainfo.info_hash] = _Member(torrent, metainfo, time.monotonic())
+
+
+class _Fetch:
+    """One fetch while it goes on."""
+
+    def __init__(
+        self,
+        torrent: Any,
+        metainfo: Metainfo,
+        folder: Path,
+        wanted: Collection[Digest],
+        have: Mapping[Digest, list[bool]],
+        inbox: queue.SimpleQueue[Any],
+        on_complete: Callable[[Digest, Path], None],
+    ) -> None:
+        self._torrent = torrent
+        self._folder = folder
+        self._inbox = inbox
+        self._on_complete = on_complete
+        self._files = {one.digest: one for one in metainfo.files if one.digest in wanted}
+        indexes = _file_indexes(torrent.torrent_file(), metainfo)
+        self._by_index = {indexes[one.path]: one for one in self._files.values()}
+        self._left = {one for one in self._files.values() if one.digest}
+        self._arrived: set[File] = {
+            one for one in self._left if one.digest and all(have.get(one.digest, [one.size == 0]))
+        }
+
+    def until_done(
+        self,
+        on_progress: Callable[[FetchProgress], None],
+        patience: float,
+        cancelled: threading.Event | None,
+    ) -> FetchResult:
+        moved = time.monotonic()
+        told = 0.0
+        payload = -1
+        self._give_out(self._arrived)
+        while self._left:
+            self._take_event()
+            now = time.monotonic()
+            if now - told < _TICK_SECONDS:
+                continue
+            told = now
+            status = self._torrent.status()
+            self._reconcile()
+            on_progress(self._progress(status))
+            if status.total_payload_download != payload:
+                payload, moved = status.total_payload_download, now
+            if now - moved > patience or (cancelled and cancelled.is_set()):
+                return self._ended(stalled=True)
+        return self._ended(stalled=False)
+
+    def _take_event(self) -> None:
+        try:
+            event = self._inbox.get(timeout=_TICK_SECONDS)
+        except queue.Empty:
+            return
+        self._note(event)
+        if self._arrived & self._left:
+            self._flush()
+
+    def _note(self, event: object) -> None:
+        if isinstance(event, FileCompleted) and event.index in self._by_index:
+            self._arrived.add(self._by_index[event.index])
+        elif isinstance(event, FileFailed):
+            raise OSError(event.code, event.message, str(self._folder))
+
+    def _flush(self) -> None:
+        """Give out what arrived before now, once all of it can be read from the files."""
+        ready = self._arrived & self._left
+        self._torrent.flush_cache()
+        deadline = time.monotonic() + _FLUSH_SECONDS
+        while True:
+            try:
+                event = self._inbox.get(timeout=max(deadline - time.monotonic(), 0.0))
+            except queue.Empty as error:
+                raise SwarmError("libtorrent doesn't write what it fetched to the disk") from error
+            if isinstance(event, Flushed):
+                break
+            self._note(event)
+        self._give_out(ready)
+
+    def _give_out(self, ready: Collection[File]) -> None:
+        for file in sorted(ready, key=lambda one: one.first_piece):
+            assert file.digest
+            self._left.discard(file)
+            self._on_complete(file.digest, self._folder / file.path)
+
+    def _reconcile(self) -> None:
+        """See complete files whose alert got lost."""
+        done = self._torrent.file_progress(lt.torrent_handle.piece_granularity)
+        found = {one for index, one in self._by_index.items() if done[index] >= one.size}
+        if found & self._left:
+            self._arrived |= found
+            self._flush()
+
+    def _progress(self, status: Any) -> FetchProgress:
+        done = self._torrent.file_progress()
+        return FetchProgress(
+            done={one.digest: done[index] for index, one in self._by_index.items() if one.digest},
+            rate=float(status.download_payload_rate),
+            peers=int(status.num_peers),
+            payload=int(status.total_payload_download),
+        )
+
+    def _ended(self, *, stalled: bool) -> FetchResult:
+        if stalled:
+            # the caller goes on with these files
+            self._flush()
+        status = self._torrent.status(lt.torrent_handle.query_pieces)
+        bits = list(status.pieces)
+        pieces = {
+            one.digest: bits[one.first_piece : one.first_piece + one.pieces]
+            for one in self._files.values()
+            if one.digest
+        }
+        return FetchResult(pieces, int(status.total_payload_download), stalled)
+
+
+def _pieces_at_start(
+    metainfo: Metainfo, held: Collection[Digest], have: Mapping[Digest, list[bool]]
+) -> list[bool]:
+    """Which pieces are there: all of what is held and of the small files, some of the rest."""
+    bits = [False] * metainfo.piece_count
+    for file in metainfo.files:
+        end = file.first_piece + file.pieces
+        if file.digest is None or file.digest in held:
+            bits[file.first_piece : end] = [True] * file.pieces
+        elif file.digest in have:
+            bits[file.first_piece : end] = have[file.digest]
+    return bits
+
+
+def _priorities(params: Any, metainfo: Metainfo, wanted: frozenset[Digest]) -> list[int]:
+    """Priority of every file, pads too; what is there already may have any."""
+    indexes = _file_indexes(params.ti, metainfo)
+    priorities = [_NOT_WANTED] * params.ti.num_files()
+    for file in metainfo.files:
+        if file.digest in wanted:
+            priorities[indexes[file.path]] = _WANTED
+    return priorities
+
+
+def _file_indexes(info: Any, metainfo: Metainfo) -> dict[str, int]:
+    """libtorrent's number of each file, by its path in the torrent."""
+    storage = info.layout()
+    prefix = f"{metainfo.name}{os.sep}"
+    paths = (storage.file_path(index) for index in range(storage.num_files()))
+    return {path.removeprefix(prefix): index for index, path in enumerate(paths)}
+
+
+def _wait_for(inbox: queue.SimpleQueue[Any], kind: type[object], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while (left := deadline - time.monotonic()) > 0:
+        try:
+            if isinstance(inbox.get(timeout=left), kind):
+                return
+        except queue.Empty:
+            return
