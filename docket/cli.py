@@ -418,6 +418,13 @@ def push(
     help="Upload limit; 0 is none.",
 )
 @click.option(
+    "--sources",
+    is_flag=True,
+    envvar="DOCKET_SOURCES",
+    show_envvar=True,
+    help="Count for each layer what the registry's seed gave and what other hosts gave.",
+)
+@click.option(
     "--max-download",
     default=0,
     type=click.IntRange(0),

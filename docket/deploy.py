@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -19,7 +19,16 @@ from docket.client import Client
 from docket.fetch import PATIENCE, folder_in_use
 from docket.manifest import Platform
 from docket.progress import Progress
-from docket.pull import LayerPlan, PullReport, Resolved, load_stream, plan, pull, resolve
+from docket.pull import (
+    LayerPlan,
+    PullReport,
+    Resolved,
+    held_prefix,
+    load_stream,
+    plan,
+    pull,
+    resolve,
+)
 from docket.push import Compression, PushReport, push, push_known
 from docket.reference import Reference
 from docket.runtime import Engine
@@ -56,6 +65,7 @@ class PullRequest:
     no_swarm: bool = False
     max_upload: int = 0
     max_download: int = 0
+    sources: bool = False
 
 
 def push_archive(
@@ -108,7 +118,11 @@ def pull_image(
         def begin_swarm() -> Swarm:
             swarms.append(
                 stack.enter_context(
-                    Swarm(max_upload=request.max_upload, max_download=request.max_download)
+                    Swarm(
+                        max_upload=request.max_upload,
+                        max_download=request.max_download,
+                        watch_blocks=request.sources,
+                    )
                 )
             )
             return swarms[0]
@@ -200,7 +214,7 @@ def _deliver(
     began = time.monotonic()
     names = [str(request.reference)] if request.reference.tag else []
     if engine:
-        leave_out = engine.held_prefix(image.diff_ids)
+        leave_out = held_prefix(image, store, engine)
         engine.load(load_stream(image, store, names=names, leave_out=leave_out))
         report.loaded_layers = len(image.layers) - leave_out
     elif request.output:
@@ -231,4 +245,5 @@ def _output(target: str) -> Iterator[BinaryIO]:
 
 def _seed(seconds: float, progress: Progress) -> None:
     progress.note(f"seeding for {seconds:g} s; Ctrl-C ends it")
-    Event().wait(seconds)
+    with suppress(KeyboardInterrupt):
+        Event().wait(seconds)

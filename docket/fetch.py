@@ -30,7 +30,7 @@ from docket.store import Store
 from docket.store.ingest import Unpacked
 from docket.torrent.metainfo import Metainfo, layout_files, parse_metainfo
 from docket.torrent.pieces import have_pieces
-from docket.torrent.swarm import FetchProgress, Swarm
+from docket.torrent.swarm import BlockCount, FetchProgress, Swarm
 
 SWARM = "swarm"
 HTTP = "http"
@@ -56,12 +56,18 @@ class ImageToFetch:
 
 @dataclass(slots=True)
 class Fetched:
-    """Where each layer came from, with payload bytes and seconds until it was verified."""
+    """Where each layer came from, with payload bytes and seconds until it was verified.
+
+    *seed_bytes* is the part of *swarm_bytes* that the registry's seed gave; *blocks* tells it for
+    each layer, in a swarm that watches blocks.
+    """
 
     sources: dict[Digest, str] = field(default_factory=dict)
     seconds: dict[Digest, float] = field(default_factory=dict)
     swarm_bytes: int = 0
+    seed_bytes: int = 0
     http_bytes: int = 0
+    blocks: dict[Digest, BlockCount] = field(default_factory=dict)
     info_hash: bytes | None = None
 
 
@@ -154,6 +160,8 @@ class Fetch:
             cancelled=self._cancelled,
         )
         self._result.swarm_bytes += result.payload
+        self._result.seed_bytes += result.from_registry
+        self._result.blocks = result.blocks
         self._result.info_hash = metainfo.info_hash
         left = {
             digest: list(_gaps(result.pieces[digest], metainfo.piece_length, one.size))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from threading import Event
 from typing import BinaryIO, Protocol, cast
 
 from docket import manifest
-from docket.archive import LoadLayer, load_archive
+from docket.archive import LoadLayer, load_archive, load_manifest
 from docket.client import Client, RemoteManifest
 from docket.compress import PlainReader
 from docket.digest import READ_SIZE, Digest
@@ -20,18 +20,20 @@ from docket.progress import HELD, LayerProgress, Progress
 from docket.reference import Reference
 from docket.store import Store
 from docket.store.ingest import Unpacked
-from docket.torrent.swarm import Swarm
+from docket.torrent.swarm import BlockCount, Swarm
 
 ENGINE = "engine"
 """Where a layer is that neither moved nor lies in the store: the container engine has it."""
 
 MISSING = "missing"
 
+Loaded = Callable[[], Mapping[Digest, Sequence[Digest]]]
+
 
 class Engine(Protocol):
     """What a pull asks of the container engine."""
 
-    def held_prefix(self, diff_ids: Sequence[Digest], /) -> int: ...
+    def held_prefix(self, diff_ids: Sequence[Digest], loaded: Loaded, /) -> int: ...
     def load(self, blocks: Iterator[bytes], /) -> object: ...
 
 
@@ -67,7 +69,8 @@ class LayerPlan:
 class PulledLayer:
     """What became of a layer: *source* is ``held``, ``swarm`` or ``http``; *seconds* to verified.
 
-    A layer that the engine has is held too, wherever it lies.
+    A layer that the engine has is held too, wherever it lies. *blocks* splits what came from the
+    swarm, when that was asked for.
     """
 
     digest: Digest
@@ -75,17 +78,22 @@ class PulledLayer:
     size: int
     source: str
     seconds: float = 0.0
+    blocks: BlockCount | None = None
 
 
 @dataclass(slots=True)
 class PullReport:
-    """A pull; payload bytes are those of layers, from peers and from the registry over HTTP."""
+    """A pull; payload bytes are those of layers, from peers and from the registry over HTTP.
+
+    *seed_bytes* is the part of *swarm_bytes* that came from the registry's own seed.
+    """
 
     reference: Reference
     digest: Digest
     config: Digest
     layers: tuple[PulledLayer, ...]
     swarm_bytes: int = 0
+    seed_bytes: int = 0
     http_bytes: int = 0
     loaded_layers: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
@@ -114,9 +122,14 @@ def resolve(client: Client, reference: Reference, platform: Platform) -> Resolve
     )
 
 
+def held_prefix(image: Resolved, store: Store, engine: Engine) -> int:
+    """How many of the image's first layers the engine has."""
+    return engine.held_prefix(image.diff_ids, lambda: _loaded(store))
+
+
 def plan(image: Resolved, store: Store, *, engine: Engine | None) -> list[LayerPlan]:
     """Where each layer would come from, if it were pulled now."""
-    prefix = engine.held_prefix(image.diff_ids) if engine else 0
+    prefix = held_prefix(image, store, engine) if engine else 0
     rows = []
     for number, (layer, diff_id) in enumerate(zip(image.layers, image.diff_ids, strict=True)):
         place = HELD if store.has(layer.digest) else MISSING
@@ -175,6 +188,7 @@ def pull(
         config=image.parsed.config.digest,
         layers=tuple(_pulled(row, fetched) for row in rows),
         swarm_bytes=fetched.swarm_bytes,
+        seed_bytes=fetched.seed_bytes,
         http_bytes=fetched.http_bytes,
         seconds={"fetch": time.monotonic() - began},
         info_hash=fetched.info_hash,
@@ -193,6 +207,27 @@ def load_stream(
         for number, (layer, diff_id) in enumerate(zip(image.layers, image.diff_ids, strict=True))
     ]
     return load_archive(image.config, layers, names)
+
+
+def _loaded(store: Store) -> dict[Digest, tuple[Digest, ...]]:
+    """What the images of this host's store are called in an engine that docket loaded them into.
+
+    An engine that names images by their manifest has docket's own archive of one exactly when the
+    digest of that archive's manifest is among its images.
+    """
+    loaded: dict[Digest, tuple[Digest, ...]] = {}
+    for tagged in store.tagged():
+        found = store.manifest(tagged.repository, tagged.digest)
+        parsed = manifest.parse(found.content, content_type=found.media_type)
+        if not isinstance(parsed, manifest.Manifest):
+            continue
+        config = store.read(parsed.config.digest)
+        diff_ids = manifest.parse_config(config).diff_ids
+        known = [store.unpacked(layer.digest) for layer in parsed.layers]
+        if all(known):
+            layers = [LoadLayer(one.diff_id, one.plain_size, None) for one in known if one]
+            loaded[Digest.of(load_manifest(config, layers))] = diff_ids
+    return loaded
 
 
 def _image_of(found: RemoteManifest, reference: Reference) -> manifest.Manifest:
@@ -265,7 +300,9 @@ def _pulled(row: LayerPlan, fetched: Fetched) -> PulledLayer:
     digest = row.descriptor.digest
     source = fetched.sources.get(digest, HELD)
     seconds = fetched.seconds.get(digest, 0.0)
-    return PulledLayer(digest, row.diff_id, row.descriptor.size, source, seconds)
+    return PulledLayer(
+        digest, row.diff_id, row.descriptor.size, source, seconds, fetched.blocks.get(digest)
+    )
 
 
 def _report_held(progress: Progress, row: LayerPlan) -> None:

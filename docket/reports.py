@@ -41,7 +41,8 @@ def show_push(report: PushReport, *, as_json: bool) -> None:
         plain = sum(layer.plain_size for layer in new.values())
         say(
             f"pushed {report.reference} in {report.seconds:.1f} s: {len(new)} of "
-            f"{len(report.layers)} layers uploaded, {size(report.uploaded)} of {size(plain)} unpacked"
+            f"{len(report.layers)} layers uploaded, {size(report.uploaded)} "
+            f"({size(plain)} unpacked)"
         )
     else:
         say(f"pushed {report.reference}: the registry has all layers, 0 B uploaded")
@@ -72,20 +73,28 @@ def pull_json(report: PullReport) -> dict[str, Any]:
         "name": str(report.reference),
         "digest": str(report.digest),
         "config": str(report.config),
-        "payload": {"swarm": report.swarm_bytes, "http": report.http_bytes},
+        "payload": {
+            "swarm": report.swarm_bytes,
+            "seed": report.seed_bytes,
+            "http": report.http_bytes,
+        },
         "loaded_layers": report.loaded_layers,
         "seconds": {name: round(value, 3) for name, value in report.seconds.items()},
-        "layers": [
-            {
-                "digest": str(layer.digest),
-                "diff_id": str(layer.diff_id),
-                "size": layer.size,
-                "source": layer.source,
-                "seconds": round(layer.seconds, 3),
-            }
-            for layer in report.layers
-        ],
+        "layers": [_pulled_layer_json(layer) for layer in report.layers],
     }
+
+
+def _pulled_layer_json(layer: PulledLayer) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "digest": str(layer.digest),
+        "diff_id": str(layer.diff_id),
+        "size": layer.size,
+        "source": layer.source,
+        "seconds": round(layer.seconds, 3),
+    }
+    if layer.blocks:
+        row["from"] = {"registry": layer.blocks.registry, "hosts": layer.blocks.hosts}
+    return row
 
 
 def show_plan(image: Resolved, rows: list[LayerPlan], *, as_json: bool) -> None:

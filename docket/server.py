@@ -49,7 +49,11 @@ def serve(options: ServerOptions, *, on_ready: Callable[[str], None]) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     listening = _listen(options.bind, options.port)
     with contextlib.closing(listening), open_store(options) as store:
-        swarm = Swarm(listen=f"{options.bind}:{options.peer_port}", announce_ip=options.advertise)
+        swarm = Swarm(
+            listen=f"{options.bind}:{options.peer_port}",
+            announce_ip=options.advertise,
+            is_registry=True,
+        )
         seeder = Seeder(
             store, swarm, tracker=options.tracker or None, idle_seconds=options.idle_seconds
         )

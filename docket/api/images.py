@@ -178,10 +178,12 @@ def _row(store: Store, tagged: Tagged) -> dict[str, Any]:
         members = [store.manifest(repository, one.digest) for one in parsed.manifests]
     sizes: dict[Digest, int] = {}
     unique: dict[Digest, int] = {}
+    layers = 0
     for member in members:
         inner = manifest.parse(member.content, content_type=member.media_type)
         if isinstance(inner, manifest.Index):
             continue
+        layers = max(layers, len(inner.layers))
         for child in inner.children:
             sizes[child.digest] = child.size
             if not store.is_shared(child.digest, member.digest):
@@ -195,7 +197,7 @@ def _row(store: Store, tagged: Tagged) -> dict[str, Any]:
         "digest": str(tagged.digest),
         "media_type": found.media_type,
         "platforms": platforms,
-        "layers": len(sizes),
+        "layers": layers,
         "size": sum(sizes.values()),
         "unique": sum(unique.values()),
         "shared": sum(sizes.values()) - sum(unique.values()),

@@ -28,7 +28,6 @@ long ones are faster for a single pair: 16 / 32 / 64 / 500 gave 249 / 284 / 378 
 
 _SETTINGS: dict[str, Any] = {
     "user_agent": "docket",
-    "peer_fingerprint": "-DK0100-",
     # BitTorrent over UDP was 40 times slower on a fast network
     "enable_outgoing_utp": False,
     "enable_incoming_utp": False,
@@ -67,12 +66,17 @@ _SETTINGS: dict[str, Any] = {
     "no_recheck_incomplete_resume": True,
 }
 
+HOST_PEER = b"-DK0100-"
+REGISTRY_PEER = b"-DR0100-"
+"""How peer ids begin, so that a host can tell the registry's seed from other hosts (BEP 20)."""
+
 _ALERTS = (
     lt.alert.category_t.error_notification
     | lt.alert.category_t.status_notification
     | lt.alert.category_t.storage_notification
     | lt.alert.category_t.file_progress_notification
 )
+_BLOCK_ALERTS = lt.alert.category_t.block_progress_notification
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +97,15 @@ class Removed:
 
 
 @dataclass(frozen=True, slots=True)
+class BlockArrived:
+    """A block of 16 KiB or less of this piece came, from the registry's seed or another host."""
+
+    piece: int
+    block: int
+    from_registry: bool
+
+
+@dataclass(frozen=True, slots=True)
 class FileFailed:
     """Reading or writing a file failed; *code* is an errno."""
 
@@ -100,18 +113,26 @@ class FileFailed:
     message: str
 
 
-Event = FileCompleted | Flushed | Removed | FileFailed
+Event = FileCompleted | Flushed | Removed | BlockArrived | FileFailed
 
 
 class Session:
     """One libtorrent session and its alert thread."""
 
     def __init__(
-        self, *, listen: str, announce_ip: str = "", max_upload: int = 0, max_download: int = 0
+        self,
+        *,
+        listen: str,
+        announce_ip: str = "",
+        max_upload: int = 0,
+        max_download: int = 0,
+        is_registry: bool = False,
+        watch_blocks: bool = False,
     ) -> None:
         """*listen* is ``address:port``; port 0 takes a free one. Limits in bytes a second, 0: none.
 
-        Raises `SwarmError` when it can't listen.
+        *watch_blocks* asks for `BlockArrived`, which costs CPU time for every 16 KiB. Raises
+        `SwarmError` when it can't listen.
         """
         self._subscribers: dict[bytes, queue.SimpleQueue[Event]] = {}
         self._lock = threading.Lock()
@@ -123,7 +144,8 @@ class Session:
             "listen_interfaces": interfaces,
             "upload_rate_limit": max_upload,
             "download_rate_limit": max_download,
-            "alert_mask": int(_ALERTS),
+            "peer_fingerprint": (REGISTRY_PEER if is_registry else HOST_PEER).decode(),
+            "alert_mask": int(_ALERTS | _BLOCK_ALERTS if watch_blocks else _ALERTS),
         }
         if announce_ip and _is_address(announce_ip):
             settings["announce_ip"] = announce_ip
@@ -177,6 +199,10 @@ class Session:
             self._listening.set()
         elif isinstance(alert, lt.file_completed_alert):
             self._send(alert.handle.info_hash(), FileCompleted(alert.index))
+        elif isinstance(alert, lt.block_finished_alert):
+            from_registry = is_registry_peer(alert.pid)
+            arrived = BlockArrived(alert.piece_index, alert.block_index, from_registry)
+            self._send(alert.handle.info_hash(), arrived)
         elif isinstance(alert, lt.cache_flushed_alert):
             self._send(alert.handle.info_hash(), Flushed())
         elif isinstance(alert, lt.torrent_removed_alert):
@@ -190,6 +216,11 @@ class Session:
             inbox = self._subscribers.get(info_hash.to_bytes())
         if inbox:
             inbox.put(event)
+
+
+def is_registry_peer(peer_id: Any) -> bool:
+    """Whether a libtorrent peer id is that of a registry's seed."""
+    return bool(peer_id.to_bytes().startswith(REGISTRY_PEER))
 
 
 def _interfaces(listen: str) -> str:

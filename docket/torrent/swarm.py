@@ -16,7 +16,15 @@ import libtorrent as lt
 from docket.digest import Digest
 from docket.errors import SwarmError
 from docket.torrent.metainfo import File, Metainfo
-from docket.torrent.session import FileCompleted, FileFailed, Flushed, Removed, Session
+from docket.torrent.session import (
+    BlockArrived,
+    FileCompleted,
+    FileFailed,
+    Flushed,
+    Removed,
+    Session,
+    is_registry_peer,
+)
 
 PATIENCE = 5.0
 """Seconds without a byte before a fetch gives up."""
@@ -24,6 +32,8 @@ PATIENCE = 5.0
 _TICK_SECONDS = 0.2
 _FLUSH_SECONDS = 60.0
 _REMOVE_SECONDS = 10.0
+
+_BLOCK = 16 * 1024
 
 _WANTED = 4  # libtorrent's default priority
 _NOT_WANTED = 0
@@ -40,14 +50,26 @@ class FetchProgress:
 
 
 @dataclass(slots=True)
+class BlockCount:
+    """Bytes of a blob from the registry's seed, and from other hosts."""
+
+    registry: int = 0
+    hosts: int = 0
+
+
+@dataclass(slots=True)
 class FetchResult:
     """How a fetch ended: pieces of each wanted blob, and the payload bytes that it took.
 
-    *stalled* means that not all came: no peer gave anything for too long, or it was cancelled.
+    *from_registry* is the part of it that the registry's own seed gave, as far as it was seen.
+    *blocks* tells it for each blob, in a swarm that watches blocks. *stalled* means that not all
+    came: no peer gave anything for too long, or it was cancelled.
     """
 
     pieces: dict[Digest, list[bool]] = field(default_factory=dict)
     payload: int = 0
+    from_registry: int = 0
+    blocks: dict[Digest, BlockCount] = field(default_factory=dict)
     stalled: bool = False
 
 
@@ -70,6 +92,8 @@ class Swarm:
         announce_ip: str = "",
         max_upload: int = 0,
         max_download: int = 0,
+        is_registry: bool = False,
+        watch_blocks: bool = False,
     ) -> None:
         """See `Session`. Raises `SwarmError` when it can't listen."""
         self._session = Session(
@@ -77,6 +101,8 @@ class Swarm:
             announce_ip=announce_ip,
             max_upload=max_upload,
             max_download=max_download,
+            is_registry=is_registry,
+            watch_blocks=watch_blocks,
         )
         self._members: dict[bytes, _Member] = {}
         self._lock = threading.Lock()
@@ -230,6 +256,7 @@ class _Fetch:
         self._files = {one.digest: one for one in metainfo.files if one.digest in wanted}
         indexes = _file_indexes(torrent.torrent_file(), metainfo)
         self._by_index = {indexes[one.path]: one for one in self._files.values()}
+        self._sources = _Sources(metainfo)
         self._left = {one for one in self._files.values() if one.digest}
         self._arrived: set[File] = {
             one for one in self._left if one.digest and all(have.get(one.digest, [one.size == 0]))
@@ -252,6 +279,7 @@ class _Fetch:
                 continue
             told = now
             status = self._torrent.status()
+            self._sources.look(self._torrent.get_peer_info())
             self._reconcile()
             on_progress(self._progress(status))
             if status.total_payload_download != payload:
@@ -272,6 +300,8 @@ class _Fetch:
     def _note(self, event: object) -> None:
         if isinstance(event, FileCompleted) and event.index in self._by_index:
             self._arrived.add(self._by_index[event.index])
+        elif isinstance(event, BlockArrived):
+            self._sources.count(event)
         elif isinstance(event, FileFailed):
             raise OSError(event.code, event.message, str(self._folder))
 
@@ -324,7 +354,52 @@ class _Fetch:
             for one in self._files.values()
             if one.digest
         }
-        return FetchResult(pieces, int(status.total_payload_download), stalled)
+        self._sources.look(self._torrent.get_peer_info())
+        return FetchResult(
+            pieces=pieces,
+            payload=int(status.total_payload_download),
+            from_registry=self._sources.from_registry,
+            blocks={one: count for one, count in self._sources.blocks.items() if one in pieces},
+            stalled=stalled,
+        )
+
+
+class _Sources:
+    """Who gave what: the registry's seed, or other hosts."""
+
+    def __init__(self, metainfo: Metainfo) -> None:
+        self._metainfo = metainfo
+        self._by_piece: list[File] = []
+        for file in metainfo.files:
+            self._by_piece += [file] * file.pieces
+        self._registries: dict[bytes, int] = {}
+        self.blocks: dict[Digest, BlockCount] = {}
+
+    @property
+    def from_registry(self) -> int:
+        """Payload bytes from seeds of registries, those that have left too."""
+        return sum(self._registries.values())
+
+    def look(self, peers: list[Any]) -> None:
+        """Note what the connected peers have given so far."""
+        for peer in peers:
+            if is_registry_peer(peer.pid):
+                key = peer.pid.to_bytes()
+                self._registries[key] = max(self._registries.get(key, 0), int(peer.total_download))
+
+    def count(self, arrived: BlockArrived) -> None:
+        """A block came: add the bytes of it that are not padding."""
+        file = self._by_piece[arrived.piece]
+        if file.digest is None:
+            return
+        start = (arrived.piece - file.first_piece) * self._metainfo.piece_length
+        start += arrived.block * _BLOCK
+        size = max(min(_BLOCK, file.size - start), 0)
+        count = self.blocks.setdefault(file.digest, BlockCount())
+        if arrived.from_registry:
+            count.registry += size
+        else:
+            count.hosts += size
 
 
 def _pieces_at_start(

@@ -1,0 +1,214 @@
+"""The main job in a minute: two releases of an image to two hosts at once, and what moved.
+
+Starts a registry (API, tracker and seed in one process) on free ports, builds two releases of an
+image out of this machine's own Python, pushes both, pulls each on hosts A and B at once, checks the
+pulled images byte for byte, prints who gave what, and leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import tempfile
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from docket.archive import LoadLayer, load_archive
+from docket.console import say, say_table, size
+from docket.digest import Digest
+from docket.manifest import dump
+
+RELEASES = ("1.0", "2.0")
+HOSTS = ("A", "B")
+_READY_SECONDS = 30.0
+_SEED_SECONDS = "3"
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """An image archive, and the plain tars of its layers by name."""
+
+    name: str
+    archive: Path
+    layers: dict[str, Path]
+
+
+def main() -> None:
+    """Run the demonstration; exits with an error when anything is not as it should be."""
+    with tempfile.TemporaryDirectory(prefix="docket-demo-") as place:
+        folder = Path(place)
+        say("building two releases of an image out of this machine's Python …")
+        releases = build(folder / "images")
+        with registry(folder / "registry") as url:
+            say(f"registry at {url}")
+            rows: list[list[str]] = []
+            moved = 0
+            for release in releases:
+                pushed = docket(url, "push", release.name, "--archive", release.archive)
+                say(
+                    f"pushed {release.name}: {size(pushed['uploaded'])} of "
+                    f"{size(release.archive.stat().st_size)} uploaded in {pushed['seconds']:.1f} s"
+                )
+                for host, report in pull_on_all(url, release, folder).items():
+                    check(url, release, folder, host)
+                    rows += table_rows(release, host, report)
+                    moved += report["payload"]["swarm"] + report["payload"]["http"]
+        say_table(
+            ["IMAGE", "HOST", "LAYER", "SIZE", "HELD", "FROM REGISTRY", "FROM HOSTS", "SECONDS"],
+            rows,
+            right=frozenset({"SIZE", "HELD", "FROM REGISTRY", "FROM HOSTS", "SECONDS"}),
+        )
+        whole = sum(one.archive.stat().st_size for one in releases) * len(HOSTS)
+        say(
+            f"moved {size(moved)} in all; the whole tar to every host is {size(whole)}, "
+            f"{whole / moved:.1f} times as much"
+        )
+        say("every layer on every host is byte for byte what was pushed")
+
+
+def build(folder: Path) -> list[Release]:
+    """Two releases that share their base layers; the second has another application layer."""
+    folder.mkdir(parents=True)
+    standard = Path(sysconfig.get_path("stdlib"))
+    packages = Path(sysconfig.get_path("purelib"))
+    shared = {
+        "python": tar_of(folder / "python.tar", "usr/lib/python", standard, skip="site-packages"),
+        "packages": tar_of(folder / "packages.tar", "usr/lib/packages", packages),
+    }
+    releases = []
+    for version in RELEASES:
+        app = tar_of(
+            folder / f"app-{version}.tar", "srv/app", Path(__file__).parent, version=version
+        )
+        layers = {**shared, "app": app}
+        releases.append(archived(folder / f"{version}.tar", f"demo/app:{version}", layers))
+    return releases
+
+
+def tar_of(path: Path, prefix: str, source: Path, *, skip: str = "", version: str = "") -> Path:
+    """A layer: the Python files below *source* under *prefix*, the same bytes every time."""
+    with tarfile.open(path, "w", format=tarfile.GNU_FORMAT) as tar:
+        for file in sorted(source.rglob("*.py")):
+            inside = file.relative_to(source)
+            if not (skip and skip in inside.parts) and "test" not in inside.parts:
+                add(tar, f"{prefix}/{inside}", file.read_bytes())
+        if version:
+            add(tar, f"{prefix}/VERSION", version.encode())
+    return path
+
+
+def add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    """One file, without anything of the machine in its header."""
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    member.mode = 0o644
+    tar.addfile(member, io.BytesIO(content))
+
+
+def archived(path: Path, name: str, layers: dict[str, Path]) -> Release:
+    """The image archive that ``docker save`` would make of *layers*."""
+    digests = [Digest.of_file(layer) for layer in layers.values()]
+    config = dump(
+        {
+            "architecture": "amd64",
+            "os": "linux",
+            "config": {"Cmd": ["python3", "/srv/app"]},
+            "rootfs": {"type": "layers", "diff_ids": [str(one) for one in digests]},
+        }
+    )
+    members = [
+        LoadLayer(digest, layer.stat().st_size, lambda layer=layer: layer.open("rb"))
+        for digest, layer in zip(digests, layers.values(), strict=True)
+    ]
+    with path.open("wb") as file:
+        file.writelines(load_archive(config, members, [name]))
+    return Release(name, path, layers)
+
+
+@contextmanager
+def registry(folder: Path) -> Iterator[str]:
+    """A registry process on free ports; gives its URL."""
+    argv = [*_DOCKET, "registry", "--bind", "127.0.0.1", "-p", "0", "-l", str(folder), "--json"]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout
+        # a registry that never gets ready is ended, so that its line comes to an end
+        watchdog = threading.Timer(_READY_SECONDS, running.kill)
+        watchdog.start()
+        try:
+            line = running.stdout.readline()
+            watchdog.cancel()
+            if not line:
+                sys.exit("the registry didn't start")
+            yield json.loads(line)["url"]
+        finally:
+            watchdog.cancel()
+            running.terminate()
+
+
+def docket(url: str, *arguments: object) -> dict[str, Any]:
+    """Run a docket command with --json and give what it says."""
+    argv = [*_DOCKET, "-h", url, "--json", *map(str, arguments)]
+    done = subprocess.run(argv, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"{' '.join(argv)} ended with {done.returncode}")
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
+
+
+def pull_on_all(url: str, release: Release, folder: Path) -> dict[str, dict[str, Any]]:
+    """Pull on every host at once, each into a store of its own, and go on serving the others."""
+
+    def pull(host: str) -> dict[str, Any]:
+        options = ("-l", folder / host, "--layers-only", "--sources", "--seed", _SEED_SECONDS)
+        return docket(url, "pull", release.name, *options)
+
+    with ThreadPoolExecutor(len(HOSTS)) as pool:
+        return dict(zip(HOSTS, pool.map(pull, HOSTS), strict=True))
+
+
+def check(url: str, release: Release, folder: Path, host: str) -> None:
+    """What *host* holds, written as an archive, has the layers that were built."""
+    output = folder / f"{host}.tar"
+    docket(url, "pull", release.name, "-l", folder / host, "--output", output, "--no-swarm")
+    wanted = {hash_of(path.open("rb")) for path in release.layers.values()}
+    with tarfile.open(output) as tar:
+        members = [tar.extractfile(one) for one in tar if one.name.startswith("blobs/")]
+        found = {hash_of(one) for one in members if one}
+    output.unlink()
+    if not wanted <= found:
+        sys.exit(f"host {host} has other bytes than were pushed")
+
+
+def hash_of(file: Any) -> str:
+    """The SHA-256 of an open file, which is closed."""
+    with file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def table_rows(release: Release, host: str, report: dict[str, Any]) -> list[list[str]]:
+    """A row a layer: what was held, what came from the registry, what from the other host."""
+    rows = []
+    for name, layer in zip(release.layers, report["layers"], strict=True):
+        came = layer.get("from", {"registry": 0, "hosts": 0})
+        if layer["source"] == "http":
+            came = {"registry": layer["size"], "hosts": 0}
+        held = layer["size"] if layer["source"] == "held" else 0
+        cells = (layer["size"], held, came["registry"], came["hosts"])
+        rows.append([release.name, host, name, *map(size, cells), f"{layer['seconds']:.2f}"])
+    return rows
+
+
+_DOCKET = (sys.executable, "-m", "docket.cli")
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,234 @@
+"""Reading an image archive: docker save old and new, podman, skopeo, OCI archives and folders."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from docket import manifest
+from docket.archive.spool import Contents, Folder, Spool, Stored
+from docket.compress import NONE, PlainReader
+from docket.digest import READ_SIZE, Digest
+from docket.errors import ImageNotInArchive, InvalidArchive, InvalidManifest
+from docket.manifest import Descriptor, Platform
+
+DOCKER_FILE = "manifest.json"
+OCI_FILE = "index.json"
+NAME_ANNOTATION = "io.containerd.image.name"
+REF_ANNOTATION = "org.opencontainers.image.ref.name"
+
+_DEFAULT_PREFIXES = ("docker.io/library/", "docker.io/", "localhost/")
+_MAX_NESTED = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A layer of an archive: *size* plain bytes that hash to *diff_id*, kept at *path*."""
+
+    diff_id: Digest
+    size: int
+    path: Path
+    compression: str
+
+    def open_plain(self) -> BinaryIO:
+        """The layer's plain tar."""
+        file = self.path.open("rb", buffering=0)
+        if self.compression == NONE:
+            return cast(BinaryIO, file)
+        plain = PlainReader(cast(BinaryIO, file), owns=True)
+        return cast(BinaryIO, io.BufferedReader(plain, READ_SIZE))
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An image: its names, config, and layers in the order of the config's diff_ids."""
+
+    names: tuple[str, ...]
+    config: bytes
+    layers: tuple[Layer, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """An image that the archive lists, not yet read."""
+
+    names: tuple[str, ...]
+    config: str
+    layers: tuple[str, ...]
+
+
+def read(
+    source: Path | BinaryIO,
+    *,
+    spool: Path,
+    name: str | None = None,
+    platform: Platform | None = None,
+) -> Image:
+    """The image *name* of an archive, or its only one.
+
+    *source* is a tar, maybe compressed, that is read once from front to end, or the folder of an
+    OCI image layout. Layers are kept in the folder *spool*, as long as the caller keeps it; after
+    an error nothing is left there. Raises `InvalidArchive`, or `ImageNotInArchive` with the names
+    that there are.
+    """
+    wanted = platform or Platform.of_host()
+    if isinstance(source, Path) and source.is_dir():
+        return _image(Folder(source), name, wanted)
+    if isinstance(source, Path):
+        with source.open("rb", buffering=0) as file:
+            return read(cast(BinaryIO, file), spool=spool, name=name, platform=platform)
+    contents = Spool(spool)
+    try:
+        contents.fill(cast(BinaryIO, io.BufferedReader(PlainReader(source), READ_SIZE)))
+        image = _image(contents, name, wanted)
+    except BaseException:
+        contents.keep_only(())
+        raise
+    contents.keep_only(layer.path for layer in image.layers)
+    return image
+
+
+def _image(contents: Contents, name: str | None, platform: Platform) -> Image:
+    try:
+        found = _chosen(list(_listed(contents, platform)), name)
+        config = contents.text(found.config)
+        if config is None:
+            raise InvalidArchive(
+                f"the archive lacks the image configuration {found.config[:160]!r}"
+            )
+        diff_ids = manifest.parse_config(config).diff_ids
+    except InvalidManifest as error:
+        raise InvalidArchive(f"the archive is broken: {error}") from error
+    _check_config(found.config, config)
+    if len(diff_ids) != len(found.layers):
+        raise InvalidArchive(
+            f"the archive has {len(found.layers)} layers where the image has {len(diff_ids)}"
+        )
+    layers: dict[Digest, Layer] = {}
+    for diff_id, member in zip(diff_ids, found.layers, strict=True):
+        if diff_id not in layers:
+            layers[diff_id] = _layer(contents.stored(member), diff_id, member)
+    return Image(found.names, config, tuple(layers[one] for one in diff_ids))
+
+
+def _layer(stored: Stored, diff_id: Digest, member: str) -> Layer:
+    if stored.diff_id != diff_id:
+        raise InvalidArchive(
+            f"layer {member[:160]!r} unpacks to {stored.diff_id}, but the image says {diff_id}"
+        )
+    return Layer(diff_id, stored.size, stored.path, stored.compression)
+
+
+def _check_config(member: str, config: bytes) -> None:
+    """A config that is named by its hash must have it."""
+    hexdigits = member.rpartition("/")[2].removesuffix(".json")
+    actual = Digest.of(config)
+    if len(hexdigits) == len(actual.hex) and hexdigits != actual.hex:
+        raise InvalidArchive(f"the image configuration {member[:160]!r} has other bytes")
+
+
+def _listed(contents: Contents, platform: Platform) -> Iterator[_Found]:
+    if (content := contents.text(DOCKER_FILE)) is not None:
+        yield from _docker_images(content)
+    elif (content := contents.text(OCI_FILE)) is not None:
+        yield from _oci_images(contents, content, platform)
+    else:
+        raise InvalidArchive(
+            "this is no image archive: it has neither manifest.json nor index.json"
+        )
+
+
+def _docker_images(content: bytes) -> Iterator[_Found]:
+    rows = manifest.parse_json(b'{"images":' + content + b"}", DOCKER_FILE)["images"]
+    if not isinstance(rows, list):
+        raise InvalidArchive("manifest.json is not a list of images")
+    for row in rows:
+        yield _Found(
+            names=tuple(_texts(row, "RepoTags")),
+            config=_text_of(row, "Config"),
+            layers=tuple(_texts(row, "Layers")),
+        )
+
+
+def _oci_images(contents: Contents, content: bytes, platform: Platform) -> Iterator[_Found]:
+    for descriptor, names in _manifests(contents, content, platform, (), 0):
+        body = contents.text(descriptor.digest.layout_path)
+        if body is None:
+            raise InvalidArchive(f"the archive lacks the manifest {descriptor.digest}")
+        if Digest.of(body, algorithm=descriptor.digest.algorithm) != descriptor.digest:
+            raise InvalidArchive(f"the manifest {descriptor.digest} has other bytes")
+        parsed = manifest.parse(body, content_type=descriptor.media_type)
+        if isinstance(parsed, manifest.Manifest) and parsed.is_image:
+            yield _Found(
+                names=names,
+                config=parsed.config.digest.layout_path,
+                layers=tuple(one.digest.layout_path for one in parsed.layers),
+            )
+
+
+def _manifests(
+    contents: Contents,
+    content: bytes,
+    platform: Platform,
+    names: tuple[str, ...],
+    depth: int,
+) -> Iterator[tuple[Descriptor, tuple[str, ...]]]:
+    """The image manifests of an index for *platform*, with the names that the index gives."""
+    index = manifest.parse(content, content_type=manifest.OCI_INDEX if not depth else "")
+    if not isinstance(index, manifest.Index) or depth > _MAX_NESTED:
+        raise InvalidArchive("index.json is not an index of images")
+    several = len({str(one.platform) for one in index.manifests if one.platform}) > 1
+    for one in index.manifests:
+        named = _names_of(one) or names
+        if several and one.platform and not one.platform.serves(platform):
+            continue
+        if one.media_type not in manifest.INDEX_TYPES:
+            yield one, named
+        elif body := contents.text(one.digest.layout_path):
+            yield from _manifests(contents, body, platform, named, depth + 1)
+
+
+def _names_of(descriptor: Descriptor) -> tuple[str, ...]:
+    found = (descriptor.annotations.get(one) for one in (NAME_ANNOTATION, REF_ANNOTATION))
+    return tuple(dict.fromkeys(name for name in found if name))
+
+
+def _chosen(images: Sequence[_Found], name: str | None) -> _Found:
+    if name is not None:
+        for image in images:
+            if any(_same(name, one) for one in image.names):
+                return image
+    if len(images) == 1:
+        return images[0]
+    if not images:
+        raise InvalidArchive("the archive holds no image for this platform")
+    raise ImageNotInArchive(name or "an image without a name", [n for i in images for n in i.names])
+
+
+def _same(wanted: str, name: str) -> bool:
+    """Whether *name*, which may be a tag alone or carry a default registry, means *wanted*."""
+    return _plain_name(wanted) == _plain_name(name) or wanted.rpartition(":")[2] == name
+
+
+def _plain_name(name: str) -> str:
+    for prefix in _DEFAULT_PREFIXES:
+        if name.startswith(prefix):
+            return name.removeprefix(prefix)
+    return name
+
+
+def _texts(row: Any, key: str) -> list[str]:
+    values = (row.get(key) or []) if isinstance(row, dict) else None
+    if not isinstance(values, list) or not all(isinstance(one, str) for one in values):
+        raise InvalidArchive(f"manifest.json has a bad {key}")
+    return values
+
+
+def _text_of(row: Any, key: str) -> str:
+    value = row.get(key) if isinstance(row, dict) else None
+    if not isinstance(value, str):
+        raise InvalidArchive(f"manifest.json has no {key}")
+    return value

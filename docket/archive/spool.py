@@ -1,0 +1,190 @@
+"""What an archive holds, by name: small JSON in memory, all else hashed into spool files."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from docket.archive.tarstream import FILE, HARDLINK, OTHER, Member, members
+from docket.compress import NONE, Decompressor, sniff
+from docket.digest import READ_SIZE, Digest, new_hash
+from docket.errors import InvalidArchive
+from docket.manifest import MAX_MANIFEST
+
+_MAX_SMALL_TOTAL = 64 << 20
+_MAX_MEMBERS = 100_000
+_MAX_LINKS = 16
+_MAX_PLAIN = 1 << 40
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A file that may be a layer: its bytes as they came, and what they unpack to; sizes plain."""
+
+    path: Path
+    digest: Digest
+    diff_id: Digest
+    size: int
+    compression: str
+
+
+class Contents(Protocol):
+    """An archive's files by their names in it."""
+
+    def text(self, name: str) -> bytes | None:
+        """A small file's bytes, or None when there is none such."""
+
+    def stored(self, name: str) -> Stored:
+        """A file as a layer. Raises `InvalidArchive` when it isn't there."""
+
+
+@dataclass(slots=True)
+class Spool:
+    """The contents of a tar stream, read in one pass; nothing in it names a path outside."""
+
+    folder: Path
+    _small: dict[str, bytes] = field(default_factory=dict)
+    _large: dict[str, Stored] = field(default_factory=dict)
+    _links: dict[str, str] = field(default_factory=dict)
+    _by_digest: dict[Digest, Stored] = field(default_factory=dict)
+    _files: list[Path] = field(default_factory=list)
+
+    def fill(self, source: BinaryIO) -> None:
+        """Read all of the tar in *source*. Raises `InvalidArchive`."""
+        for count, member in enumerate(members(source)):
+            if count >= _MAX_MEMBERS:
+                raise InvalidArchive(f"the archive has more than {_MAX_MEMBERS} members")
+            self._take(member)
+
+    def text(self, name: str) -> bytes | None:
+        return self._small.get(self._resolved(name))
+
+    def stored(self, name: str) -> Stored:
+        resolved = self._resolved(name)
+        if resolved in self._small:
+            # a layer that begins as JSON does
+            self._large[resolved] = self._spooled(iter([self._small[resolved]]), "")
+        if resolved not in self._large:
+            raise InvalidArchive(f"the archive names {name[:160]!r} but doesn't hold it")
+        return self._large[resolved]
+
+    def keep_only(self, wanted: Iterable[Path]) -> None:
+        """Remove the spool files that no layer needs."""
+        kept = set(wanted)
+        for path in self._files:
+            if path not in kept:
+                path.unlink(missing_ok=True)
+
+    def _take(self, member: Member) -> None:
+        name = _clean(member.name)
+        if member.kind == OTHER:
+            return
+        if member.kind != FILE:
+            base = "" if member.kind == HARDLINK else posixpath.dirname(name)
+            self._links[name] = _clean(posixpath.join(base, member.target))
+            return
+        blocks = member.blocks()
+        first = next(blocks, b"")
+        if member.size <= MAX_MANIFEST and first[:1] in (b"{", b"["):
+            content = first + b"".join(blocks)
+            self._check_again(name, self._small.get(name, content) == content)
+            self._small[name] = content
+            if sum(map(len, self._small.values())) > _MAX_SMALL_TOTAL:
+                raise InvalidArchive("the archive has more than 64 MiB of JSON")
+            return
+        stored = self._spooled(blocks, name, first)
+        self._check_again(name, self._large.get(name, stored).digest == stored.digest)
+        self._large[name] = stored
+
+    def _check_again(self, name: str, same: bool) -> None:
+        if not same:
+            raise InvalidArchive(f"the archive holds {name[:160]!r} twice, with other bytes")
+
+    def _spooled(self, blocks: Iterable[bytes], name: str, first: bytes = b"") -> Stored:
+        path = self.folder / f"layer-{len(self._files)}"
+        self._files.append(path)
+        with path.open("wb", buffering=0) as file:
+            hashing = _Hashing(first)
+            for block in (block for part in ((first,), blocks) for block in part):
+                file.write(block)
+                hashing.feed(block)
+        stored = hashing.stored(path)
+        if name.startswith("blobs/sha256/") and stored.digest.hex != name.rpartition("/")[2]:
+            raise InvalidArchive(f"{name[:160]!r} has other bytes than its name says")
+        if stored.digest in self._by_digest:
+            path.unlink()
+        return self._by_digest.setdefault(stored.digest, stored)
+
+    def _resolved(self, name: str) -> str:
+        name = _clean(name)
+        for _ in range(_MAX_LINKS):
+            if name not in self._links:
+                return name
+            name = self._links[name]
+        raise InvalidArchive(f"links in the archive go round in circles at {name[:160]!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """The contents of an OCI image layout folder; layers are read where they lie."""
+
+    root: Path
+
+    def text(self, name: str) -> bytes | None:
+        with suppress(FileNotFoundError, NotADirectoryError), self._path(name).open("rb") as file:
+            content = file.read(MAX_MANIFEST + 1)
+            return content if len(content) <= MAX_MANIFEST else None
+        return None
+
+    def stored(self, name: str) -> Stored:
+        path = self._path(name)
+        if not path.is_file():
+            raise InvalidArchive(f"{self.root} names {name[:160]!r} but doesn't hold it")
+        with path.open("rb", buffering=0) as file:
+            first = file.read(READ_SIZE)
+            hashing = _Hashing(first)
+            hashing.feed(first)
+            while block := file.read(READ_SIZE):
+                hashing.feed(block)
+        return hashing.stored(path)
+
+    def _path(self, name: str) -> Path:
+        return self.root / _clean(name)
+
+
+class _Hashing:
+    """Digest and diff_id in one pass; a plain tar is hashed once."""
+
+    def __init__(self, first: bytes) -> None:
+        self._raw = new_hash()
+        self._size = 0
+        self._plain = new_hash()
+        self._unpacking: Decompressor | None = None
+        if sniff(first[:4]) != NONE:
+            self._unpacking = Decompressor(self._plain.update, limit=_MAX_PLAIN)
+
+    def feed(self, block: bytes) -> None:
+        self._raw.update(block)
+        self._size += len(block)
+        if self._unpacking:
+            self._unpacking.feed(block)
+
+    def stored(self, path: Path) -> Stored:
+        digest = Digest("sha256", self._raw.hexdigest())
+        if self._unpacking is None:
+            return Stored(path, digest, digest, self._size, NONE)
+        self._unpacking.finish()
+        diff_id = Digest("sha256", self._plain.hexdigest())
+        return Stored(path, digest, diff_id, self._unpacking.size, self._unpacking.compression)
+
+
+def _clean(name: str) -> str:
+    """A name within the archive. Raises `InvalidArchive` when it leads out of it."""
+    clean = posixpath.normpath(name)
+    if clean.startswith(("/", "../")) or clean == "..":
+        raise InvalidArchive(f"{name[:160]!r} leads out of the archive")
+    return clean

@@ -1,0 +1,121 @@
+"""Writing the archive that every engine loads: an OCI layout with manifest.json, layers plain.
+
+It leaves out layers that the engine has. Docker since 1.10, Docker's containerd image store, podman
+and skopeo take this one form.
+"""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from docket import manifest
+from docket.archive.read import DOCKER_FILE, NAME_ANNOTATION, OCI_FILE, REF_ANNOTATION
+from docket.digest import READ_SIZE, Digest, new_hash
+from docket.errors import DigestMismatch, SizeMismatch
+from docket.manifest import Descriptor, dump
+
+_RECORD = 512
+
+
+@dataclass(frozen=True, slots=True)
+class LoadLayer:
+    """A layer to write: *size* plain bytes; *open* None leaves it out, since the engine has it."""
+
+    diff_id: Digest
+    size: int
+    open: Callable[[], BinaryIO] | None
+
+
+def load_archive(
+    config: bytes, layers: Sequence[LoadLayer], names: Sequence[str]
+) -> Iterator[bytes]:
+    """The archive of an image, block by block; equal arguments give equal bytes.
+
+    Every diff_id is checked on the way, before the last block of its layer is given out: raises
+    `DigestMismatch` or `SizeMismatch`, and no engine takes an archive that breaks off.
+    """
+    config_digest = Digest.of(config)
+    image = load_manifest(config, layers)
+    yield from _member("oci-layout", dump({"imageLayoutVersion": "1.0.0"}))
+    yield from _member(config_digest.layout_path, config)
+    yield from _member(Digest.of(image).layout_path, image)
+    written: set[Digest] = set()
+    for layer in layers:
+        if layer.open and layer.diff_id not in written:
+            written.add(layer.diff_id)
+            yield from _layer(layer, layer.open)
+    yield from _member(OCI_FILE, _index(image, names))
+    docker = {
+        "Config": config_digest.layout_path,
+        "RepoTags": list(names),
+        "Layers": [layer.diff_id.layout_path for layer in layers],
+    }
+    yield from _member(DOCKER_FILE, dump([docker]))
+    yield bytes(2 * _RECORD)
+
+
+def load_manifest(config: bytes, layers: Sequence[LoadLayer]) -> bytes:
+    """The manifest of the archive: plain layers, spelled as ``docker save`` spells it."""
+    return manifest.image_manifest(
+        Descriptor(manifest.OCI_CONFIG, Digest.of(config), len(config)),
+        [Descriptor(manifest.OCI_LAYER, layer.diff_id, layer.size) for layer in layers],
+    )
+
+
+def _index(image: bytes, names: Sequence[str]) -> bytes:
+    digest = Digest.of(image)
+    annotations = [
+        {NAME_ANNOTATION: _full_name(name), REF_ANNOTATION: name.rpartition(":")[2]}
+        for name in names
+    ]
+    return manifest.image_index(
+        [Descriptor(manifest.OCI_MANIFEST, digest, len(image), one) for one in annotations or [{}]]
+    )
+
+
+def _full_name(name: str) -> str:
+    """The name as Docker spells it in full: a first part with a dot or colon is a registry."""
+    first, slash, _ = name.partition("/")
+    if slash and ("." in first or ":" in first or first == "localhost"):
+        return name
+    return f"docker.io/{name}" if slash else f"docker.io/library/{name}"
+
+
+def _layer(layer: LoadLayer, open_it: Callable[[], BinaryIO]) -> Iterator[bytes]:
+    running = new_hash()
+    left = layer.size
+    yield _header(layer.diff_id.layout_path, layer.size)
+    with open_it() as plain:
+        block = plain.read(READ_SIZE)
+        while block:
+            running.update(block)
+            left -= len(block)
+            following = plain.read(READ_SIZE)
+            if left < 0 or not following:
+                _check(layer, left, running.hexdigest())
+            yield block
+            block = following
+    _check(layer, left, running.hexdigest())
+    yield bytes(-layer.size % _RECORD)
+
+
+def _check(layer: LoadLayer, left: int, hexdigits: str) -> None:
+    actual = Digest.sha256(hexdigits)
+    if actual != layer.diff_id:
+        raise DigestMismatch(layer.diff_id, actual)
+    if left:
+        raise SizeMismatch(layer.diff_id, expected=layer.size, actual=layer.size - left)
+
+
+def _member(name: str, content: bytes) -> Iterator[bytes]:
+    yield _header(name, len(content)) + content + bytes(-len(content) % _RECORD)
+
+
+def _header(name: str, size: int) -> bytes:
+    member = tarfile.TarInfo(name)
+    member.size = size
+    member.mode = 0o644
+    return member.tobuf(tarfile.GNU_FORMAT)

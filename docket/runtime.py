@@ -1,0 +1,218 @@
+"""The container engine behind its socket: Docker, either image store, and podman."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import docker
+import requests
+from docker.errors import APIError, DockerException, ImageNotFound
+
+from docket.digest import READ_SIZE, Digest
+from docket.errors import EngineError, EngineImageUnknown, EngineUnreachable, InvalidDigest
+
+# an engine says nothing while it unpacks a large layer
+_TIMEOUT_SECONDS = 3600
+_CONTAINERD_STORE = "io.containerd.snapshotter.v1"
+
+Loaded = Callable[[], Mapping[Digest, Sequence[Digest]]]
+"""Images that docket loaded: the engine's ids for them, with the diff_ids of their layers."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineImage:
+    """An image in the engine; *config* is None where the engine's id is not the config's digest."""
+
+    id: str
+    config: Digest | None
+    diff_ids: tuple[Digest, ...]
+
+
+class Engine:
+    """One container engine."""
+
+    def __init__(self, client: Any, host: str) -> None:
+        self._client = client
+        self.host = host
+        with self._translated():
+            status = client.info().get("DriverStatus") or []
+        self.is_containerd_store = any(_CONTAINERD_STORE in row for row in status)
+
+    @classmethod
+    def connect(cls, host: str | None = None) -> Engine:
+        """The engine at *host*, at ``DOCKER_HOST``, or at the usual sockets of Docker and podman.
+
+        Raises `EngineUnreachable`.
+        """
+        url = host or os.environ.get("DOCKER_HOST") or _usual_socket()
+        try:
+            client = docker.APIClient(base_url=url, version="auto", timeout=_TIMEOUT_SECONDS)
+        except (DockerException, requests.RequestException) as error:
+            raise EngineUnreachable(url, _reason(error)) from error
+        try:
+            return cls(client, url)
+        except BaseException:
+            client.close()
+            raise
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._client.close()
+
+    def image(self, name: str) -> EngineImage:
+        """The image *name*. Raises `EngineImageUnknown`."""
+        found = self._inspect(name)
+        if found is None:
+            raise EngineImageUnknown(name)
+        image_id = str(found["Id"])
+        config = None if self.is_containerd_store else _digest(image_id)
+        return EngineImage(image_id, config, _diff_ids(found))
+
+    @contextmanager
+    def save(self, name: str) -> Iterator[BinaryIO]:
+        """A stream of the image's archive, as ``docker save`` writes it."""
+        with self._translated(name):
+            blocks = self._client.get_image(name, chunk_size=READ_SIZE)
+        try:
+            yield cast(BinaryIO, io.BufferedReader(_BlockReader(self, blocks), READ_SIZE))
+        finally:
+            blocks.close()
+
+    def held_prefix(self, diff_ids: Sequence[Digest], loaded: Loaded = dict) -> int:
+        """How many of the first *diff_ids* an archive for this engine may leave out.
+
+        Engines with layer chains take what any of their images begins with. In the containerd
+        image store a layer may be there in another form, and a wrong guess leaves a broken image;
+        so there only images count that docket *loaded*.
+        """
+        known = loaded() if self.is_containerd_store else None
+        best = 0
+        for image_id in self._image_ids():
+            if known is None:
+                # an image that went away meanwhile holds nothing
+                found = self._inspect(image_id)
+                theirs = _diff_ids(found) if found else ()
+            else:
+                digest = _digest(image_id)
+                theirs = tuple(known.get(digest, ())) if digest else ()
+            best = max(best, _common(diff_ids, theirs))
+            if best == len(diff_ids):
+                break
+        return best
+
+    def load(self, blocks: Iterator[bytes]) -> None:
+        """Load an archive as it comes. Returning means that the engine has the image.
+
+        What *blocks* raises goes through; raises `EngineError` with the engine's own words.
+        """
+        source = _Watched(blocks)
+        try:
+            with self._translated():
+                for row in self._client.load_image(iter(source)):
+                    if message := row.get("error"):
+                        raise EngineError(f"the engine at {self.host} refuses the image: {message}")
+        except Exception:
+            if source.error:
+                raise source.error from None
+            raise
+
+    def _image_ids(self) -> list[str]:
+        with self._translated():
+            rows = self._client.images()
+        return [str(row["Id"]) for row in rows]
+
+    def _inspect(self, name: str) -> dict[str, Any] | None:
+        with self._translated(), suppress(ImageNotFound):
+            found: dict[str, Any] = self._client.inspect_image(name)
+            return found
+        return None
+
+    @contextmanager
+    def _translated(self, name: str = "") -> Iterator[None]:
+        """Turns the SDK's errors into docket's."""
+        try:
+            yield
+        except ImageNotFound as error:
+            raise EngineImageUnknown(name) from error
+        except APIError as error:
+            raise EngineError(f"the engine at {self.host} refuses: {_reason(error)}") from error
+        except (DockerException, requests.RequestException) as error:
+            raise EngineUnreachable(self.host, _reason(error)) from error
+
+
+class _BlockReader(io.RawIOBase):
+    """Blocks of an answer as a stream."""
+
+    def __init__(self, engine: Engine, blocks: Iterator[bytes]) -> None:
+        self._engine = engine
+        self._blocks = blocks
+        self._rest = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, target: Any) -> int:
+        if not self._rest:
+            with self._engine._translated():
+                self._rest = memoryview(next(self._blocks, b""))
+        count = min(len(self._rest), len(target))
+        target[:count] = self._rest[:count]
+        self._rest = self._rest[count:]
+        return count
+
+
+class _Watched:
+    """Blocks, and the error that ended them: the HTTP library would wrap it in its own."""
+
+    def __init__(self, blocks: Iterator[bytes]) -> None:
+        self._blocks = blocks
+        self.error: Exception | None = None
+
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            yield from self._blocks
+        except Exception as error:
+            self.error = error
+            raise
+
+
+def _usual_socket() -> str:
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    places = [Path("/var/run/docker.sock"), Path("/run/podman/podman.sock")]
+    if runtime:
+        places.insert(1, Path(runtime) / "podman" / "podman.sock")
+    found = next((one for one in places if one.is_socket()), places[0])
+    return f"unix://{found}"
+
+
+def _diff_ids(found: dict[str, Any]) -> tuple[Digest, ...]:
+    layers = (found.get("RootFS") or {}).get("Layers") or []
+    return tuple(Digest.parse(text) for text in layers)
+
+
+def _digest(image_id: str) -> Digest | None:
+    text = image_id if ":" in image_id else f"sha256:{image_id}"
+    with suppress(InvalidDigest):
+        return Digest.parse(text)
+    return None
+
+
+def _common(ours: Sequence[Digest], theirs: Sequence[Digest]) -> int:
+    """How many layers both begin with."""
+    count = 0
+    for one, other in zip(ours, theirs, strict=False):
+        if one != other:
+            break
+        count += 1
+    return count
+
+
+def _reason(error: Exception) -> str:
+    explanation = getattr(error, "explanation", None)
+    return " ".join(str(explanation or error).split())
