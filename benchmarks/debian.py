@@ -14,7 +14,10 @@ from pathlib import Path
 SOURCE_DATE_EPOCH = 1727740800
 
 _RELEASES = {"bullseye", "bookworm", "trixie", "forky", "sid", "stable", "testing", "unstable"}
-_SETTINGS = re.compile(r"^Acquire::(http|https|ftp|Retries|Check-|AllowInsecure|ForceIPv)", re.I)
+_KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+_SETTINGS = re.compile(
+    r"^Acquire::(http|https|ftp|Retries|Check-|AllowInsecure|ForceIPv)", re.IGNORECASE
+)
 
 
 class PartMissing(RuntimeError):
@@ -64,6 +67,8 @@ def bootstrap(
     """
     require("mmdebstrap", "mmdebstrap")
     partial = target.with_name(f".partial-{target.name}")
+    if partial.is_dir():
+        shutil.rmtree(partial)
     with tempfile.NamedTemporaryFile("w", suffix=".conf") as settings:
         settings.write(_apt_settings())
         settings.flush()
@@ -113,9 +118,10 @@ def _mirrors(suite: str) -> list[str]:
             plain = plain or site
     if not plain:
         return []
-    lines = [f"deb {plain} {suite} main"]
+    signed = f"deb [signed-by={_KEYRING}]" if _KEYRING.exists() else "deb"
+    lines = [f"{signed} {plain} {suite} main"]
     if suite not in {"sid", "unstable"}:
-        lines.append(f"deb {plain} {suite}-updates main")
+        lines.append(f"{signed} {plain} {suite}-updates main")
         if security:
-            lines.append(f"deb {security} {suite}-security main")
+            lines.append(f"{signed} {security} {suite}-security main")
     return lines

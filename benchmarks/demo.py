@@ -20,8 +20,9 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from docket.archive import LoadLayer, load_archive
 from docket.console import say, say_table, size
@@ -127,12 +128,17 @@ def archived(path: Path, name: str, layers: dict[str, Path]) -> Release:
         }
     )
     members = [
-        LoadLayer(digest, layer.stat().st_size, lambda layer=layer: layer.open("rb"))
+        LoadLayer(digest, layer.stat().st_size, partial(open_bytes, layer))
         for digest, layer in zip(digests, layers.values(), strict=True)
     ]
     with path.open("wb") as file:
         file.writelines(load_archive(config, members, [name]))
     return Release(name, path, layers)
+
+
+def open_bytes(path: Path) -> BinaryIO:
+    """The file at *path*, to be read."""
+    return path.open("rb")
 
 
 @contextmanager

@@ -97,12 +97,16 @@ class Removed:
 
 
 @dataclass(frozen=True, slots=True)
-class BlockArrived:
-    """A block of 16 KiB or less of this piece came, from the registry's seed or another host."""
+class BlockSeen:
+    """A block of 16 KiB or less was asked of the registry's seed or another host, or has come.
+
+    libtorrent doesn't tell of the last blocks that come, when they complete the torrent.
+    """
 
     piece: int
     block: int
     from_registry: bool
+    came: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +117,7 @@ class FileFailed:
     message: str
 
 
-Event = FileCompleted | Flushed | Removed | BlockArrived | FileFailed
+Event = FileCompleted | Flushed | Removed | BlockSeen | FileFailed
 
 
 class Session:
@@ -131,7 +135,7 @@ class Session:
     ) -> None:
         """*listen* is ``address:port``; port 0 takes a free one. Limits in bytes a second, 0: none.
 
-        *watch_blocks* asks for `BlockArrived`, which costs CPU time for every 16 KiB. Raises
+        *watch_blocks* asks for `BlockSeen`, which costs CPU time for every 16 KiB. Raises
         `SwarmError` when it can't listen.
         """
         self._subscribers: dict[bytes, queue.SimpleQueue[Event]] = {}
@@ -199,10 +203,14 @@ class Session:
             self._listening.set()
         elif isinstance(alert, lt.file_completed_alert):
             self._send(alert.handle.info_hash(), FileCompleted(alert.index))
-        elif isinstance(alert, lt.block_finished_alert):
-            from_registry = is_registry_peer(alert.pid)
-            arrived = BlockArrived(alert.piece_index, alert.block_index, from_registry)
-            self._send(alert.handle.info_hash(), arrived)
+        elif isinstance(alert, lt.block_finished_alert | lt.block_downloading_alert):
+            seen = BlockSeen(
+                piece=alert.piece_index,
+                block=alert.block_index,
+                from_registry=is_registry_peer(alert.pid),
+                came=isinstance(alert, lt.block_finished_alert),
+            )
+            self._send(alert.handle.info_hash(), seen)
         elif isinstance(alert, lt.cache_flushed_alert):
             self._send(alert.handle.info_hash(), Flushed())
         elif isinstance(alert, lt.torrent_removed_alert):

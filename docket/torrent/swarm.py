@@ -17,7 +17,7 @@ from docket.digest import Digest
 from docket.errors import SwarmError
 from docket.torrent.metainfo import File, Metainfo
 from docket.torrent.session import (
-    BlockArrived,
+    BlockSeen,
     FileCompleted,
     FileFailed,
     Flushed,
@@ -300,7 +300,7 @@ class _Fetch:
     def _note(self, event: object) -> None:
         if isinstance(event, FileCompleted) and event.index in self._by_index:
             self._arrived.add(self._by_index[event.index])
-        elif isinstance(event, BlockArrived):
+        elif isinstance(event, BlockSeen):
             self._sources.count(event)
         elif isinstance(event, FileFailed):
             raise OSError(event.code, event.message, str(self._folder))
@@ -359,7 +359,7 @@ class _Fetch:
             pieces=pieces,
             payload=int(status.total_payload_download),
             from_registry=self._sources.from_registry,
-            blocks={one: count for one, count in self._sources.blocks.items() if one in pieces},
+            blocks=self._sources.blocks(),
             stalled=stalled,
         )
 
@@ -373,7 +373,8 @@ class _Sources:
         for file in metainfo.files:
             self._by_piece += [file] * file.pieces
         self._registries: dict[bytes, int] = {}
-        self.blocks: dict[Digest, BlockCount] = {}
+        self._asked: dict[tuple[int, int], bool] = {}
+        self._came: dict[tuple[int, int], bool] = {}
 
     @property
     def from_registry(self) -> int:
@@ -387,19 +388,26 @@ class _Sources:
                 key = peer.pid.to_bytes()
                 self._registries[key] = max(self._registries.get(key, 0), int(peer.total_download))
 
-    def count(self, arrived: BlockArrived) -> None:
-        """A block came: add the bytes of it that are not padding."""
-        file = self._by_piece[arrived.piece]
-        if file.digest is None:
-            return
-        start = (arrived.piece - file.first_piece) * self._metainfo.piece_length
-        start += arrived.block * _BLOCK
-        size = max(min(_BLOCK, file.size - start), 0)
-        count = self.blocks.setdefault(file.digest, BlockCount())
-        if arrived.from_registry:
-            count.registry += size
-        else:
-            count.hosts += size
+    def count(self, seen: BlockSeen) -> None:
+        """A block was asked for, or came: the last word counts."""
+        table = self._came if seen.came else self._asked
+        table[seen.piece, seen.block] = seen.from_registry
+
+    def blocks(self) -> dict[Digest, BlockCount]:
+        """Bytes of each blob by who gave them, without padding."""
+        counts: dict[Digest, BlockCount] = {}
+        for (piece, block), from_registry in (self._asked | self._came).items():
+            file = self._by_piece[piece]
+            start = (piece - file.first_piece) * self._metainfo.piece_length + block * _BLOCK
+            size = max(min(_BLOCK, file.size - start), 0)
+            if file.digest is None:
+                continue
+            count = counts.setdefault(file.digest, BlockCount())
+            if from_registry:
+                count.registry += size
+            else:
+                count.hosts += size
+        return counts
 
 
 def _pieces_at_start(

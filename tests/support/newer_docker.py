@@ -1,0 +1,108 @@
+"""A newer Debian's Docker in a chroot that is built once and then kept."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from benchmarks.debian import PartMissing, StepFailed, bootstrap
+from tests.support.engines import (
+    DOCKERD_FLAGS,
+    Engine,
+    connected,
+    dockerd_places,
+    ended,
+    holds_overlays,
+    pings,
+)
+from tests.support.parts import cache, missing, need, need_root
+from tests.support.programs import environment, short_folder, started
+
+_PACKAGES = ("base-files", "bash", "ca-certificates", "docker.io", "mount")
+
+# All mounts are in a mount namespace of dockerd's own: they end with it.
+_ENTER = """
+set -e
+chroot=$1 root=$2 place=$3
+shift 3
+# dockerd remounts its /, so that has to be a mount.
+mount --bind "$chroot" "$chroot"
+for folder in proc sys dev; do
+  mkdir -p "$chroot/$folder"
+  mount --rbind "/$folder" "$chroot/$folder"
+done
+for folder in run tmp var etc/docker; do
+  mkdir -p "$chroot/$folder"
+  mount -t tmpfs tmpfs "$chroot/$folder"
+done
+mkdir -p "$chroot/var/lib" "$chroot/var/run" "$chroot/var/tmp"
+for folder in "$root" "$place"; do
+  mkdir -p "$chroot$folder"
+  mount --bind "$folder" "$chroot$folder"
+done
+exec chroot "$chroot" "$@"
+"""
+
+
+@contextmanager
+def newer_dockerd(
+    root: Path,
+    *,
+    containerd_store: bool,
+    storage_driver: str = "",
+    suite: str = "sid",
+    wrapper: Sequence[str] = (),
+) -> Iterator[Engine]:
+    """Docker of Debian *suite* (sid: 28, trixie: 26) with its images under *root*.
+
+    *containerd_store* keeps images in containerd, else in Docker's graph driver.
+    *storage_driver* and *wrapper* are as for dockerd(). The test is skipped when the chroot
+    can't be built. Leaving ends all it started; *root* stays.
+    """
+    need("unshare", "chroot", "mount")
+    need_root()
+    chroot = chroot_of(suite)
+    overlays, copies = ("overlayfs", "native") if containerd_store else ("overlay2", "vfs")
+    driver = storage_driver or (overlays if holds_overlays(root) else copies)
+    with short_folder() as place:
+        socket = place / "d.sock"
+        config = place / "daemon.json"
+        config.write_text(json.dumps({"features": {"containerd-snapshotter": containerd_store}}))
+        enter = [*wrapper, "unshare", "--mount", "--propagation=slave", "sh", "-c", _ENTER, "enter"]
+        argv = [
+            *enter,
+            str(chroot),
+            str(root.resolve()),
+            str(place),
+            "dockerd",
+            f"--config-file={config}",
+            f"--storage-driver={driver}",
+            *dockerd_places(root.resolve(), place),
+            *DOCKERD_FLAGS,
+        ]
+        path = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
+        running = started(
+            argv, log=place / "log", ready=lambda: pings(socket), env=environment(**path)
+        )
+        with ended(root, place), running, connected(socket) as engine:
+            yield engine
+
+
+def chroot_of(suite: str) -> Path:
+    """The folder with Docker of Debian *suite*, built if it isn't there; in some ten seconds.
+
+    It is under DOCKET_TEST_CACHE, or ~/.cache/docket-tests.
+    """
+    need("mmdebstrap")
+    target = cache() / f"docker-{suite}"
+    with cache().joinpath(f".docker-{suite}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not target.exists():
+            try:
+                bootstrap(suite, target, variant="extract", include=_PACKAGES)
+            except (PartMissing, StepFailed) as error:
+                missing(f"Docker of Debian {suite} ({str(error)[-400:]})")
+    return target
