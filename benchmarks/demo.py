@@ -9,21 +9,17 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
-import subprocess
 import sys
 import sysconfig
 import tarfile
 import tempfile
-import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from benchmarks.commands import Commands, registry
 from docket.archive import LoadLayer, load_archive
 from docket.console import say, say_table, size
 from docket.digest import Digest
@@ -31,7 +27,6 @@ from docket.manifest import dump
 
 RELEASES = ("1.0", "2.0")
 HOSTS = ("A", "B")
-_READY_SECONDS = 30.0
 _SEED_SECONDS = "3"
 
 
@@ -54,8 +49,9 @@ def main() -> None:
             say(f"registry at {url}")
             rows: list[list[str]] = []
             moved = 0
+            builder = Commands(url, folder / "builder")
             for release in releases:
-                pushed = docket(url, "push", release.name, "--archive", release.archive)
+                pushed = builder("push", release.name, "--archive", release.archive)
                 say(
                     f"pushed {release.name}: {size(pushed['uploaded'])} of "
                     f"{size(release.archive.stat().st_size)} uploaded in {pushed['seconds']:.1f} s"
@@ -141,42 +137,12 @@ def open_bytes(path: Path) -> BinaryIO:
     return path.open("rb")
 
 
-@contextmanager
-def registry(folder: Path) -> Iterator[str]:
-    """A registry process on free ports; gives its URL."""
-    argv = [*_DOCKET, "registry", "--bind", "127.0.0.1", "-p", "0", "-l", str(folder), "--json"]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as running:
-        assert running.stdout
-        # a registry that never gets ready is ended, so that its line comes to an end
-        watchdog = threading.Timer(_READY_SECONDS, running.kill)
-        watchdog.start()
-        try:
-            line = running.stdout.readline()
-            watchdog.cancel()
-            if not line:
-                sys.exit("the registry didn't start")
-            yield json.loads(line)["url"]
-        finally:
-            watchdog.cancel()
-            running.terminate()
-
-
-def docket(url: str, *arguments: object) -> dict[str, Any]:
-    """Run a docket command with --json and give what it says."""
-    argv = [*_DOCKET, "-h", url, "--json", *map(str, arguments)]
-    done = subprocess.run(argv, stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"{' '.join(argv)} ended with {done.returncode}")
-    answer: dict[str, Any] = json.loads(done.stdout)
-    return answer
-
-
 def pull_on_all(url: str, release: Release, folder: Path) -> dict[str, dict[str, Any]]:
     """Pull on every host at once, each into a store of its own, and go on serving the others."""
 
     def pull(host: str) -> dict[str, Any]:
-        options = ("-l", folder / host, "--layers-only", "--sources", "--seed", _SEED_SECONDS)
-        return docket(url, "pull", release.name, *options)
+        options = ("--layers-only", "--sources", "--seed", _SEED_SECONDS)
+        return Commands(url, folder / host)("pull", release.name, *options)
 
     with ThreadPoolExecutor(len(HOSTS)) as pool:
         return dict(zip(HOSTS, pool.map(pull, HOSTS), strict=True))
@@ -185,7 +151,7 @@ def pull_on_all(url: str, release: Release, folder: Path) -> dict[str, dict[str,
 def check(url: str, release: Release, folder: Path, host: str) -> None:
     """What *host* holds, written as an archive, has the layers that were built."""
     output = folder / f"{host}.tar"
-    docket(url, "pull", release.name, "-l", folder / host, "--output", output, "--no-swarm")
+    Commands(url, folder / host)("pull", release.name, "--output", output, "--no-swarm")
     wanted = {hash_of(path.open("rb")) for path in release.layers.values()}
     with tarfile.open(output) as tar:
         members = [tar.extractfile(one) for one in tar if one.name.startswith("blobs/")]
@@ -213,8 +179,6 @@ def table_rows(release: Release, host: str, report: dict[str, Any]) -> list[list
         rows.append([release.name, host, name, *map(size, cells), f"{layer['seconds']:.2f}"])
     return rows
 
-
-_DOCKET = (sys.executable, "-m", "docket.cli")
 
 if __name__ == "__main__":
     main()

@@ -29,6 +29,10 @@ MAX_TORRENT = 10_000_000
 _CREATED_BY = "docket"
 _PAD_FOLDER = ".pad"
 
+# other keys would be other names, links or a version 2 torrent, to some readers
+_INFO_KEYS = frozenset({"files", "name", "piece length", "pieces", "private"})
+_FILE_KEYS = frozenset({"attr", "length", "path"})
+
 
 @dataclass(frozen=True, slots=True)
 class File:
@@ -140,6 +144,8 @@ def parse_metainfo(content: bytes) -> Metainfo:
     info = torrent.metainfo["info"]
     if "files" not in info:
         raise InvalidMetainfo("the torrent is a single file, not an image")
+    if not _INFO_KEYS >= info.keys():
+        raise InvalidMetainfo("the torrent has more in it than that of an image")
     found = _described(info, str(torrent.metainfo.get("announce", "")), content, torrent.infohash)
     if (
         found.piece_count * HASH_SIZE != len(found.all_hashes)
@@ -165,7 +171,7 @@ def _read(content: bytes) -> Any:
         raise InvalidMetainfo(f"the torrent is larger than {MAX_TORRENT} bytes")
     try:
         return torf.Torrent.read_stream(io.BytesIO(content), validate=False)
-    except (torf.TorfError, RecursionError, ValueError) as error:
+    except (torf.TorfError, RecursionError, ValueError, OverflowError, MemoryError) as error:
         raise InvalidMetainfo(f"this is no torrent: {error}") from error
 
 
@@ -195,8 +201,12 @@ def _files(rows: Sequence[Mapping[str, Any]], piece_length: int) -> Iterator[Fil
         length = int(row["length"])
         if length < 0:
             raise InvalidMetainfo("a file has less than no bytes")
-        if "p" not in str(row.get("attr", "")):
+        if not _FILE_KEYS >= row.keys() or row.get("attr", "p") != "p":
+            raise InvalidMetainfo("a file is a link, or has other names")
+        if "attr" not in row:
             path = "/".join(str(part) for part in row["path"])
+            if path.count("/") != len(row["path"]) - 1:
+                raise InvalidMetainfo(f"a name within {path[:160]!r} has a slash")
             if path in seen:
                 raise InvalidMetainfo(f"{path[:160]} stands twice")
             if offset % piece_length:

@@ -151,6 +151,9 @@ class Session:
             "peer_fingerprint": (REGISTRY_PEER if is_registry else HOST_PEER).decode(),
             "alert_mask": int(_ALERTS | _BLOCK_ALERTS if watch_blocks else _ALERTS),
         }
+        if not listen.endswith(":0"):
+            # else libtorrent would take another port without a word
+            settings |= {"max_retry_port_bind": 0, "listen_system_port_fallback": False}
         if announce_ip and _is_address(announce_ip):
             settings["announce_ip"] = announce_ip
         # its type stubs ask for a typed dict that has none of the newer settings
@@ -170,7 +173,9 @@ class Session:
         self.port: int = self.lt.listen_port()
 
     def close(self) -> None:
-        """Leave all swarms and stop."""
+        """Leave all swarms and stop; once more is a no-op."""
+        if self._closing:
+            return
         self._closing = True
         with contextlib.suppress(OSError):
             self._wake_writer.send(b"x")
@@ -182,15 +187,19 @@ class Session:
 
     @contextmanager
     def events(self, info_hash: bytes) -> Iterator[queue.SimpleQueue[Event]]:
-        """The events of one torrent from now on, for one reader."""
+        """The events of one torrent from now on, for one reader: the last that asked."""
         inbox: queue.SimpleQueue[Event] = queue.SimpleQueue()
         with self._lock:
+            before = self._subscribers.get(info_hash)
             self._subscribers[info_hash] = inbox
         try:
             yield inbox
         finally:
             with self._lock:
-                del self._subscribers[info_hash]
+                if before:
+                    self._subscribers[info_hash] = before
+                else:
+                    self._subscribers.pop(info_hash, None)
 
     def _run(self) -> None:
         while not self._closing and self._wake.recv(4096):
@@ -251,8 +260,9 @@ def _is_address(text: str) -> bool:
 
 
 def _limit_local_peers(session: Any) -> None:
-    """Session limits don't hold for the class of local peers; so put no peer into it."""
-    none = lt.ip_filter()
-    none.add_rule("0.0.0.0", "255.255.255.255", 0)
-    none.add_rule("::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", 0)
-    session.set_peer_class_filter(none)
+    """Session limits hold for the global class; so put local peers, too, into that one."""
+    everyone = lt.ip_filter()
+    mask = 1 << session.global_peer_class_id
+    everyone.add_rule("0.0.0.0", "255.255.255.255", mask)
+    everyone.add_rule("::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", mask)
+    session.set_peer_class_filter(everyone)

@@ -1,0 +1,1 @@
+"""Torrents of images: pieces, metainfo, the peer table, and real swarms on loopback."""
