@@ -106,17 +106,21 @@ class Fetch:
         """
         self._folder.mkdir(parents=True, exist_ok=True)
         gaps = {digest: [(0, one.size)] for digest, one in self._wanted.items()}
-        metainfo = self._metainfo()
-        if metainfo:
-            gaps = self._from_swarm(metainfo)
+        if metainfo := self._metainfo():
+            have = self._have(metainfo)
+            if self._swarm:
+                have = self._from_swarm(metainfo, self._swarm, have)
+            gaps = {
+                digest: list(_gaps(have[digest], metainfo.piece_length, one.size))
+                for digest, one in self._wanted.items()
+                if digest not in self._result.sources
+            }
         if gaps:
             self._from_registry(gaps)
         return self._result
 
     def _metainfo(self) -> Metainfo | None:
         """The image's torrent, or None (with a note) when HTTP is all there is."""
-        if self._swarm is None:
-            return None
         at_digest = Reference(self._image.reference.repository, self._image.digest)
         try:
             metainfo = parse_metainfo(self._client.torrent(at_digest))
@@ -134,26 +138,27 @@ class Fetch:
         if metainfo.name != self._image.digest.hex:
             raise InvalidMetainfo("the torrent is that of another image")
 
-    def _from_swarm(self, metainfo: Metainfo) -> dict[Digest, list[tuple[int, int]]]:
-        """Fetch from peers; the byte ranges of each layer that didn't come."""
-        assert self._swarm
-        self._lay_out(metainfo)
-        have = {
+    def _have(self, metainfo: Metainfo) -> dict[Digest, list[bool]]:
+        """Which pieces of the wanted layers lie here from an earlier fetch."""
+        return {
             file.digest: have_pieces(
-                self._folder / file.path,
-                file.size,
-                metainfo.hashes(file),
-                metainfo.piece_length,
+                self._folder / file.path, file.size, metainfo.hashes(file), metainfo.piece_length
             )
             for file in metainfo.files
-            if file.digest in self._wanted
+            if file.digest and file.digest in self._wanted
         }
-        result = self._swarm.fetch(
+
+    def _from_swarm(
+        self, metainfo: Metainfo, swarm: Swarm, have: dict[Digest, list[bool]]
+    ) -> dict[Digest, list[bool]]:
+        """Fetch from peers; the pieces of each layer that are here then."""
+        self._lay_out(metainfo)
+        result = swarm.fetch(
             metainfo,
             self._folder,
             wanted=list(self._wanted),
             held=self._image.held,
-            have={digest: bits for digest, bits in have.items() if digest},
+            have=have,
             on_progress=self._on_progress,
             on_complete=self._on_complete,
             patience=self._patience,
@@ -163,15 +168,11 @@ class Fetch:
         self._result.seed_bytes += result.from_registry
         self._result.blocks = result.blocks
         self._result.info_hash = metainfo.info_hash
-        left = {
-            digest: list(_gaps(result.pieces[digest], metainfo.piece_length, one.size))
-            for digest, one in self._wanted.items()
-            if digest not in self._result.sources
-        }
+        left = len(self._wanted) - len(self._result.sources)
         if left:
             why = "stalled" if result.payload else f"gave nothing for {self._patience:g} s"
-            self._progress.note(f"the swarm {why}; {len(left)} layers go on over HTTP")
-        return left
+            self._progress.note(f"the swarm {why}; {left} layers go on over HTTP")
+        return result.pieces
 
     def _lay_out(self, metainfo: Metainfo) -> None:
         """Hard links to what is held, and the two small files, in the torrent's folder."""

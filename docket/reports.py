@@ -192,6 +192,11 @@ def show_gc(report: dict[str, Any], *, as_json: bool) -> None:
         "images that no tag names"
     )
     say(f"kept {size(report['kept'])}: {report['kept_blobs']} blobs that images need")
+    if report["pinned_manifests"]:
+        say(
+            f"{report['pinned_manifests']} images that no tag names stay, with their blobs: they "
+            "are new, or someone was just told that the registry has them"
+        )
     if report["pinned_blobs"]:
         say(
             f"kept {size(report['pinned'])}: {report['pinned_blobs']} blobs that are new, or that "

@@ -101,9 +101,17 @@ def _header(source: BinaryIO, *, first: bool) -> bytes | None:
             pass
         return None
     unsigned = sum(header[:148]) + 8 * 0x20 + sum(header[156:])
-    if _number(header[148:156]) != unsigned:
+    if _checksum(header) != unsigned:
         raise InvalidArchive("this is no tar archive" if first else "a tar header is damaged")
     return header
+
+
+def _checksum(header: bytes) -> int:
+    """What the header says is its sum; -1 when that is no number."""
+    try:
+        return _number(header[148:156])
+    except InvalidArchive:
+        return -1
 
 
 def _extension(kind: bytes, body: bytes) -> dict[str, str]:

@@ -144,7 +144,7 @@ def parse_metainfo(content: bytes) -> Metainfo:
     info = torrent.metainfo["info"]
     if "files" not in info:
         raise InvalidMetainfo("the torrent is a single file, not an image")
-    if not _INFO_KEYS >= info.keys():
+    if not info.keys() <= _INFO_KEYS:
         raise InvalidMetainfo("the torrent has more in it than that of an image")
     found = _described(info, str(torrent.metainfo.get("announce", "")), content, torrent.infohash)
     if (
@@ -201,7 +201,7 @@ def _files(rows: Sequence[Mapping[str, Any]], piece_length: int) -> Iterator[Fil
         length = int(row["length"])
         if length < 0:
             raise InvalidMetainfo("a file has less than no bytes")
-        if not _FILE_KEYS >= row.keys() or row.get("attr", "p") != "p":
+        if not row.keys() <= _FILE_KEYS or row.get("attr", "p") != "p":
             raise InvalidMetainfo("a file is a link, or has other names")
         if "attr" not in row:
             path = "/".join(str(part) for part in row["path"])

@@ -138,7 +138,7 @@ class Session:
         *watch_blocks* asks for `BlockSeen`, which costs CPU time for every 16 KiB. Raises
         `SwarmError` when it can't listen.
         """
-        self._subscribers: dict[bytes, queue.SimpleQueue[Event]] = {}
+        self._subscribers: dict[bytes, list[queue.SimpleQueue[Event]]] = {}
         self._lock = threading.Lock()
         self._listening = threading.Event()
         self._closing = False
@@ -187,19 +187,17 @@ class Session:
 
     @contextmanager
     def events(self, info_hash: bytes) -> Iterator[queue.SimpleQueue[Event]]:
-        """The events of one torrent from now on, for one reader: the last that asked."""
+        """The events of one torrent from now on, for one reader; there may be others."""
         inbox: queue.SimpleQueue[Event] = queue.SimpleQueue()
         with self._lock:
-            before = self._subscribers.get(info_hash)
-            self._subscribers[info_hash] = inbox
+            self._subscribers.setdefault(info_hash, []).append(inbox)
         try:
             yield inbox
         finally:
             with self._lock:
-                if before:
-                    self._subscribers[info_hash] = before
-                else:
-                    self._subscribers.pop(info_hash, None)
+                self._subscribers[info_hash].remove(inbox)
+                if not self._subscribers[info_hash]:
+                    del self._subscribers[info_hash]
 
     def _run(self) -> None:
         while not self._closing and self._wake.recv(4096):
@@ -230,8 +228,8 @@ class Session:
 
     def _send(self, info_hash: Any, event: Event) -> None:
         with self._lock:
-            inbox = self._subscribers.get(info_hash.to_bytes())
-        if inbox:
+            inboxes = list(self._subscribers.get(info_hash.to_bytes(), ()))
+        for inbox in inboxes:
             inbox.put(event)
 
 

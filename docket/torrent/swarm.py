@@ -379,7 +379,9 @@ class _Sources:
     @property
     def from_registry(self) -> int:
         """Payload bytes from seeds of registries, those that have left too."""
-        return sum(self._registries.values())
+        seen = sum(self._registries.values())
+        # who came and went between two looks is known from the blocks, if they are watched
+        return max(seen, sum(count.registry for count in self.blocks.values()))
 
     def look(self, peers: list[Any]) -> None:
         """Note what the connected peers have given so far."""

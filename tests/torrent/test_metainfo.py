@@ -97,9 +97,7 @@ def test_the_layout_names_one_manifest_without_its_names() -> None:
     files = layout_files(digest, media_type=OCI_MANIFEST, size=700)
     assert json.loads(files[LAYOUT_FILE]) == {"imageLayoutVersion": "1.0.0"}
     index = json.loads(files[INDEX_FILE])
-    assert index["manifests"] == [
-        {"mediaType": OCI_MANIFEST, "digest": str(digest), "size": 700}
-    ]
+    assert index["manifests"] == [{"mediaType": OCI_MANIFEST, "digest": str(digest), "size": 700}]
     assert index["schemaVersion"] == 2
     assert b"annotations" not in files[INDEX_FILE]
 

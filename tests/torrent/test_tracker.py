@@ -298,9 +298,7 @@ def test_scrape_counts_the_torrents_asked_for(swarm: Swarm) -> None:
     swarm.announce(2)
     swarm.announce(3)
     answer = lt.bdecode(swarm.tracker.scrape([_HASH, _OTHER_HASH, _HASH]))
-    assert answer == {
-        b"files": {_HASH: {b"complete": 1, b"downloaded": 0, b"incomplete": 2}}
-    }
+    assert answer == {b"files": {_HASH: {b"complete": 1, b"downloaded": 0, b"incomplete": 2}}}
     assert lt.bdecode(swarm.tracker.scrape([])) == {b"files": {}}
 
 

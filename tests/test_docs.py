@@ -1,0 +1,53 @@
+"""What exists is written down: every route, command, option and exit code."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import click
+import pytest
+
+from docket.api import announce, health, images, oci
+from docket.cli import cli
+from docket.console import EXIT_CODES
+
+DOCS = Path(__file__).parent.parent / "docs"
+ROUTES = [route.path for module in (announce, health, images, oci) for route in module.ROUTES]
+
+
+@pytest.mark.parametrize("path", sorted(set(ROUTES)))
+def test_route_is_in_the_api_page(path: str) -> None:
+    """docs/api.md names every route."""
+    text = (DOCS / "api.md").read_text()
+    spelled = re.sub(r":path", "", path).rstrip("/")
+    spelled = spelled.replace("{name}.torrent", "{name}:{tag}.torrent")
+    assert spelled in text
+
+
+@pytest.mark.parametrize("name", sorted(cli.commands))
+def test_command_and_its_options_are_in_the_cli_page(name: str) -> None:
+    """docs/cli.md names every command, option and variable; --help explains each."""
+    text = (DOCS / "cli.md").read_text()
+    command = cli.commands[name]
+    assert f"## docket {name}" in text
+    assert command.help
+    for parameter in command.params:
+        if isinstance(parameter, click.Option):
+            assert parameter.help, parameter.name
+            assert any(spelling in text for spelling in parameter.opts), parameter.opts
+            assert str(parameter.envvar) in text, parameter.name
+
+
+def test_exit_codes_are_in_the_cli_page() -> None:
+    """docs/cli.md has the table that the commands follow."""
+    text = (DOCS / "cli.md").read_text()
+    for code in {code for _, code, _ in EXIT_CODES}:
+        assert f"\n| {code} |" in text
+
+
+def test_readme_links_lead_somewhere() -> None:
+    """No link of the README is broken."""
+    root = DOCS.parent
+    for target in re.findall(r"\]\(([^)#:]+)\)", (root / "README.md").read_text()):
+        assert (root / target).exists(), target
