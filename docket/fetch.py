@@ -58,14 +58,13 @@ class ImageToFetch:
 class Fetched:
     """Where each layer came from, with payload bytes and seconds until it was verified.
 
-    *seed_bytes* is the part of *swarm_bytes* that the registry's seed gave; *blocks* tells it for
+    *blocks* splits what the swarm gave by the registry's seed and other hosts, for
     each layer, in a swarm that watches blocks.
     """
 
     sources: dict[Digest, str] = field(default_factory=dict)
     seconds: dict[Digest, float] = field(default_factory=dict)
     swarm_bytes: int = 0
-    seed_bytes: int = 0
     http_bytes: int = 0
     blocks: dict[Digest, BlockCount] = field(default_factory=dict)
     info_hash: bytes | None = None
@@ -165,7 +164,6 @@ class Fetch:
             cancelled=self._cancelled,
         )
         self._result.swarm_bytes += result.payload
-        self._result.seed_bytes += result.from_registry
         self._result.blocks = result.blocks
         self._result.info_hash = metainfo.info_hash
         left = len(self._wanted) - len(self._result.sources)

@@ -83,17 +83,13 @@ class PulledLayer:
 
 @dataclass(slots=True)
 class PullReport:
-    """A pull; payload bytes are those of layers, from peers and from the registry over HTTP.
-
-    *seed_bytes* is the part of *swarm_bytes* that came from the registry's own seed.
-    """
+    """A pull; payload bytes are those of layers, from peers and from the registry over HTTP."""
 
     reference: Reference
     digest: Digest
     config: Digest
     layers: tuple[PulledLayer, ...]
     swarm_bytes: int = 0
-    seed_bytes: int = 0
     http_bytes: int = 0
     loaded_layers: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
@@ -188,7 +184,6 @@ def pull(
         config=image.parsed.config.digest,
         layers=tuple(_pulled(row, fetched) for row in rows),
         swarm_bytes=fetched.swarm_bytes,
-        seed_bytes=fetched.seed_bytes,
         http_bytes=fetched.http_bytes,
         seconds={"fetch": time.monotonic() - began},
         info_hash=fetched.info_hash,

@@ -75,7 +75,6 @@ def pull_json(report: PullReport) -> dict[str, Any]:
         "config": str(report.config),
         "payload": {
             "swarm": report.swarm_bytes,
-            "seed": report.seed_bytes,
             "http": report.http_bytes,
         },
         "loaded_layers": report.loaded_layers,

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO, cast
 
 import docker
 import requests
+import urllib3
 from docker.errors import APIError, DockerException, ImageNotFound
 
 from docket.digest import READ_SIZE, Digest
@@ -19,7 +20,11 @@ from docket.errors import EngineError, EngineImageUnknown, EngineUnreachable, In
 
 # an engine says nothing while it unpacks a large layer
 _TIMEOUT_SECONDS = 3600
+_ANSWER_SECONDS = 60
 _CONTAINERD_STORE = "io.containerd.snapshotter.v1"
+
+# the SDK reads some answers through requests, some through urllib3
+_LOST = (DockerException, requests.RequestException, urllib3.exceptions.HTTPError)
 
 Loaded = Callable[[], Mapping[Digest, Sequence[Digest]]]
 """Images that docket loaded: the engine's ids for them, with the diff_ids of their layers."""
@@ -52,14 +57,16 @@ class Engine:
         """
         url = host or os.environ.get("DOCKER_HOST") or _usual_socket()
         try:
-            client = docker.APIClient(base_url=url, version="auto", timeout=_TIMEOUT_SECONDS)
+            client = docker.APIClient(base_url=url, version="auto", timeout=_ANSWER_SECONDS)
         except (DockerException, requests.RequestException) as error:
             raise EngineUnreachable(url, _reason(error)) from error
         try:
-            return cls(client, url)
+            engine = cls(client, url)
         except BaseException:
             client.close()
             raise
+        client.timeout = _TIMEOUT_SECONDS
+        return engine
 
     def close(self) -> None:
         """Close the connection."""
@@ -80,7 +87,7 @@ class Engine:
         with self._translated(name):
             blocks = self._client.get_image(name, chunk_size=READ_SIZE)
         try:
-            yield cast(BinaryIO, io.BufferedReader(_BlockReader(self, blocks), READ_SIZE))
+            yield cast(BinaryIO, io.BufferedReader(_BlockReader(self, name, blocks), READ_SIZE))
         finally:
             blocks.close()
 
@@ -142,15 +149,16 @@ class Engine:
             raise EngineImageUnknown(name) from error
         except APIError as error:
             raise EngineError(f"the engine at {self.host} refuses: {_reason(error)}") from error
-        except (DockerException, requests.RequestException) as error:
+        except _LOST as error:
             raise EngineUnreachable(self.host, _reason(error)) from error
 
 
 class _BlockReader(io.RawIOBase):
     """Blocks of an answer as a stream."""
 
-    def __init__(self, engine: Engine, blocks: Iterator[bytes]) -> None:
+    def __init__(self, engine: Engine, name: str, blocks: Iterator[bytes]) -> None:
         self._engine = engine
+        self._name = name
         self._blocks = blocks
         self._rest = memoryview(b"")
 
@@ -158,9 +166,9 @@ class _BlockReader(io.RawIOBase):
         return True
 
     def readinto(self, target: Any) -> int:
-        if not self._rest:
-            with self._engine._translated():
-                self._rest = memoryview(next(self._blocks, b""))
+        with self._engine._translated(self._name):
+            while not self._rest and (block := next(self._blocks, None)) is not None:
+                self._rest = memoryview(block)
         count = min(len(self._rest), len(target))
         target[:count] = self._rest[:count]
         self._rest = self._rest[count:]

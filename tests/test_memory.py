@@ -55,7 +55,7 @@ class Blocks:
         self._left = left
         self._count = 0
 
-    def read(self, size: int) -> bytes:
+    def read(self, size: int = BLOCK, /) -> bytes:
         """The next *size* bytes."""
         size = min(size, self._left)
         self._left -= size

@@ -22,6 +22,7 @@ REF_ANNOTATION = "org.opencontainers.image.ref.name"
 
 _DEFAULT_PREFIXES = ("docker.io/library/", "docker.io/", "localhost/")
 _MAX_NESTED = 4
+_UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,8 +159,6 @@ def _oci_images(contents: Contents, content: bytes, platform: Platform) -> Itera
         body = contents.text(descriptor.digest.layout_path)
         if body is None:
             raise InvalidArchive(f"the archive lacks the manifest {descriptor.digest}")
-        if Digest.of(body, algorithm=descriptor.digest.algorithm) != descriptor.digest:
-            raise InvalidArchive(f"the manifest {descriptor.digest} has other bytes")
         parsed = manifest.parse(body, content_type=descriptor.media_type)
         if isinstance(parsed, manifest.Manifest) and parsed.is_image:
             yield _Found(
@@ -180,8 +179,10 @@ def _manifests(
     index = manifest.parse(content, content_type=manifest.OCI_INDEX if not depth else "")
     if not isinstance(index, manifest.Index) or depth > _MAX_NESTED:
         raise InvalidArchive("index.json is not an index of images")
-    several = len({str(one.platform) for one in index.manifests if one.platform}) > 1
-    for one in index.manifests:
+    # BuildKit lists its attestations as images for unknown/unknown
+    images = [one for one in index.manifests if not one.platform or one.platform.os != _UNKNOWN]
+    several = len({str(one.platform) for one in images if one.platform}) > 1
+    for one in images:
         named = _names_of(one) or names
         if several and one.platform and not one.platform.serves(platform):
             continue
@@ -189,18 +190,27 @@ def _manifests(
             yield one, named
         elif body := contents.text(one.digest.layout_path):
             yield from _manifests(contents, body, platform, named, depth + 1)
+        if depth and one.platform:
+            return  # the first that serves, as engines choose
 
 
 def _names_of(descriptor: Descriptor) -> tuple[str, ...]:
-    found = (descriptor.annotations.get(one) for one in (NAME_ANNOTATION, REF_ANNOTATION))
-    return tuple(dict.fromkeys(name for name in found if name))
+    """The full name where there is one: the other may be a tag, which several images share."""
+    full = descriptor.annotations.get(NAME_ANNOTATION)
+    name = full or descriptor.annotations.get(REF_ANNOTATION)
+    return (name,) if name else ()
 
 
-def _chosen(images: Sequence[_Found], name: str | None) -> _Found:
+def _chosen(listed: Sequence[_Found], name: str | None) -> _Found:
+    images = _merged(listed)
     if name is not None:
         for image in images:
-            if any(_same(name, one) for one in image.names):
+            if _plain_name(name) in map(_plain_name, image.names):
                 return image
+        # an OCI layout may name an image by its tag alone
+        tagged = [image for image in images if name.rpartition(":")[2] in image.names]
+        if len(tagged) == 1:
+            return tagged[0]
     if len(images) == 1:
         return images[0]
     if not images:
@@ -208,15 +218,23 @@ def _chosen(images: Sequence[_Found], name: str | None) -> _Found:
     raise ImageNotInArchive(name or "an image without a name", [n for i in images for n in i.names])
 
 
-def _same(wanted: str, name: str) -> bool:
-    """Whether *name*, which may be a tag alone or carry a default registry, means *wanted*."""
-    return _plain_name(wanted) == _plain_name(name) or wanted.rpartition(":")[2] == name
+def _merged(listed: Sequence[_Found]) -> list[_Found]:
+    """An image that is listed under several names, once."""
+    merged: dict[tuple[str, tuple[str, ...]], _Found] = {}
+    for one in listed:
+        key = (one.config, one.layers)
+        before = merged[key].names if key in merged else ()
+        names = tuple(dict.fromkeys((*before, *one.names)))
+        merged[key] = _Found(names, one.config, one.layers)
+    return list(merged.values())
 
 
 def _plain_name(name: str) -> str:
+    """The name without a registry that engines put before it."""
     for prefix in _DEFAULT_PREFIXES:
         if name.startswith(prefix):
-            return name.removeprefix(prefix)
+            name = name.removeprefix(prefix)
+            break
     return name
 
 

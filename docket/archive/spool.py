@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import posixpath
+import tempfile
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from docket.archive.tarstream import FILE, HARDLINK, OTHER, Member, members
 from docket.compress import NONE, Decompressor, sniff
 from docket.digest import READ_SIZE, Digest, new_hash
-from docket.errors import InvalidArchive
+from docket.errors import InvalidArchive, InvalidDigest
 from docket.manifest import MAX_MANIFEST
 
 _MAX_SMALL_TOTAL = 64 << 20
@@ -52,6 +55,7 @@ class Spool:
     _links: dict[str, str] = field(default_factory=dict)
     _by_digest: dict[Digest, Stored] = field(default_factory=dict)
     _files: list[Path] = field(default_factory=list)
+    _small_total: int = 0
 
     def fill(self, source: BinaryIO) -> None:
         """Read all of the tar in *source*. Raises `InvalidArchive`."""
@@ -85,19 +89,27 @@ class Spool:
             return
         if member.kind != FILE:
             base = "" if member.kind == HARDLINK else posixpath.dirname(name)
-            self._links[name] = _clean(posixpath.join(base, member.target))
+            target = _clean(posixpath.join(base, member.target))
+            self._check_again(name, self._links.get(name, target) == target)
+            self._check_again(name, name not in self._small and name not in self._large)
+            self._links[name] = target
             return
+        self._check_again(name, name not in self._links)
         blocks = member.blocks()
         first = next(blocks, b"")
         if member.size <= MAX_MANIFEST and first[:1] in (b"{", b"["):
             content = first + b"".join(blocks)
+            _check_name(name, content)
             self._check_again(name, self._small.get(name, content) == content)
+            self._check_again(name, name not in self._large)
             self._small[name] = content
-            if sum(map(len, self._small.values())) > _MAX_SMALL_TOTAL:
+            self._small_total += len(content)
+            if self._small_total > _MAX_SMALL_TOTAL:
                 raise InvalidArchive("the archive has more than 64 MiB of JSON")
             return
         stored = self._spooled(blocks, name, first)
         self._check_again(name, self._large.get(name, stored).digest == stored.digest)
+        self._check_again(name, name not in self._small)
         self._large[name] = stored
 
     def _check_again(self, name: str, same: bool) -> None:
@@ -105,16 +117,17 @@ class Spool:
             raise InvalidArchive(f"the archive holds {name[:160]!r} twice, with other bytes")
 
     def _spooled(self, blocks: Iterable[bytes], name: str, first: bytes = b"") -> Stored:
-        path = self.folder / f"layer-{len(self._files)}"
+        # no name from the archive, and none of an earlier archive in the same folder
+        descriptor, text = tempfile.mkstemp(prefix="layer-", dir=self.folder)
+        path = Path(text)
         self._files.append(path)
-        with path.open("wb", buffering=0) as file:
+        with os.fdopen(descriptor, "wb") as file:
             hashing = _Hashing(first)
-            for block in (block for part in ((first,), blocks) for block in part):
+            for block in chain((first,), blocks):
                 file.write(block)
                 hashing.feed(block)
         stored = hashing.stored(path)
-        if name.startswith("blobs/sha256/") and stored.digest.hex != name.rpartition("/")[2]:
-            raise InvalidArchive(f"{name[:160]!r} has other bytes than its name says")
+        _check_digest(name, stored.digest)
         if stored.digest in self._by_digest:
             path.unlink()
         return self._by_digest.setdefault(stored.digest, stored)
@@ -135,10 +148,15 @@ class Folder:
     root: Path
 
     def text(self, name: str) -> bytes | None:
-        with suppress(FileNotFoundError, NotADirectoryError), self._path(name).open("rb") as file:
+        path = self._path(name)
+        if not path.is_file():
+            return None
+        with path.open("rb") as file:
             content = file.read(MAX_MANIFEST + 1)
-            return content if len(content) <= MAX_MANIFEST else None
-        return None
+        if len(content) > MAX_MANIFEST:
+            return None
+        _check_name(name, content)
+        return content
 
     def stored(self, name: str) -> Stored:
         path = self._path(name)
@@ -150,7 +168,9 @@ class Folder:
             hashing.feed(first)
             while block := file.read(READ_SIZE):
                 hashing.feed(block)
-        return hashing.stored(path)
+        stored = hashing.stored(path)
+        _check_digest(name, stored.digest)
+        return stored
 
     def _path(self, name: str) -> Path:
         return self.root / _clean(name)
@@ -180,6 +200,26 @@ class _Hashing:
         self._unpacking.finish()
         diff_id = Digest("sha256", self._plain.hexdigest())
         return Stored(path, digest, diff_id, self._unpacking.size, self._unpacking.compression)
+
+
+def _promised(name: str) -> Digest | None:
+    """The digest that a member of an image layout is named by (OCI image 1.1 § image layout)."""
+    blobs, _, rest = name.partition("/")
+    with suppress(InvalidDigest):
+        return Digest.parse(rest.replace("/", ":", 1)) if blobs == "blobs" else None
+    return None
+
+
+def _check_name(name: str, content: bytes) -> None:
+    promised = _promised(name)
+    if promised and Digest.of(content, algorithm=promised.algorithm) != promised:
+        raise InvalidArchive(f"{name[:160]!r} has other bytes than its name says")
+
+
+def _check_digest(name: str, digest: Digest) -> None:
+    promised = _promised(name)
+    if promised and promised.algorithm == digest.algorithm and promised != digest:
+        raise InvalidArchive(f"{name[:160]!r} has other bytes than its name says")
 
 
 def _clean(name: str) -> str:

@@ -21,7 +21,12 @@ OTHER = "other"
 
 _RECORD = 512
 _MAX_EXTENDED = 1 << 20
+_MAX_NAME = 4096
+_MAX_SIZE = 1 << 62
 _KINDS = {b"0": FILE, b"\0": FILE, b"7": FILE, b"1": HARDLINK, b"2": SYMLINK}
+# POSIX: links, devices, folders and fifos have no bytes, whatever their header says
+_WITHOUT_BYTES = frozenset({b"1", b"2", b"3", b"4", b"5", b"6"})
+_SPARSE = b"S"
 
 
 @dataclass(slots=True)
@@ -73,26 +78,33 @@ def _member(source: BinaryIO, header: bytes, size: int, extended: dict[str, str]
     name = _text(header[0:100])
     if header[257:262] == b"ustar" and header[263:265] == b"00" and (prefix := header[345:500]):
         name = "/".join(part for part in (_text(prefix), name) if part)
-    kind = _KINDS.get(header[156:157], OTHER)
+    name = extended.get("path", name)
+    target = extended.get("linkpath", _text(header[157:257]))
+    if max(len(name), len(target)) > _MAX_NAME:
+        raise InvalidArchive(f"a member's name is longer than {_MAX_NAME} characters")
+    flag = header[156:157]
+    if flag == _SPARSE or any(key.startswith("GNU.sparse.") for key in extended):
+        raise InvalidArchive(f"{name[:160]!r} is sparse; write the archive without tar --sparse")
+    kind = OTHER if name.endswith("/") else _KINDS.get(flag, OTHER)
     if "size" in extended:
         if not extended["size"].isdecimal() or len(extended["size"]) > 19:
             raise InvalidArchive("a pax header has a bad size")
         size = int(extended["size"])
-    if kind in (SYMLINK, HARDLINK):
+    if flag in _WITHOUT_BYTES:
         size = 0
-    return Member(
-        name=extended.get("path", name),
-        kind=kind,
-        size=size,
-        target=extended.get("linkpath", _text(header[157:257])),
-        _source=source,
-        _left=size,
-    )
+    if size > _MAX_SIZE:
+        raise InvalidArchive(f"{name[:160]!r} declares an impossible size")
+    return Member(name, kind, size, target, source, size)
 
 
 def _header(source: BinaryIO, *, first: bool) -> bytes | None:
     """The next header, or None at the end."""
-    header = _exactly(source, _RECORD, allow_end=True)
+    try:
+        header = _exactly(source, _RECORD, allow_end=True)
+    except InvalidArchive:
+        if first:
+            raise InvalidArchive("this is no tar archive") from None
+        raise
     if not header and first:
         raise InvalidArchive("the archive is empty")
     if not header or not header.strip(b"\0"):
@@ -126,17 +138,18 @@ def _extension(kind: bytes, body: bytes) -> dict[str, str]:
 
 def _pax_records(body: bytes) -> Iterator[tuple[str, str]]:
     """``<length> <key>=<value>\\n``, the length counting itself (pax(1) § extended header)."""
-    while body.strip(b"\0"):
-        length_text, space, _ = body[:20].partition(b" ")
+    body = body.rstrip(b"\0")
+    start = 0
+    while start < len(body):
+        length_text, space, _ = body[start : start + 20].partition(b" ")
         if not space or not length_text.isdigit():
             raise InvalidArchive("a pax header is damaged")
-        length = int(length_text)
-        record = body[len(length_text) + 1 : length]
-        key, equals, value = record.partition(b"=")
-        if not equals or length > len(body) or not value.endswith(b"\n"):
+        end = start + int(length_text)
+        key, equals, value = body[start + len(length_text) + 1 : end].partition(b"=")
+        if not equals or end > len(body) or not value.endswith(b"\n"):
             raise InvalidArchive("a pax header is damaged")
         yield key.decode("utf-8", "replace"), value[:-1].decode("utf-8", "surrogateescape")
-        body = body[length:]
+        start = end
 
 
 def _body(source: BinaryIO, size: int) -> bytes:
@@ -171,11 +184,11 @@ def _number(field: bytes) -> int:
         if field[0] & 0x40:
             raise InvalidArchive("a tar header has a negative size")
         return int.from_bytes(bytes([field[0] & 0x7F]) + field[1:], "big")
-    text = field.strip(b" \0")
-    try:
-        return int(text or b"0", 8)
-    except ValueError as error:
-        raise InvalidArchive("a tar header has a bad number") from error
+    text = field.partition(b"\0")[0].strip(b" ")
+    # int() would take signs and underscores too
+    if text.strip(b"01234567"):
+        raise InvalidArchive("a tar header has a bad number")
+    return int(text or b"0", 8)
 
 
 def _text(field: bytes) -> str:

@@ -89,11 +89,11 @@ def _layer(layer: LoadLayer, open_it: Callable[[], BinaryIO]) -> Iterator[bytes]
     left = layer.size
     yield _header(layer.diff_id.layout_path, layer.size)
     with open_it() as plain:
-        block = plain.read(READ_SIZE)
+        block = _read(plain)
         while block:
             running.update(block)
             left -= len(block)
-            following = plain.read(READ_SIZE)
+            following = _read(plain)
             if left < 0 or not following:
                 _check(layer, left, running.hexdigest())
             yield block
@@ -103,11 +103,21 @@ def _layer(layer: LoadLayer, open_it: Callable[[], BinaryIO]) -> Iterator[bytes]
 
 
 def _check(layer: LoadLayer, left: int, hexdigits: str) -> None:
+    if left:
+        raise SizeMismatch(layer.diff_id, expected=layer.size, actual=layer.size - left)
     actual = Digest.sha256(hexdigits)
     if actual != layer.diff_id:
         raise DigestMismatch(layer.diff_id, actual)
-    if left:
-        raise SizeMismatch(layer.diff_id, expected=layer.size, actual=layer.size - left)
+
+
+def _read(plain: BinaryIO) -> bytes:
+    """A whole block, though decompressors give less at a time: each block is an HTTP chunk."""
+    parts: list[bytes] = []
+    left = READ_SIZE
+    while left and (part := plain.read(left)):
+        parts.append(part)
+        left -= len(part)
+    return b"".join(parts)
 
 
 def _member(name: str, content: bytes) -> Iterator[bytes]:

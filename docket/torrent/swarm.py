@@ -23,7 +23,6 @@ from docket.torrent.session import (
     Flushed,
     Removed,
     Session,
-    is_registry_peer,
 )
 
 PATIENCE = 5.0
@@ -61,14 +60,12 @@ class BlockCount:
 class FetchResult:
     """How a fetch ended: pieces of each wanted blob, and the payload bytes that it took.
 
-    *from_registry* is the part of it that the registry's own seed gave, as far as it was seen.
-    *blocks* tells it for each blob, in a swarm that watches blocks. *stalled* means that not all
+    *blocks* tells who gave each blob, in a swarm that watches blocks. *stalled* means that not all
     came: no peer gave anything for too long, or it was cancelled.
     """
 
     pieces: dict[Digest, list[bool]] = field(default_factory=dict)
     payload: int = 0
-    from_registry: int = 0
     blocks: dict[Digest, BlockCount] = field(default_factory=dict)
     stalled: bool = False
 
@@ -279,7 +276,6 @@ class _Fetch:
                 continue
             told = now
             status = self._torrent.status()
-            self._sources.look(self._torrent.get_peer_info())
             self._reconcile()
             on_progress(self._progress(status))
             if status.total_payload_download != payload:
@@ -354,11 +350,9 @@ class _Fetch:
             for one in self._files.values()
             if one.digest
         }
-        self._sources.look(self._torrent.get_peer_info())
         return FetchResult(
             pieces=pieces,
             payload=int(status.total_payload_download),
-            from_registry=self._sources.from_registry,
             blocks=self._sources.blocks(),
             stalled=stalled,
         )
@@ -372,23 +366,8 @@ class _Sources:
         self._by_piece: list[File] = []
         for file in metainfo.files:
             self._by_piece += [file] * file.pieces
-        self._registries: dict[bytes, int] = {}
         self._asked: dict[tuple[int, int], bool] = {}
         self._came: dict[tuple[int, int], bool] = {}
-
-    @property
-    def from_registry(self) -> int:
-        """Payload bytes from seeds of registries, those that have left too."""
-        seen = sum(self._registries.values())
-        # who came and went between two looks is known from the blocks, if they are watched
-        return max(seen, sum(count.registry for count in self.blocks.values()))
-
-    def look(self, peers: list[Any]) -> None:
-        """Note what the connected peers have given so far."""
-        for peer in peers:
-            if is_registry_peer(peer.pid):
-                key = peer.pid.to_bytes()
-                self._registries[key] = max(self._registries.get(key, 0), int(peer.total_download))
 
     def count(self, seen: BlockSeen) -> None:
         """A block was asked for, or came: the last word counts."""
