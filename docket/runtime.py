@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from docket.errors import EngineError, EngineImageUnknown, EngineUnreachable, In
 # an engine says nothing while it unpacks a large layer
 _TIMEOUT_SECONDS = 3600
 _ANSWER_SECONDS = 60
+_UNIX = "unix://"
 _CONTAINERD_STORE = "io.containerd.snapshotter.v1"
 
 # the SDK reads some answers through requests, some through urllib3
@@ -56,6 +58,7 @@ class Engine:
         Raises `EngineUnreachable`.
         """
         url = host or os.environ.get("DOCKER_HOST") or _usual_socket()
+        _probe(url)
         try:
             client = docker.APIClient(base_url=url, version="auto", timeout=_ANSWER_SECONDS)
         except (DockerException, requests.RequestException) as error:
@@ -96,19 +99,21 @@ class Engine:
 
         Engines with layer chains take what any of their images begins with. In the containerd
         image store a layer may be there in another form, and a wrong guess leaves a broken image;
-        so there only images count that docket *loaded*.
+        so there only images count that docket *loaded* and that the engine has whole.
         """
         known = loaded() if self.is_containerd_store else None
         best = 0
         for image_id in self._image_ids():
-            if known is None:
-                # an image that went away meanwhile holds nothing
-                found = self._inspect(image_id)
-                theirs = _diff_ids(found) if found else ()
-            else:
-                digest = _digest(image_id)
-                theirs = tuple(known.get(digest, ())) if digest else ()
-            best = max(best, _common(diff_ids, theirs))
+            digest = _digest(image_id)
+            promised = None if known is None or digest is None else known.get(digest)
+            if known is not None and promised is None:
+                continue
+            # an image that went away meanwhile holds nothing
+            found = self._inspect(image_id)
+            theirs = _diff_ids(found) if found else ()
+            # the containerd store shows no layers of an image that lacks one
+            if promised is None or tuple(promised) == theirs:
+                best = max(best, _common(diff_ids, theirs))
             if best == len(diff_ids):
                 break
         return best
@@ -122,7 +127,7 @@ class Engine:
         try:
             with self._translated():
                 for row in self._client.load_image(iter(source)):
-                    if message := row.get("error"):
+                    if message := _complaint(row):
                         raise EngineError(f"the engine at {self.host} refuses the image: {message}")
         except Exception:
             if source.error:
@@ -188,6 +193,30 @@ class _Watched:
         except Exception as error:
             self.error = error
             raise
+
+
+def _complaint(row: dict[str, Any]) -> str:
+    """What a line of the engine's answer to a load complains of, or nothing."""
+    # the SDK doesn't look at the status of a chunked answer, whose JSON has a "message"
+    if message := row.get("error") or row.get("message"):
+        return str(message)
+    # Docker 28's containerd store says so in passing, and keeps the broken image
+    said = str(row.get("stream", ""))
+    return " ".join(said.split()) if said.startswith("Error ") else ""
+
+
+def _probe(url: str) -> None:
+    """Raises `EngineUnreachable` when a socket file isn't one that answers.
+
+    The SDK would say so in three lines, and leave its socket open.
+    """
+    if not url.startswith(_UNIX):
+        return
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(url.removeprefix(_UNIX))
+        except OSError as error:
+            raise EngineUnreachable(url, error.strerror or str(error)) from error
 
 
 def _usual_socket() -> str:

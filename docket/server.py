@@ -111,13 +111,14 @@ class _Server(uvicorn.Server):
 
 
 async def _upkeep(registry: Registry) -> None:
-    """Let idle torrents go, again and again."""
+    """Let idle torrents and old uploads go, again and again."""
     while True:
         await asyncio.sleep(_REST_SECONDS)
         try:
             await asyncio.to_thread(registry.seeder.rest)
+            await asyncio.to_thread(registry.store.expire_uploads)
         except Exception:  # the outermost edge of a task that must not end
-            log.exception("letting idle torrents go failed; trying again")
+            log.exception("upkeep failed; trying again")
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -379,7 +379,7 @@ def test_tags_are_sorted_and_paged(api: Api) -> None:
 
 
 def test_referrers(api: Api) -> None:
-    """§ listing referrers: an index, never 404; filtered by artifact type; subject may be missing."""
+    """§ listing referrers: an index, never 404; filtered by type; the subject may be missing."""
     assert api("GET", f"/v2/{REPOSITORY}/referrers/nonsense").status == 400
     empty = api("GET", f"/v2/{REPOSITORY}/referrers/{ABSENT}")
     assert (empty.status, empty.headers["Content-Type"]) == (200, manifest.OCI_INDEX)

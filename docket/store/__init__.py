@@ -439,9 +439,13 @@ class Store:
     def gc(self, *, grace: float = PIN_SECONDS, dry_run: bool = False) -> GcReport:
         """Sweep garbage older than *grace* seconds that nobody was promised; see `GcReport`."""
         if not dry_run:
-            self._uploads.expire(older_than=UPLOAD_SECONDS)
+            self.expire_uploads()
             self._drop_dead_torrents()
         return Collector(self._index, self._blobs, self._pins).collect(grace=grace, dry_run=dry_run)
+
+    def expire_uploads(self, *, older_than: float = UPLOAD_SECONDS) -> int:
+        """End upload sessions that began over *older_than* seconds ago; how many there were."""
+        return self._uploads.expire(older_than=older_than)
 
     def space(self) -> AbstractContextManager[None]:
         """While files are written below the location: a full disk is `StoreFull`."""

@@ -1,0 +1,116 @@
+"""Seeding on demand: torrents come when asked for, go when idle, and cost nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from docket import manifest
+from docket.compress import ZSTD
+from docket.digest import Digest
+from docket.manifest import Descriptor
+from docket.push import Compression, compressed
+from docket.seeder import Seeder
+from docket.store import Store, StoredManifest
+from docket.torrent.pieces import PIECE_LENGTH, PieceHasher
+from docket.torrent.swarm import Swarm
+from tests.support.releases import release
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    """An empty store."""
+    with Store(tmp_path / "store", new_pieces=PieceHasher, piece_length=PIECE_LENGTH) as opened:
+        yield opened
+
+
+@pytest.fixture
+def swarm() -> Iterator[Swarm]:
+    """A session on the loopback address."""
+    with Swarm(listen="127.0.0.1:0") as session:
+        yield session
+
+
+def stored(store: Store, place: Path, *, repository: str, seed: str = "layer") -> StoredManifest:
+    """A small image in *store*."""
+    image = release(f"{repository}:1.0", [(seed, 700_000)])
+    layers = []
+    for number, plain in enumerate(image.layers):
+        path = place / f"{seed}-{number}"
+        source = place / f"{seed}-{number}.plain"
+        source.write_bytes(plain)
+        with source.open("rb") as file:
+            path.write_bytes(b"".join(compressed(file, len(plain), Compression(ZSTD))))
+        blob = store.adopt(path, Digest.of_file(path))
+        path.unlink()
+        store.mount(blob.digest, repository=repository)
+        layers.append(Descriptor(f"{manifest.OCI_LAYER}+zstd", blob.digest, blob.size))
+    config = store.put(image.config, repository=repository)
+    content = manifest.image_manifest(
+        Descriptor(manifest.OCI_CONFIG, config.digest, config.size), layers
+    )
+    digest = store.put_manifest(repository, content, manifest.parse(content), tag="1.0")
+    return store.manifest(repository, digest)
+
+
+def test_torrent_comes_when_asked_for_and_goes_when_idle(
+    store: Store, swarm: Swarm, tmp_path: Path
+) -> None:
+    """An image joins the session at the first question for it and leaves without peers."""
+    seeder = Seeder(store, swarm, idle_seconds=-1.0)
+    found = stored(store, tmp_path, repository="app")
+    assert swarm.info_hashes() == []
+    torrent = seeder.metainfo(found, announce="http://a/announce")
+    assert swarm.info_hashes() == []
+    assert seeder.want(torrent.info_hash)
+    assert swarm.info_hashes() == [torrent.info_hash]
+    folder = store.location / "swarm" / torrent.name
+    links = [folder / one.path for one in torrent.files if one.digest]
+    assert all(one.stat().st_nlink == 2 for one in links)
+    seeder.rest()
+    assert swarm.info_hashes() == []
+    assert not folder.exists()
+    assert store.has(found.digest)
+
+
+def test_unknown_torrents_are_not_wanted(store: Store, swarm: Swarm) -> None:
+    """The tracker serves the registry's own torrents alone."""
+    assert not Seeder(store, swarm).want(bytes(20))
+
+
+def test_making_the_torrent_reads_no_layer(store: Store, swarm: Swarm, tmp_path: Path) -> None:
+    """Piece hashes come from the index: without the layers' files the torrent is made all the same.
+
+    The files are moved away, so that any read of one would fail.
+    """
+    found = stored(store, tmp_path, repository="app")
+    seeder = Seeder(store, swarm)
+    parsed = manifest.parse(found.content)
+    assert isinstance(parsed, manifest.Manifest)
+    for layer in parsed.layers:
+        store.blob(layer.digest).path.rename(tmp_path / "moved")
+    torrent = seeder.metainfo(found, announce="http://a/announce")
+    assert {one.digest for one in torrent.files} >= {layer.digest for layer in parsed.layers}
+
+
+def test_the_same_image_is_the_same_swarm(store: Store, swarm: Swarm, tmp_path: Path) -> None:
+    """The info-hash depends on the image alone: not on repository, tag or tracker."""
+    first = stored(store, tmp_path, repository="one")
+    second = stored(store, tmp_path, repository="two/more")
+    here = Seeder(store, swarm).metainfo(first, announce="http://a/announce")
+    there = Seeder(store, swarm).metainfo(second, announce="http://b:1/announce")
+    assert here.info_hash == there.info_hash
+    assert here.announce != there.announce
+
+
+def test_seeded_blobs_are_pinned(store: Store, swarm: Swarm, tmp_path: Path) -> None:
+    """While an image is seeded gc keeps its blobs, though no tag names it any more."""
+    seeder = Seeder(store, swarm)
+    found = stored(store, tmp_path, repository="app")
+    seeder.seed(found)
+    seeder.rest()
+    store.delete_tag("app", "1.0")
+    assert store.gc(grace=0.0).freed == 0
+    assert store.has(found.digest)
