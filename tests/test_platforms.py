@@ -29,10 +29,9 @@ def digests(registry_url: str, host: Host, tmp_path: Path) -> dict[str, str]:
     rows = []
     with Client(registry_url) as client:
         for platform in PLATFORMS:
-            image = release(
-                f"app:{platform.split('/')[1]}", [(platform.replace("/", "-"), 300_000)]
-            )
-            archive = image.archive(tmp_path / f"{platform.split('/')[1]}.tar")
+            name = platform.replace("/", "-")
+            image = release(f"app:{name}", [(name, 300_000)])
+            archive = image.archive(tmp_path / f"{name}.tar")
             found[platform] = host("build")("push", image.name, "--archive", archive)["digest"]
             content = client.manifest(Reference.parse(image.name)).content
             rows.append(
@@ -67,9 +66,8 @@ def test_each_platform_is_pulled_and_has_its_torrent(
     }
     assert len(hashes) == len(PLATFORMS)
     with urllib3.PoolManager() as pool:
-        answer = pool.request(
-            "GET", f"{registry_url}/torrents/app:1.0.torrent?platform=linux/arm64"
-        )
+        url = f"{registry_url}/torrents/app:1.0.torrent?platform=linux/arm64"
+        answer = pool.request("GET", url)
         assert digests["linux/arm64/v8"].partition(":")[2].encode() in answer.data
 
 
