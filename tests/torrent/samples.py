@@ -6,6 +6,9 @@ import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import libtorrent as lt
 
 from docket.digest import Digest
 from docket.manifest import OCI_MANIFEST
@@ -69,3 +72,8 @@ def piece_hashes(blob: bytes) -> bytes:
     hasher = PieceHasher()
     hasher.update(blob)
     return hasher.finish()
+
+
+def decoded(content: bytes) -> Any:
+    """What is bencoded in *content*; its keys and texts are bytes."""
+    return lt.bdecode(content)

@@ -25,7 +25,7 @@ from docket.torrent.metainfo import (
     with_announce,
 )
 from docket.torrent.pieces import HASH_SIZE, PIECE_LENGTH
-from tests.torrent.samples import Sample, piece_hashes, sample
+from tests.torrent.samples import Sample, decoded, piece_hashes, sample
 
 _ANNOUNCE = "http://10.0.0.1:8000/announce"
 _CHECK_SECONDS = 30
@@ -88,7 +88,7 @@ def test_what_is_made_is_read_again() -> None:
 
 def test_the_torrent_is_private() -> None:
     """BEP 27: peers are those that the tracker names, no others."""
-    assert lt.load_torrent_buffer(_IMAGE.metainfo().content).ti.priv()
+    assert decoded(_IMAGE.metainfo().content)[b"info"][b"private"] == 1
 
 
 def test_the_layout_names_one_manifest_without_its_names() -> None:
@@ -229,7 +229,7 @@ REFUSED: dict[str, Change] = {
 @pytest.mark.parametrize("change", REFUSED.values(), ids=REFUSED.keys())
 def test_other_torrents_are_refused(change: Change) -> None:
     """What docket would not make is no image's torrent; no path in one can lead outside."""
-    torrent = _decoded(_IMAGE.metainfo(_ANNOUNCE))
+    torrent = decoded(_IMAGE.metainfo(_ANNOUNCE).content)
     change(torrent[b"info"])
     with pytest.raises(InvalidMetainfo):
         parse_metainfo(lt.bencode(torrent))
@@ -268,7 +268,7 @@ def test_a_torrent_cut_anywhere_is_refused() -> None:
 
 def test_a_huge_torrent_is_refused_unread() -> None:
     """More than 10 MB are no torrent of an image, whatever they say."""
-    torrent = _decoded(_IMAGE.metainfo(_ANNOUNCE))
+    torrent = decoded(_IMAGE.metainfo(_ANNOUNCE).content)
     torrent[b"comment"] = b"x" * MAX_TORRENT
     with pytest.raises(InvalidMetainfo, match="larger"):
         parse_metainfo(lt.bencode(torrent))
@@ -291,13 +291,8 @@ def test_a_large_image_is_still_a_torrent() -> None:
     assert parse_metainfo(metainfo.content) == metainfo
 
 
-def _decoded(metainfo: Metainfo) -> dict[bytes, Any]:
-    decoded: dict[bytes, Any] = lt.bdecode(metainfo.content)
-    return decoded
-
-
 def _info_bytes(metainfo: Metainfo) -> bytes:
-    return bytes(lt.bencode(_decoded(metainfo)[b"info"]))
+    return bytes(lt.bencode(decoded(metainfo.content)[b"info"]))
 
 
 def _layer_row(info: dict[bytes, Any]) -> dict[bytes, Any]:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,7 +41,7 @@ def new_swarm() -> Iterator[NewSwarm]:
     """Makes peers that listen on loopback; they are closed at the end."""
     with ExitStack() as stack:
 
-        def make(**options: int) -> Swarm:
+        def make(**options: Any) -> Swarm:
             return stack.enter_context(Swarm(listen="127.0.0.1:0", **options))
 
         yield make
@@ -197,28 +198,25 @@ def test_hosts_that_hold_different_layers_help_each_other(
 
 
 def test_what_the_registry_gave_is_told_apart(new_swarm: NewSwarm, tmp_path: Path) -> None:
-    """Payload from a registry's seed is counted as that; with blocks watched, for each layer."""
+    """With blocks watched, bytes of each layer from a registry's seed are counted as that."""
     registry = new_swarm(is_registry=True)
     registry.seed(_METAINFO, _IMAGE.lay_out(tmp_path / "registry"))
     host, third = new_swarm(watch_blocks=True), new_swarm(watch_blocks=True)
     folder = _IMAGE.lay_out(tmp_path / "host", without=_LAYERS)
     result = Fetching(host, folder, registry).run(_LAYERS)
-    assert _LARGE + _SMALL <= result.from_registry <= result.payload
     assert (result.blocks[_LARGE_LAYER].registry, result.blocks[_LARGE_LAYER].hosts) == (_LARGE, 0)
     folder = _IMAGE.lay_out(tmp_path / "third", without=_LAYERS)
     result = Fetching(third, folder, host).run(_LAYERS)
-    assert result.from_registry == 0
     assert (result.blocks[_SMALL_LAYER].registry, result.blocks[_SMALL_LAYER].hosts) == (0, _SMALL)
 
 
 def test_progress_tells_bytes_of_each_layer(new_swarm: NewSwarm, tmp_path: Path) -> None:
-    """Reports never go back nor past a layer's size, and count peers and the registry's part."""
-    source = new_swarm(max_upload=6_000_000, is_registry=True)
+    """Reports never go back nor past a layer's size, and count the peers."""
+    source = new_swarm(max_upload=6_000_000)
     source.seed(_METAINFO, _IMAGE.lay_out(tmp_path / "seed"))
     folder = _IMAGE.lay_out(tmp_path / "host", without=_LAYERS)
     fetching = Fetching(new_swarm(), folder, source)
-    result = fetching.run(_LAYERS)
-    assert 0 < result.from_registry <= result.payload
+    fetching.run(_LAYERS)
     done = [report.done[_LARGE_LAYER] for report in fetching.reports]
     assert done == sorted(done)
     assert done[-1] <= _LARGE
@@ -443,8 +441,8 @@ def test_a_port_in_use_is_an_error() -> None:
 
 def test_an_address_of_another_machine_is_an_error() -> None:
     """A peer that can't listen says so at once."""
-    with pytest.raises(SwarmError, match="192.0.2.1"):
-        Swarm(listen="192.0.2.1:0" if _binds("192.0.2.1") else "192.0.2.1:6999")
+    with pytest.raises(SwarmError, match="listen"):
+        Swarm(listen="192.0.2.1:6999")
 
 
 def test_a_port_can_be_taken_again_at_once(new_swarm: NewSwarm, tmp_path: Path) -> None:
@@ -476,15 +474,6 @@ def _have(folder: Path, digest: Digest) -> list[bool]:
     return have_pieces(folder / file.path, file.size, _METAINFO.hashes(file), PIECE_LENGTH)
 
 
-def _binds(address: str) -> bool:
-    with socket.socket() as probe:
-        try:
-            probe.bind((address, 0))
-        except OSError:
-            return False
-        return True
-
-
 def _until(ready: Callable[[], bool]) -> None:
     deadline = time.monotonic() + _PATIENT
     while not ready():
@@ -498,7 +487,7 @@ def _tiny_disk(place: Path, *, size: int) -> Iterator[Path]:
     need("mount", "umount")
     need_root()
     place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", place]
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)]
     if subprocess.run(mount, check=False, capture_output=True).returncode:
         missing("mounts (run the tests where tmpfs can be mounted)")
     try:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote_from_bytes
 
-import libtorrent as lt
 import pytest
 
 from docket.errors import InvalidAnnounce
@@ -20,6 +19,7 @@ from docket.torrent.tracker import (
     compact,
     failure,
 )
+from tests.torrent.samples import decoded
 
 _HASH = bytes(range(20))
 _OTHER_HASH = b"\xff" * 20
@@ -59,7 +59,7 @@ class Swarm:
         query += f"&event={event}".encode() if event else b""
         query += f"&numwant={numwant}".encode() if numwant is not None else b""
         report = Announce.parse(query, address=_address(number))
-        answer: dict[bytes, Any] = lt.bdecode(self.tracker.announce(report, extra=extra))
+        answer: dict[bytes, Any] = decoded(self.tracker.announce(report, extra=extra))
         return answer
 
     def told(self, number: int, **options: Any) -> list[int]:
@@ -105,7 +105,7 @@ def test_a_peer_that_came_back_is_not_told_of_its_old_self(swarm: Swarm) -> None
     """A restarted peer has another id at the same address; that is no other peer."""
     for peer_id in (b"a" * 20, b"b" * 20):
         report = Announce.parse(_query(peer_id=peer_id, port=1001), address=_address(1))
-        answer = lt.bdecode(swarm.tracker.announce(report))
+        answer = decoded(swarm.tracker.announce(report))
     assert answer[b"peers"] == b""
 
 
@@ -124,7 +124,7 @@ def test_swarms_are_apart(swarm: Swarm) -> None:
     """A peer of one torrent is none of another."""
     swarm.announce(1)
     report = Announce.parse(_query(info_hash=_OTHER_HASH), address="10.0.0.9")
-    assert lt.bdecode(swarm.tracker.announce(report))[b"peers"] == b""
+    assert decoded(swarm.tracker.announce(report))[b"peers"] == b""
     assert swarm.tracker.peers(_HASH) == swarm.tracker.peers(_OTHER_HASH) == 1
 
 
@@ -288,8 +288,8 @@ def test_a_report_from_no_address_is_refused() -> None:
 
 def test_a_refusal_is_said_in_bencoding() -> None:
     """BEP 3: failure reason, of a length that clients show."""
-    assert lt.bdecode(failure("no such torrent")) == {b"failure reason": b"no such torrent"}
-    assert len(lt.bdecode(failure("x" * 1000))[b"failure reason"]) == 200
+    assert decoded(failure("no such torrent")) == {b"failure reason": b"no such torrent"}
+    assert len(decoded(failure("x" * 1000))[b"failure reason"]) == 200
 
 
 def test_scrape_counts_the_torrents_asked_for(swarm: Swarm) -> None:
@@ -297,9 +297,9 @@ def test_scrape_counts_the_torrents_asked_for(swarm: Swarm) -> None:
     swarm.announce(1, left=0)
     swarm.announce(2)
     swarm.announce(3)
-    answer = lt.bdecode(swarm.tracker.scrape([_HASH, _OTHER_HASH, _HASH]))
+    answer = decoded(swarm.tracker.scrape([_HASH, _OTHER_HASH, _HASH]))
     assert answer == {b"files": {_HASH: {b"complete": 1, b"downloaded": 0, b"incomplete": 2}}}
-    assert lt.bdecode(swarm.tracker.scrape([])) == {b"files": {}}
+    assert decoded(swarm.tracker.scrape([])) == {b"files": {}}
 
 
 def test_scrape_does_not_count_who_is_gone(swarm: Swarm) -> None:
@@ -345,5 +345,5 @@ def _peers(answer: dict[bytes, Any]) -> list[tuple[str, int]]:
 
 
 def _scraped(tracker: Tracker, info_hash: bytes) -> dict[bytes, int]:
-    files: dict[bytes, dict[bytes, int]] = lt.bdecode(tracker.scrape([info_hash]))[b"files"]
+    files: dict[bytes, dict[bytes, int]] = decoded(tracker.scrape([info_hash]))[b"files"]
     return files[info_hash]
