@@ -6,7 +6,7 @@ import fcntl
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +21,7 @@ from docket.errors import (
     RegistryRefused,
     RegistryUnreachable,
     SizeMismatch,
+    SwarmError,
     summary,
 )
 from docket.manifest import Descriptor
@@ -79,12 +80,12 @@ class Fetch:
         store: Store,
         image: ImageToFetch,
         *,
-        swarm: Swarm | None,
+        swarm: Callable[[], Swarm] | None,
         progress: Progress,
         patience: float = PATIENCE,
         cancelled: Event | None = None,
     ) -> None:
-        """*swarm* None: everything comes over HTTP."""
+        """*swarm* begins the BitTorrent session; None: everything comes over HTTP."""
         self._client = client
         self._store = store
         self._image = image
@@ -148,21 +149,28 @@ class Fetch:
         }
 
     def _from_swarm(
-        self, metainfo: Metainfo, swarm: Swarm, have: dict[Digest, list[bool]]
+        self,
+        metainfo: Metainfo,
+        begin: Callable[[], Swarm],
+        have: dict[Digest, list[bool]],
     ) -> dict[Digest, list[bool]]:
         """Fetch from peers; the pieces of each layer that are here then."""
         self._lay_out(metainfo)
-        result = swarm.fetch(
-            metainfo,
-            self._folder,
-            wanted=list(self._wanted),
-            held=self._image.held,
-            have=have,
-            on_progress=self._on_progress,
-            on_complete=self._on_complete,
-            patience=self._patience,
-            cancelled=self._cancelled,
-        )
+        try:
+            result = begin().fetch(
+                metainfo,
+                self._folder,
+                wanted=list(self._wanted),
+                held=self._image.held,
+                have=have,
+                on_progress=self._on_progress,
+                on_complete=self._on_complete,
+                patience=self._patience,
+                cancelled=self._cancelled,
+            )
+        except SwarmError as error:
+            self._progress.note(f"the swarm failed ({summary(error)}); layers come over HTTP")
+            return self._have(metainfo)
         self._result.swarm_bytes += result.payload
         self._result.blocks = result.blocks
         self._result.info_hash = metainfo.info_hash

@@ -160,7 +160,12 @@ def parse_json(content: bytes, what: str) -> dict[str, Any]:
         raise TooLarge(what, limit=MAX_MANIFEST)
     _check_nesting(content, what)
     try:
-        parsed = json.loads(content, object_pairs_hook=_unique_keys, parse_constant=_no_constant)
+        # decoded here: json.loads would take UTF-16 too, and halves of surrogate pairs
+        parsed = json.loads(
+            content.decode(), object_pairs_hook=_unique_keys, parse_constant=_no_constant
+        )
+        if b"\\ud" in content.lower():
+            dump(parsed)  # half of a surrogate pair can't be written again
     except (ValueError, RecursionError) as error:
         raise InvalidManifest(f"{what} is not JSON: {error}") from error
     if not isinstance(parsed, dict):

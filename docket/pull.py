@@ -172,7 +172,7 @@ def pull(
             client,
             store,
             to_fetch,
-            swarm=swarm() if swarm else None,
+            swarm=swarm,
             progress=progress,
             patience=patience,
             cancelled=cancelled,

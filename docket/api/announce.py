@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from urllib.parse import parse_qsl
-
 from anyio.to_thread import run_sync
 from starlette.requests import Request
 from starlette.responses import Response
@@ -11,7 +9,7 @@ from starlette.routing import Route
 
 from docket.api.registry import Registry, registry_of
 from docket.errors import InvalidAnnounce
-from docket.torrent.tracker import Announce, failure
+from docket.torrent.tracker import Announce, failure, scraped
 
 
 async def announce(request: Request) -> Response:
@@ -31,9 +29,7 @@ async def announce(request: Request) -> Response:
 
 async def scrape(request: Request) -> Response:
     """GET /scrape: how many seeds and leeches each torrent has."""
-    query = request.scope["query_string"].decode("latin-1")
-    pairs = parse_qsl(query, encoding="latin-1")
-    hashes = [value.encode("latin-1") for name, value in pairs if name == "info_hash"]
+    hashes = scraped(request.scope["query_string"])
     return _bencoded(registry_of(request).tracker.scrape(hashes))
 
 

@@ -40,10 +40,15 @@ class Upload:
     def write(self, block: bytes) -> None:
         """Append *block*."""
         file, ingest = self._opened(Ingest(self._new_pieces) if self._ingest is None else None)
-        with self._disk.translated():
-            view = memoryview(block)
-            while view:
-                view = view[file.write(view) :]
+        try:
+            with self._disk.translated():
+                view = memoryview(block)
+                while view:
+                    view = view[file.write(view) :]
+        except BaseException:
+            # a part of the block may be in the file: what is there is hashed again later
+            self.abandon()
+            raise
         ingest.feed(block)
 
     def finish(self, expected: Digest) -> Ingested:
@@ -68,7 +73,7 @@ class Upload:
         self._file = None
 
     def abandon(self) -> None:
-        """The bytes are not wanted any more."""
+        """Forget what is known of the bytes; the file stays."""
         self.close()
         if self._ingest:
             self._ingest.abandon()
@@ -141,9 +146,15 @@ class Uploads:
         """
         upload = self.get(repository, upload_id)
         with upload.writer():
+            with self._lock:
+                if self._open.get(upload_id) is not upload:  # over since `get` looked
+                    raise UploadUnknown(upload_id)
             if offset is not None and offset != upload.offset:
                 raise UploadOutOfOrder(upload_id, offset=upload.offset)
-            yield upload
+            try:
+                yield upload
+            finally:
+                upload.close()  # sessions that nobody goes on with must not use up descriptors
 
     def forget(self, txn: Transaction, upload_id: uuid.UUID) -> None:
         """Drop the record of a session whose file has become a blob."""
@@ -157,9 +168,10 @@ class Uploads:
     def discard(self, upload: Upload) -> None:
         """Take away all that is left of *upload*, which its caller is the writer of."""
         upload.abandon()
+        # the record goes first: without it `get` opens the session for nobody
+        self._index.update(lambda txn: self.forget(txn, upload.id))
         with self._lock:
             self._open.pop(upload.id, None)
-        self._index.update(lambda txn: self.forget(txn, upload.id))
         self._disk.remove(upload.path)
 
     def expire(self, *, older_than: float = UPLOAD_SECONDS) -> int:
@@ -174,12 +186,23 @@ class Uploads:
         return sum(_quietly(lambda one=one: self.cancel(*one)) for one in old)  # type: ignore[misc]
 
     def drop_strays(self) -> None:
-        """Remove files that belong to no session, as a crash leaves them."""
+        """Remove files without a session and sessions without a file, as a crash leaves them."""
         with self._index.read() as txn:
             known = {key.decode() for key, _ in self._index.uploads.scan(txn)}
-        for path in self._folder.iterdir():
-            if path.name not in known:
-                self._disk.remove(path)
+        there = {path.name for path in self._folder.iterdir()}
+        for name in there - known:
+            self._disk.remove(self._folder / name)
+        if lost := known - there:
+            self._index.update(
+                lambda txn: [self.forget(txn, uuid.UUID(name)) for name in lost] and None
+            )
+
+    def close(self) -> None:
+        """Let go of all sessions; they go on after the next start."""
+        with self._lock:
+            for upload in self._open.values():
+                upload.abandon()
+            self._open.clear()
 
     def _path(self, upload_id: uuid.UUID) -> Path:
         return self._folder / str(upload_id)

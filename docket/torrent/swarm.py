@@ -221,6 +221,9 @@ class Swarm:
         wanted: frozenset[Digest] | None,
     ) -> None:
         params = lt.load_torrent_buffer(metainfo.content)
+        if params.info_hashes.v1.to_bytes() != metainfo.info_hash:
+            # bencoding that isn't canonical: torf and libtorrent see two torrents
+            raise SwarmError(f"the torrent {metainfo.name} is not encoded as BEP 3 asks")
         params.save_path = str(folder.parent)
         params.have_pieces = pieces
         params.flags &= ~(lt.torrent_flags.auto_managed | lt.torrent_flags.paused)

@@ -24,6 +24,8 @@ _PER_TORRENT = 20_000
 _MAX_TORRENTS = 20_000
 _ID_SIZE = 20
 _MAX_QUERY = 2048
+_MAX_SCRAPE = 8192
+_SCRAPED = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +116,7 @@ class Tracker:
         """How many seeds and leeches each of these torrents has, bencoded (BEP 48)."""
         rows = []
         with self._lock:
-            for info_hash in sorted(set(info_hashes))[:64]:
+            for info_hash in sorted(set(info_hashes))[:_SCRAPED]:
                 if swarm := self._swarms.get(info_hash):
                     self._sweep(swarm)
                     counts = (len(swarm.seeds), swarm.completed, len(swarm.leeches))
@@ -202,6 +204,13 @@ def compact(address: str, port: int) -> bytes:
         raise InvalidAnnounce(f"{address!r} is no IP address") from error
     mapped = getattr(parsed, "ipv4_mapped", None)
     return (mapped or parsed).packed + struct.pack(">H", port)
+
+
+def scraped(query: bytes) -> list[bytes]:
+    """The info-hashes that a raw scrape *query* asks about (BEP 48)."""
+    values = (pair.partition(b"=") for pair in query[:_MAX_SCRAPE].split(b"&"))
+    hashes = [unquote_to_bytes(value) for name, _, value in values if name == b"info_hash"]
+    return [one for one in hashes if len(one) == _ID_SIZE]
 
 
 def failure(reason: str) -> bytes:

@@ -1,0 +1,216 @@
+"""Tiny valid images made in code, and every form of archive that tools write them in."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import random
+import tarfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import zstandard
+
+from docket import manifest
+from docket.archive import LoadLayer
+from docket.digest import Digest
+from docket.manifest import Descriptor, Platform, dump
+
+NAME_ANNOTATION = "io.containerd.image.name"
+REF_ANNOTATION = "org.opencontainers.image.ref.name"
+_LAYOUT = dump({"imageLayoutVersion": "1.0.0"})
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A member that names another: a symlink, or a hard link."""
+
+    target: str
+    hard: bool = False
+
+
+Members = Mapping[str, "bytes | Link"]
+
+
+def tar(members: Members, *, form: int = tarfile.USTAR_FORMAT) -> bytes:
+    """A tar archive of *members* in their order."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=form) as archive:
+        for name, content in members.items():
+            member = tarfile.TarInfo(name)
+            if isinstance(content, Link):
+                member.type = tarfile.LNKTYPE if content.hard else tarfile.SYMTYPE
+                member.linkname = content.target
+                archive.addfile(member)
+            else:
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def packed(content: bytes, compression: str) -> bytes:
+    """*content* compressed with ``gzip``, ``zstd`` or (empty) not at all."""
+    if compression == "gzip":
+        return gzip.compress(content, mtime=0)
+    return zstandard.compress(content) if compression else content
+
+
+def layer_tar(seed: str, *, size: int = 2000) -> bytes:
+    """A layer with one file of *size* bytes that depend on *seed*, named by it."""
+    return tar({f"{seed}.txt": random.Random(seed).randbytes(size)})
+
+
+@dataclass(frozen=True, slots=True)
+class TinyImage:
+    """An image: its config, plain layers and name; the methods write it as tools do."""
+
+    config: bytes
+    layers: tuple[bytes, ...]
+    name: str
+
+    @property
+    def diff_ids(self) -> tuple[Digest, ...]:
+        """The layers' digests."""
+        return tuple(map(Digest.of, self.layers))
+
+    def load_layers(self, *, leave_out: int = 0) -> list[LoadLayer]:
+        """What `load_archive` takes, without the first *leave_out* layers' bytes."""
+
+        def loaded(number: int, layer: bytes) -> LoadLayer:
+            opened = None if number < leave_out else lambda: io.BytesIO(layer)
+            return LoadLayer(Digest.of(layer), len(layer), opened)
+
+        return [loaded(number, layer) for number, layer in enumerate(self.layers)]
+
+    def docker_save_legacy(self) -> bytes:
+        """``docker save`` of 20.10: a repeated layer is a symlink, manifest.json comes last."""
+        return docker_save_legacy([self])
+
+    def docker_archive(self) -> bytes:
+        """``docker-archive:`` of skopeo and podman: ``<diff_id>.tar``, then symlinks to it."""
+        members: dict[str, bytes | Link] = {}
+        for number, layer in enumerate(self.layers):
+            members[f"{Digest.of(layer).hex}.tar"] = layer
+            members[f"{number:064x}/layer.tar"] = Link(f"../{Digest.of(layer).hex}.tar")
+        members[f"{Digest.of(self.config).hex}.json"] = self.config
+        layers = [f"{one.hex}.tar" for one in self.diff_ids]
+        return tar(members | {"manifest.json": self._row(layers, ".json")})
+
+    def docker_save(self) -> bytes:
+        """``docker save`` since 25: an OCI layout of plain layers, and manifest.json."""
+        layers = [one.layout_path for one in self.diff_ids]
+        return tar({**self.layout(), "manifest.json": self._row(layers, "")})
+
+    def oci_archive(self, compression: str = "gzip", *, tag_only: bool = False) -> bytes:
+        """``oci-archive:`` of skopeo and podman: compressed blobs, no manifest.json."""
+        return tar(self.layout(compression, tag_only=tag_only))
+
+    def oci_layout(self, place: Path, compression: str = "gzip") -> Path:
+        """The folder of an OCI image layout at *place*."""
+        for name, content in self.layout(compression).items():
+            path = place / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        return place
+
+    def layout(self, compression: str = "", *, tag_only: bool = False) -> dict[str, bytes]:
+        """The files of an OCI image layout by name."""
+        ref = self.name.rpartition(":")[2] if tag_only else self.name
+        found, blobs = self.blobs(compression)
+        row = Descriptor(found.media_type, found.digest, found.size, {REF_ANNOTATION: ref})
+        return {"oci-layout": _LAYOUT, **blobs, "index.json": manifest.image_index([row])}
+
+    def blobs(self, compression: str = "") -> tuple[Descriptor, dict[str, bytes]]:
+        """The manifest's descriptor, and all blobs by name."""
+        suffix = f"+{compression}" if compression else ""
+        stored = [packed(layer, compression) for layer in self.layers]
+        content = manifest.image_manifest(
+            described(manifest.OCI_CONFIG, self.config),
+            [described(f"{manifest.OCI_LAYER}{suffix}", one) for one in stored],
+        )
+        blobs = {Digest.of(one).layout_path: one for one in (*stored, self.config, content)}
+        return described(manifest.OCI_MANIFEST, content), blobs
+
+    def _row(self, layers: Sequence[str], suffix: str) -> bytes:
+        digest = Digest.of(self.config)
+        config = f"{digest.hex}.json" if suffix else digest.layout_path
+        return dump([{"Config": config, "RepoTags": [self.name], "Layers": list(layers)}])
+
+
+def described(media_type: str, content: bytes) -> Descriptor:
+    """The descriptor of *content*."""
+    return Descriptor(media_type, Digest.of(content), len(content))
+
+
+def tiny_image(
+    seed: str, layers: int = 2, *, name: str = "", platform: Platform | None = None
+) -> TinyImage:
+    """An image of *layers* small layers; equal arguments give equal bytes."""
+    return image_of(
+        [layer_tar(f"{seed}-{n}") for n in range(layers)], name or f"{seed}:1.0", platform
+    )
+
+
+def image_of(layers: Sequence[bytes], name: str, platform: Platform | None = None) -> TinyImage:
+    """The image of these plain layers, for this machine if *platform* says no other."""
+    runs_on = platform or Platform.of_host()
+    config = {
+        "architecture": runs_on.architecture,
+        "os": runs_on.os,
+        "config": {"Cmd": ["/bin/true"]},
+        "rootfs": {"type": "layers", "diff_ids": [str(Digest.of(one)) for one in layers]},
+        "history": [{"created": "2024-01-01T00:00:00Z", "created_by": name} for _ in layers],
+    }
+    return TinyImage(dump(config), tuple(layers), name)
+
+
+def docker_save_legacy(images: Sequence[TinyImage]) -> bytes:
+    """``docker save`` of 20.10 with several images."""
+    members: dict[str, bytes | Link] = {}
+    first: dict[bytes, str] = {}
+    rows = []
+    for image in images:
+        names = []
+        for number, layer in enumerate(image.layers):
+            folder = Digest.of(f"{image.name} {number}".encode()).hex
+            names.append(f"{folder}/layer.tar")
+            seen = first.setdefault(layer, names[-1])
+            members[f"{folder}/VERSION"] = b"1.0"
+            members[f"{folder}/json"] = dump({"id": folder})
+            members[names[-1]] = layer if seen == names[-1] else Link(f"../{seen}")
+        config = f"{Digest.of(image.config).hex}.json"
+        members[config] = image.config
+        rows.append({"Config": config, "RepoTags": [image.name], "Layers": names})
+    repositories = {one.name.partition(":")[0]: {"1.0": "0" * 64} for one in images}
+    return tar(members | {"manifest.json": dump(rows), "repositories": dump(repositories)})
+
+
+def ctr_export(images: Sequence[TinyImage], *, compression: str = "") -> bytes:
+    """``ctr image export``: full names in one annotation, tags in the other."""
+    blobs: dict[str, bytes] = {}
+    rows = []
+    for image in images:
+        found, more = image.blobs(compression)
+        blobs |= more
+        names = {
+            NAME_ANNOTATION: f"docker.io/library/{image.name}",
+            REF_ANNOTATION: image.name.rpartition(":")[2],
+        }
+        rows.append(Descriptor(found.media_type, found.digest, found.size, names))
+    return tar({"oci-layout": _LAYOUT, **blobs, "index.json": manifest.image_index(rows)})
+
+
+def multi_platform(images: Mapping[Platform, TinyImage], *, nested: bool) -> bytes:
+    """An OCI archive with an image a platform, in index.json itself or in an index below it."""
+    blobs: dict[str, bytes] = {}
+    rows = []
+    for platform, image in images.items():
+        found, more = image.blobs("gzip")
+        blobs |= more
+        rows.append(Descriptor(found.media_type, found.digest, found.size, platform=platform))
+    index = manifest.image_index(rows)
+    if nested:
+        blobs[Digest.of(index).layout_path] = index
+        index = manifest.image_index([described(manifest.OCI_INDEX, index)])
+    return tar({"oci-layout": _LAYOUT, **blobs, "index.json": index})
