@@ -1,165 +1,32 @@
-"""The command line: parse, call, print. What is printed is made in `docket.console`."""
+"""The command line: parse, call, print. What is printed is made in `docket.reports`."""
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.metadata
 import platform
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 from click.shell_completion import get_completion_class
 
 from docket import __version__, compress, config, console, deploy, reports
-from docket.client import Client, registry_url
 from docket.errors import DocketError, summary
 from docket.fetch import PATIENCE
 from docket.manifest import Platform
+from docket.options import Options, command_options, option, platform_option, shared_options
+from docket.pull import PullReport
 from docket.push import Compression
 from docket.reference import Reference, parse_repository
 from docket.seeder import IDLE_SECONDS
 from docket.server import ServerOptions, serve
-from docket.store import PIN_SECONDS, Store
-from docket.torrent.pieces import PIECE_LENGTH, PieceHasher
-
-F = TypeVar("F", bound=Callable[..., Any])
+from docket.store import PIN_SECONDS
 
 _EPILOG = "\b\nExit codes:\n   0  done\n   1  another error\n   2  wrong usage\n" + "\n".join(
     f" {code:3}  {meaning}" for _, code, meaning in console.EXIT_CODES
 )
-
-
-@dataclass(slots=True)
-class Options:
-    """What is the same for all commands."""
-
-    host: str = "localhost"
-    port: int | None = None
-    location: Path | None = None
-    json: bool = False
-    quiet: bool = False
-
-    def with_given(
-        self,
-        host: str | None,
-        port: int | None,
-        location: Path | None,
-        as_json: bool | None,
-        quiet: bool | None,
-    ) -> Options:
-        """The same, changed by what is not None."""
-        return Options(
-            host=self.host if host is None else host,
-            port=self.port if port is None else port,
-            location=self.location if location is None else location,
-            json=self.json if as_json is None else as_json,
-            quiet=self.quiet if quiet is None else quiet,
-        )
-
-    @property
-    def silent(self) -> bool:
-        """No progress: asked for, or the output is for a machine."""
-        return self.quiet or self.json
-
-    def client(self) -> Client:
-        """A client of the registry that -h and -p name."""
-        return Client(registry_url(self.host, self.port))
-
-    def store(self) -> Store:
-        """This host's own store; waits while another docket command uses it."""
-        return Store(
-            self.location or config.data_location(),
-            new_pieces=PieceHasher,
-            piece_length=PIECE_LENGTH,
-            owner=f"docket {click.get_current_context().info_name}",
-            wait=self._wait,
-        )
-
-    def _wait(self, holder: str) -> bool:
-        """Other commands end by themselves; a registry doesn't."""
-        if "registry" in holder:
-            return False
-        if not self.quiet and not self._told_to_wait:
-            console.warn(f"waiting for {holder}, which uses the same store")
-            self._told_to_wait = True
-        return True
-
-    _told_to_wait: bool = dataclasses.field(default=False, repr=False)
-
-
-def shared_options(command: F) -> F:
-    """-h, -p, -l, --json and --quiet, before the command's name or behind it."""
-    for decorate in reversed(
-        (
-            click.option(
-                "-h",
-                "--host",
-                envvar="DOCKET_HOST",
-                help="The registry: a host, or a URL such as http://10.1.2.3:8000.",
-                show_envvar=True,
-            ),
-            click.option(
-                "-p",
-                "--port",
-                type=click.IntRange(1, 65535),
-                envvar="DOCKET_PORT",
-                help="The registry's port, where -h names none; 8000 by default.",
-                show_envvar=True,
-            ),
-            click.option(
-                "-l",
-                "--location",
-                type=click.Path(file_okay=False, path_type=Path),
-                envvar="DOCKET_LOCATION",
-                help="This host's store; ~/.local/share/docket by default.",
-                show_envvar=True,
-            ),
-            click.option(
-                "--json",
-                "as_json",
-                is_flag=True,
-                default=None,
-                envvar="DOCKET_JSON",
-                help="Print one line of JSON for machines.",
-                show_envvar=True,
-            ),
-            click.option(
-                "-q",
-                "--quiet",
-                is_flag=True,
-                default=None,
-                envvar="DOCKET_QUIET",
-                help="No progress.",
-                show_envvar=True,
-            ),
-        )
-    ):
-        command = decorate(command)
-    return command
-
-
-def command_options(command: F) -> F:
-    """`shared_options` of a command, put together with those before its name."""
-
-    def merged(
-        host: str | None,
-        port: int | None,
-        location: Path | None,
-        as_json: bool | None,
-        quiet: bool | None,
-        **rest: Any,
-    ) -> Any:
-        options = click.get_current_context().ensure_object(Options)
-        return command(options.with_given(host, port, location, as_json, quiet), **rest)
-
-    merged.__name__ = command.__name__
-    merged.__doc__ = command.__doc__
-    merged.__click_params__ = getattr(command, "__click_params__", [])  # type: ignore[attr-defined]
-    return shared_options(merged)  # type: ignore[return-value]
 
 
 @click.group(
@@ -185,84 +52,66 @@ def cli(
 
 
 @cli.command("registry")
-@click.option(
+@option(
     "--bind",
     default="0.0.0.0",
     show_default=True,
-    envvar="DOCKET_BIND",
-    show_envvar=True,
     help="The address to listen on.",
 )
-@click.option(
+@option(
     "-p",
     "--port",
     default=8000,
     type=click.IntRange(0, 65535),
     show_default=True,
-    envvar="DOCKET_PORT",
-    show_envvar=True,
     help="The port; 0 takes a free one.",
 )
-@click.option(
+@option(
     "--peer-port",
     default=0,
     type=click.IntRange(0, 65535),
     show_default=True,
-    envvar="DOCKET_PEER_PORT",
-    show_envvar=True,
     help="The BitTorrent port of the registry's seed; 0 takes a free one.",
 )
-@click.option(
+@option(
     "-l",
     "--location",
     type=click.Path(file_okay=False, path_type=Path),
-    envvar="DOCKET_LOCATION",
-    show_envvar=True,
     help="The store; /var/local/docket for root, else ~/.local/share/docket/registry.",
 )
-@click.option(
+@option(
     "-t",
     "--tracker",
     default="",
     metavar="HOST:PORT",
-    envvar="DOCKET_TRACKER",
-    show_envvar=True,
     help="An outside tracker; without it docket's own serves.",
 )
-@click.option(
+@option(
     "--advertise",
     default="",
     metavar="HOST",
-    envvar="DOCKET_ADVERTISE",
-    show_envvar=True,
     help="The address of the registry's seed, where peers see another than it has.",
 )
-@click.option(
+@option(
     "--pin",
     default=PIN_SECONDS,
     show_default=True,
     type=click.FloatRange(0),
     metavar="SECONDS",
-    envvar="DOCKET_PIN",
-    show_envvar=True,
     help="How long gc keeps a blob after the registry said that it has it.",
 )
-@click.option(
+@option(
     "--idle",
     default=IDLE_SECONDS,
     show_default=True,
     type=click.FloatRange(0),
     metavar="SECONDS",
-    envvar="DOCKET_IDLE",
-    show_envvar=True,
     help="How long an image is seeded after the last peer left.",
 )
-@click.option(
+@option(
     "--json",
     "as_json",
     is_flag=True,
-    envvar="DOCKET_JSON",
-    show_envvar=True,
     help="Say the address as one line of JSON.",
 )
 def registry_command(
@@ -301,36 +150,28 @@ def registry_command(
 @cli.command()
 @command_options
 @click.argument("image", metavar="NAME:TAG")
-@click.option(
+@option(
     "--archive",
     metavar="FILE|-",
-    envvar="DOCKET_ARCHIVE",
-    show_envvar=True,
     help="Read a docker-save or OCI archive, or an OCI layout folder; - is stdin.",
 )
-@click.option(
+@option(
     "--compression",
     type=click.Choice([compress.ZSTD, compress.GZIP]),
     default=compress.ZSTD,
     show_default=True,
-    envvar="DOCKET_COMPRESSION",
-    show_envvar=True,
     help="gzip is for hosts that pull with Docker older than 23.",
 )
-@click.option(
+@option(
     "--level",
     type=click.IntRange(1, 22),
-    envvar="DOCKET_LEVEL",
-    show_envvar=True,
     help="Compression level; zstd 3 or gzip 6 by default.",
 )
-@click.option(
+@option(
     "--threads",
     type=click.IntRange(1, 64),
     default=2,
     show_default=True,
-    envvar="DOCKET_THREADS",
-    show_envvar=True,
     help="Compression threads a layer.",
 )
 def push(
@@ -344,6 +185,10 @@ def push(
     """Push an image from the container engine, or from an archive.
 
     Only layers that the registry lacks are compressed and uploaded.
+
+    \b
+    docket -h registry push app:1.0
+    docker save app:1.0 | docket -h registry push app:1.0 --archive -
     """
     if compression == compress.GZIP and level and level > 9:
         raise click.BadParameter("gzip has levels 1 to 9", param_hint="--level")
@@ -360,77 +205,54 @@ def push(
 @cli.command()
 @command_options
 @click.argument("image", metavar="NAME:TAG")
-@click.option(
+@option(
     "--layers-only",
     is_flag=True,
-    envvar="DOCKET_LAYERS_ONLY",
-    show_envvar=True,
     help="Bring all layers into this host's store; leave the container engine alone.",
 )
-@click.option(
+@option(
     "--output",
     metavar="FILE|-",
-    envvar="DOCKET_OUTPUT",
-    show_envvar=True,
     help="Write an archive that docker, podman and skopeo load; - is stdout.",
 )
-@click.option(
-    "--platform",
-    "platform_text",
-    metavar="OS/ARCH",
-    envvar="DOCKET_PLATFORM",
-    show_envvar=True,
-    help="The platform; that of this host by default.",
-)
-@click.option(
+@platform_option
+@option(
     "--seed",
     default=0.0,
     type=click.FloatRange(0),
     metavar="SECONDS",
-    envvar="DOCKET_SEED",
-    show_envvar=True,
     help="Go on serving peers for so long after the pull.",
 )
-@click.option(
+@option(
     "--patience",
     default=PATIENCE,
     show_default=True,
     type=click.FloatRange(0),
     metavar="SECONDS",
-    envvar="DOCKET_PATIENCE",
-    show_envvar=True,
     help="How long to wait for a byte from peers before HTTP.",
 )
-@click.option(
+@option(
     "--no-swarm",
     is_flag=True,
-    envvar="DOCKET_NO_SWARM",
-    show_envvar=True,
     help="Fetch over HTTP alone.",
 )
-@click.option(
+@option(
     "--max-upload",
     default=0,
     type=click.IntRange(0),
     metavar="BYTES/S",
-    envvar="DOCKET_MAX_UPLOAD",
-    show_envvar=True,
     help="Upload limit; 0 is none.",
 )
-@click.option(
+@option(
     "--sources",
     is_flag=True,
-    envvar="DOCKET_SOURCES",
-    show_envvar=True,
     help="Count for each layer what the registry's seed gave and what other hosts gave.",
 )
-@click.option(
+@option(
     "--max-download",
     default=0,
     type=click.IntRange(0),
     metavar="BYTES/S",
-    envvar="DOCKET_MAX_DOWNLOAD",
-    show_envvar=True,
     help="Download limit; 0 is none.",
 )
 def pull(
@@ -438,52 +260,49 @@ def pull(
     image: str,
     layers_only: bool,
     output: str | None,
-    platform_text: str | None,
+    wanted: Platform,
     **how: Any,
 ) -> None:
-    """Fetch what is missing of an image and load it into the container engine."""
+    """Fetch what is missing of an image and load it into the container engine.
+
+    Layers come from other hosts and from the registry, over HTTP when no peer gives any.
+
+    \b
+    docket -h registry pull app:1.0
+    docket -h registry pull app:1.0 --seed 60
+    docket -h registry pull app:1.0 --layers-only
+    docket -h registry pull app:1.0 --output - | docker load
+    """
     if layers_only and output:
         raise click.UsageError("--layers-only and --output exclude each other")
     request = deploy.PullRequest(
         reference=Reference.parse(image),
-        platform=Platform.parse(platform_text) if platform_text else Platform.of_host(),
+        platform=wanted,
         target=deploy.Target.of(layers_only=layers_only, output=output),
         output=output,
         **how,
     )
-    with options.client() as client, console.progress(quiet=options.silent) as progress:
-        deploy.pull_image(
-            client,
-            options.store,
-            request,
-            progress=progress,
-            on_done=lambda report: reports.show_pull(
-                report, as_json=options.json, to_stderr=output == "-"
-            ),
-        )
+    with options.client() as client, ExitStack() as bars:
+        progress = bars.enter_context(console.progress(quiet=options.silent))
+
+        def on_done(report: PullReport) -> None:
+            bars.close()
+            reports.show_pull(report, as_json=options.json, to_stderr=output == "-")
+
+        deploy.pull_image(client, options.store, request, progress=progress, on_done=on_done)
 
 
 @cli.command()
 @command_options
 @click.argument("image", metavar="NAME:TAG")
-@click.option(
+@option(
     "--layers-only",
     is_flag=True,
-    envvar="DOCKET_LAYERS_ONLY",
-    show_envvar=True,
     help="Plan for pull --layers-only: don't ask the container engine.",
 )
-@click.option(
-    "--platform",
-    "platform_text",
-    metavar="OS/ARCH",
-    envvar="DOCKET_PLATFORM",
-    show_envvar=True,
-    help="The platform; that of this host by default.",
-)
-def plan(options: Options, image: str, layers_only: bool, platform_text: str | None) -> None:
+@platform_option
+def plan(options: Options, image: str, layers_only: bool, wanted: Platform) -> None:
     """Show what a pull would move, before doing it."""
-    wanted = Platform.parse(platform_text) if platform_text else Platform.of_host()
     with options.client() as client, options.store() as store:
         resolved, rows = deploy.plan_image(
             client, store, Reference.parse(image), wanted, ask_engine=not layers_only
@@ -506,17 +325,9 @@ def images(options: Options, name: str | None) -> None:
 @cli.command()
 @command_options
 @click.argument("image", metavar="NAME:TAG")
-@click.option(
-    "--platform",
-    "platform_text",
-    metavar="OS/ARCH",
-    envvar="DOCKET_PLATFORM",
-    show_envvar=True,
-    help="The platform; that of this host by default.",
-)
-def inspect(options: Options, image: str, platform_text: str | None) -> None:
+@platform_option
+def inspect(options: Options, image: str, wanted: Platform) -> None:
     """Show an image's manifest, layers and torrent."""
-    wanted = Platform.parse(platform_text) if platform_text else Platform.of_host()
     with options.client() as client:
         found = deploy.inspect_image(client, Reference.parse(image), wanted)
     reports.show_inspect(found, as_json=options.json)
@@ -541,19 +352,15 @@ def rm(options: Options, image: str) -> None:
 
 @cli.command()
 @command_options
-@click.option(
+@option(
     "--dry-run",
     is_flag=True,
-    envvar="DOCKET_DRY_RUN",
-    show_envvar=True,
     help="Say what would be freed; change nothing.",
 )
-@click.option(
+@option(
     "--grace",
     type=click.FloatRange(0),
     metavar="SECONDS",
-    envvar="DOCKET_GRACE",
-    show_envvar=True,
     help="Keep what is younger than this; 3600 by default.",
 )
 def gc(options: Options, dry_run: bool, grace: float | None) -> None:

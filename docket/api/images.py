@@ -6,6 +6,8 @@ Paths follow the OCI extension convention, ``/v2/<name>/_docket/…``.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -18,7 +20,7 @@ from docket import compress, manifest
 from docket.api.answers import answer_json, read_body
 from docket.api.registry import registry_of, repository_of
 from docket.digest import Digest
-from docket.errors import InvalidManifest
+from docket.errors import InvalidManifest, NotFound
 from docket.manifest import Platform
 from docket.reference import Reference, parse_target
 from docket.store import LayerBlob, Store, StoredManifest, Tagged
@@ -91,7 +93,7 @@ async def images(request: Request) -> Response:
     """GET all tagged images: stored bytes, and how many of them no other image has."""
     store = registry_of(request).store
     repository = request.query_params.get("name")
-    rows = await run_sync(lambda: [_row(store, one) for one in store.tagged(repository)])
+    rows = await run_sync(lambda: list(_rows(store, store.tagged(repository))))
     return answer_json({"images": rows})
 
 
@@ -167,6 +169,20 @@ def _manifest_of(found: StoredManifest) -> manifest.Manifest:
     return parsed
 
 
+def _rows(store: Store, tagged: list[Tagged]) -> Iterator[dict[str, Any]]:
+    """A row a tag; an image that goes away meanwhile is left out."""
+    for one in tagged:
+        with suppress(NotFound):
+            yield _row(store, one)
+
+
+def _children(store: Store, repository: str, index: manifest.Index) -> Iterator[StoredManifest]:
+    """The manifests of an index, but those that were deleted."""
+    for one in index.manifests:
+        with suppress(NotFound):
+            yield store.manifest(repository, one.digest)
+
+
 def _row(store: Store, tagged: Tagged) -> dict[str, Any]:
     repository = tagged.repository
     found = store.manifest(repository, tagged.digest)
@@ -175,7 +191,7 @@ def _row(store: Store, tagged: Tagged) -> dict[str, Any]:
     platforms: list[str] = []
     if isinstance(parsed, manifest.Index):
         platforms = [str(one.platform) for one in parsed.manifests if one.platform]
-        members = [store.manifest(repository, one.digest) for one in parsed.manifests]
+        members = list(_children(store, repository, parsed))
     sizes: dict[Digest, int] = {}
     unique: dict[Digest, int] = {}
     layers = 0
