@@ -16,7 +16,7 @@ import json
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -111,13 +111,14 @@ class Store:
         owner: str = "docket",
         wait: Callable[[str], bool] = lambda _holder: False,
         pin_seconds: float = PIN_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
         step: Callable[[str], None] = no_step,
     ) -> None:
         """Open the store at *location*, or begin one there.
 
         *new_pieces* makes a running piece hash for *piece_length*, which a store keeps for life.
-        *wait* is asked whether to wait while another process owns it. Raises `StoreLocked`,
-        `StoreFormat`, or `StoreFull`.
+        *wait* is asked whether to wait while another process owns it. Pins run out by *clock*.
+        Raises `StoreLocked`, `StoreFormat`, or `StoreFull`.
         """
         self.location = location
         self._disk = Disk(location, step=step)
@@ -125,12 +126,12 @@ class Store:
         self._lock = Lock(location / "lock")
         self._lock.acquire(owner, wait=wait)
         try:
-            self._open(new_pieces, piece_length, pin_seconds)
+            self._open(new_pieces, piece_length, Pins(pin_seconds, clock=clock))
         except BaseException:
             self._lock.release()
             raise
 
-    def _open(self, new_pieces: NewPieces, piece_length: int, pin_seconds: float) -> None:
+    def _open(self, new_pieces: NewPieces, piece_length: int, pins: Pins) -> None:
         self._check_format(piece_length)
         for name in ("blobs", "uploads", "incoming", "swarm", "trash", "quarantine"):
             self._disk.make_folder(self.location / name)
@@ -139,13 +140,14 @@ class Store:
         self._index = Index(self.location / "index")
         self._blobs = BlobFiles(self.location, self._index, self._disk)
         self._uploads = Uploads(self.location / "uploads", self._index, self._disk, new_pieces)
-        self._pins = Pins(pin_seconds)
+        self._pins = pins
         self._blobs.recover()
         self._blobs.empty_trash()
         self._uploads.drop_strays()
 
     def close(self) -> None:
         """Give the store up to others."""
+        self._uploads.close()
         self._index.close()
         self._lock.release()
 
@@ -185,7 +187,7 @@ class Store:
         held is a no-op. *unpacked* is recorded where the bytes don't tell. Raises
         `DigestMismatch`; then nothing is stored and *path* stays.
         """
-        if self.has(expected):
+        with suppress(BlobUnknown):
             return self.blob(expected)
         found = self._ingested(path, expected, unpacked)
         with path.open("rb") as file:

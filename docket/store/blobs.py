@@ -45,8 +45,9 @@ class BlobFiles:
             return there
         if keep_source:
             self._disk.link(source, final)
-        else:
+        elif source.exists() or not final.exists():
             self._disk.place(source, final)
+        # else the map had to grow after an earlier run of this change, which has placed the file
         now = time.time()
         diff_id = str(found.unpacked.diff_id) if found.unpacked else ""
         plain_size = found.unpacked.size if found.unpacked else 0

@@ -190,6 +190,7 @@ class Index:
         for table in tables:
             table.open(self._env)
         self._readers = 0
+        self._growing = False
         self._gate = threading.Condition()
 
     def close(self) -> None:
@@ -224,6 +225,7 @@ class Index:
     @contextmanager
     def _entered(self) -> Iterator[None]:
         with self._gate:
+            self._gate.wait_for(lambda: not self._growing)
             self._readers += 1
         try:
             yield
@@ -235,8 +237,16 @@ class Index:
     def _grow(self) -> None:
         """Double the map; LMDB wants no transaction of this process under way meanwhile."""
         with self._gate:
-            self._gate.wait_for(lambda: self._readers == 0)
-            self._env.set_mapsize(self._env.info()["map_size"] * 2)
+            if self._growing:  # another writer sees to it
+                self._gate.wait_for(lambda: not self._growing)
+                return
+            self._growing = True  # without it, readers in a row would put this off for ever
+            try:
+                self._gate.wait_for(lambda: self._readers == 0)
+                self._env.set_mapsize(self._env.info()["map_size"] * 2)
+            finally:
+                self._growing = False
+                self._gate.notify_all()
 
 
 def edge(repository: str, why: str, name: object = "") -> bytes:

@@ -128,11 +128,11 @@ class Uploads:
             record = self._index.uploads.get(txn, _key(upload_id))
         if record is None or record.repository != repository:
             raise UploadUnknown(upload_id)
+        path = self._path(upload_id)
+        if not path.exists():
+            raise UploadUnknown(upload_id)
         with self._lock:
             if upload_id not in self._open:
-                path = self._path(upload_id)
-                if not path.exists():
-                    raise UploadUnknown(upload_id)
                 self._open[upload_id] = Upload(upload_id, path, self._disk, self._new_pieces)
             return self._open[upload_id]
 
@@ -192,10 +192,8 @@ class Uploads:
         there = {path.name for path in self._folder.iterdir()}
         for name in there - known:
             self._disk.remove(self._folder / name)
-        if lost := known - there:
-            self._index.update(
-                lambda txn: [self.forget(txn, uuid.UUID(name)) for name in lost] and None
-            )
+        for name in known - there:
+            self._index.update(lambda txn, name=name: self.forget(txn, uuid.UUID(name)))  # type: ignore[misc]
 
     def close(self) -> None:
         """Let go of all sessions; they go on after the next start."""

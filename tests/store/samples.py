@@ -1,0 +1,195 @@
+"""Stores and small images to put into them, and what must be true of a store at any time."""
+
+from __future__ import annotations
+
+import io
+import random
+import tarfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from docket import compress, manifest
+from docket.compress import ZSTD
+from docket.digest import Digest
+from docket.manifest import ANNOTATION_ENCODER, Descriptor, Manifest, dump
+from docket.manifest import Index as ImageIndex
+from docket.store import Blob, Store
+from docket.store.index import Index
+from docket.torrent.pieces import PIECE_LENGTH, PieceHasher
+
+ENCODER = compress.encoder(ZSTD, 3)
+
+
+@dataclass
+class Clock:
+    """A clock that a test moves; seconds."""
+
+    now: float = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def no_step(_name: str) -> None:
+    """Nobody watches."""
+
+
+def open_store(
+    location: Path,
+    *,
+    pin_seconds: float = 0.0,
+    clock: Callable[[], float] = time.monotonic,
+    step: Callable[[str], None] = no_step,
+) -> Store:
+    """The store at *location*, which by default pins nothing."""
+    return Store(
+        location,
+        new_pieces=PieceHasher,
+        piece_length=PIECE_LENGTH,
+        owner="test",
+        pin_seconds=pin_seconds,
+        clock=clock,
+        step=step,
+    )
+
+
+def tar(seed: str, *, size: int = 3000) -> bytes:
+    """A plain layer; equal arguments give equal bytes."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+        member = tarfile.TarInfo(seed)
+        member.size = size
+        archive.addfile(member, io.BytesIO(random.Random(seed).randbytes(size)))
+    return buffer.getvalue()
+
+
+def packed(plain: bytes, kind: str = ZSTD) -> bytes:
+    """*plain* compressed as `docket push` does it; *kind* may be `compress.NONE`."""
+    if not kind:
+        return plain
+    running = compress.compressor(kind, level=3, size=len(plain))
+    return running.compress(plain) + running.flush()
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An image: its plain layers, the blobs that they become, its config and its manifest."""
+
+    plain: tuple[bytes, ...]
+    layers: tuple[bytes, ...]
+    config: bytes
+    content: bytes
+
+    @property
+    def digest(self) -> Digest:
+        """Of the manifest."""
+        return Digest.of(self.content)
+
+    @property
+    def blobs(self) -> tuple[bytes, ...]:
+        """What must be there before the manifest."""
+        return (*self.layers, self.config)
+
+    @property
+    def parsed(self) -> Manifest:
+        """The manifest as a value."""
+        found = manifest.parse(self.content)
+        assert isinstance(found, Manifest)
+        return found
+
+
+def image(*seeds: str, kind: str = ZSTD, size: int = 3000, subject: Image | None = None) -> Image:
+    """An image with a layer a seed; equal arguments give equal bytes."""
+    plain = tuple(tar(seed, size=size) for seed in seeds)
+    layers = tuple(packed(one, kind) for one in plain)
+    config = dump(
+        {
+            "architecture": "amd64",
+            "os": "linux",
+            "rootfs": {"type": "layers", "diff_ids": [str(Digest.of(one)) for one in plain]},
+        }
+    )
+    media_type = f"{manifest.OCI_LAYER}{compress.media_suffix(kind)}"
+    rows = [
+        Descriptor(media_type, Digest.of(one), len(one), {ANNOTATION_ENCODER: ENCODER})
+        for one in layers
+    ]
+    described = Descriptor(manifest.OCI_CONFIG, Digest.of(config), len(config))
+    content = manifest.image_manifest(described, rows)
+    if subject:
+        named = Descriptor(manifest.OCI_MANIFEST, subject.digest, len(subject.content))
+        more = manifest.parse_json(content, "it") | {"subject": named.to_json()}
+        content = dump(more)
+    return Image(plain, layers, config, content)
+
+
+def upload(store: Store, repository: str, content: bytes, *, parts: int = 1) -> Blob:
+    """Upload *content* in as many *parts*."""
+    upload_id = store.begin_upload(repository)
+    length = -(-len(content) // parts)
+    for at in range(0, len(content), length or 1):
+        with store.upload(repository, upload_id, offset=at) as session:
+            session.write(content[at : at + length])
+    with store.upload(repository, upload_id) as session:
+        return store.finish_upload(repository, session, Digest.of(content))
+
+
+def push(store: Store, repository: str, pushed: Image, *, tag: str | None = "latest") -> Digest:
+    """Push as `docket push` does: ask by diff_id, mount what is held, upload the others."""
+    held = store.layers(map(Digest.of, pushed.plain))
+    for plain, layer in zip(pushed.plain, pushed.layers, strict=True):
+        known = held.get(Digest.of(plain))
+        if not (known and store.mount(known.digest, repository=repository)):
+            upload(store, repository, layer)
+    store.put(pushed.config, repository=repository)
+    return store.put_manifest(repository, pushed.content, pushed.parsed, tag=tag)
+
+
+def put_index(store: Store, repository: str, *members: Image, tag: str | None = None) -> Digest:
+    """Put an index of *members*, which are in the store."""
+    rows = [Descriptor(manifest.OCI_MANIFEST, one.digest, len(one.content)) for one in members]
+    content = manifest.image_index(rows)
+    return store.put_manifest(repository, content, manifest.parse(content), tag=tag)
+
+
+def assert_readable(store: Store, repository: str, target: str | Digest) -> None:
+    """The manifest and all that it lists can be read through *repository*, whole."""
+    found = store.manifest(repository, target)
+    parsed = manifest.parse(found.content, content_type=found.media_type)
+    for child in parsed.children:
+        if isinstance(parsed, ImageIndex):
+            assert_readable(store, repository, child.digest)
+            continue
+        blob = store.blob(child.digest, repository=repository)
+        assert blob.size == child.size
+        assert Digest.of_file(blob.path) == child.digest
+
+
+def assert_sound(location: Path) -> None:
+    """Of a closed store: every tagged image is whole, and no record is without its file."""
+    with open_store(location) as store:
+        for tagged in store.tagged():
+            assert_readable(store, tagged.repository, tagged.tag)
+    index = Index(location / "index")
+    try:
+        with index.read() as txn:
+            for key, record in index.blobs.scan(txn):
+                digest = Digest.parse(key.decode())
+                path = location / "blobs" / digest.algorithm / digest.hex[:2] / digest.hex
+                assert path.stat().st_size == record.size
+                assert Digest.of_file(path) == digest
+                assert index.pieces.get(txn, key) is not None
+    finally:
+        index.close()
+
+
+def blob_files(location: Path) -> set[str]:
+    """The digests' hex of all files in ``blobs/``."""
+    return {path.name for path in (location / "blobs").rglob("*") if path.is_file()}
+
+
+def hexes(*contents: bytes) -> set[str]:
+    """The digests' hex of *contents*."""
+    return {Digest.of(one).hex for one in contents}

@@ -1,0 +1,283 @@
+"""Crashes: a store stopped before each change to its files, then opened again.
+
+From the k-th step on nothing is changed any more, for every k until the operation gets through.
+"""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from docket.digest import Digest
+from docket.errors import UploadUnknown
+from docket.store import Store
+from tests.store.samples import (
+    Image,
+    assert_readable,
+    assert_sound,
+    blob_files,
+    hexes,
+    image,
+    open_store,
+    push,
+    put_index,
+    upload,
+)
+
+OLD, NEW = image("base", "old"), image("base", "new")
+MOST_STEPS = 300
+
+Operation = Callable[[Store], object]
+
+
+class Crash(BaseException):
+    """The process is gone."""
+
+
+class Steps:
+    """Lets *count* steps through, and none after them."""
+
+    def __init__(self, count: int) -> None:
+        self.left = count
+        self.crashed = False
+
+    def __call__(self, name: str) -> None:
+        self.left -= 1
+        if self.left < 0:
+            self.crashed = True
+            raise Crash(name)
+
+
+def crashes(tmp_path: Path, before: Operation, operation: Operation) -> Iterator[Path]:
+    """A location for each step of *operation* on which a crash hits it; *before* went well.
+
+    The opening of the store is stopped too.
+    """
+    prepared = tmp_path / "prepared"
+    with open_store(prepared) as store:
+        before(store)
+    for count in range(MOST_STEPS):
+        location = tmp_path / f"crash-{count}"
+        shutil.copytree(prepared, location)
+        steps = Steps(count)
+        with suppress(Crash), open_store(location, step=steps) as store:
+            operation(store)
+        assert_sound(location)
+        yield location
+        shutil.rmtree(location)
+        if not steps.crashed:
+            assert count > 5, "the operation has steps"
+            return
+    pytest.fail(f"more than {MOST_STEPS} steps")
+
+
+def tag_of(store: Store, name: str) -> Digest | None:
+    """Where a tag of ``app`` points."""
+    return {row.tag: row.digest for row in store.tagged("app")}.get(name)
+
+
+def push_both(store: Store) -> None:
+    """Two images that share a layer."""
+    push(store, "app", OLD, tag="old")
+    push(store, "app", NEW, tag="new")
+
+
+def test_opening_a_new_store(tmp_path: Path) -> None:
+    """Invariant 1: a store whose making broke off is made at the next start."""
+    for count in range(MOST_STEPS):
+        location = tmp_path / f"crash-{count}"
+        steps = Steps(count)
+        with suppress(Crash), open_store(location, step=steps):
+            pass
+        with open_store(location) as store:
+            push(store, "app", OLD)
+        assert_sound(location)
+        if not steps.crashed:
+            return
+
+
+def test_push(tmp_path: Path) -> None:
+    """Invariants 1 and 2: the tag is on the old image or on the new one, and both are whole."""
+
+    def before(store: Store) -> None:
+        push(store, "app", OLD, tag="latest")
+
+    def operation(store: Store) -> None:
+        push(store, "app", NEW, tag="latest")
+
+    for location in crashes(tmp_path, before, operation):
+        with open_store(location) as store:
+            assert tag_of(store, "latest") in (OLD.digest, NEW.digest)
+            assert_readable(store, "app", "latest")
+            operation(store)
+            assert tag_of(store, "latest") == NEW.digest
+            assert_readable(store, "app", "latest")
+            store.gc(grace=0)
+            assert list((store.location / "trash").iterdir()) == []
+        assert_sound(location)
+        assert hexes(*NEW.blobs, NEW.content) <= blob_files(location)
+
+
+def test_push_of_an_index(tmp_path: Path) -> None:
+    """Invariant 2: an index lands whole or not at all."""
+
+    def operation(store: Store) -> None:
+        put_index(store, "app", OLD, NEW, tag="all")
+
+    for location in crashes(tmp_path, push_both, operation):
+        with open_store(location) as store:
+            operation(store)
+            assert_readable(store, "app", "all")
+
+
+def test_gc(tmp_path: Path) -> None:
+    """Invariant 1: a sweep that broke off has taken no file whose record stayed; the next ends it."""
+
+    def before(store: Store) -> None:
+        push_both(store)
+        store.delete_tag("app", "old")
+
+    for location in crashes(tmp_path, before, lambda store: store.gc(grace=0)):
+        with open_store(location) as store:
+            assert_readable(store, "app", "new")
+            store.gc(grace=0)
+            assert blob_files(location) == hexes(*NEW.blobs, NEW.content)
+            assert list((location / "trash").iterdir()) == []
+            push(store, "app", OLD, tag="old")
+            assert_readable(store, "app", "old")
+
+
+@pytest.mark.parametrize(
+    "delete",
+    [
+        lambda store: store.delete_manifest("app", OLD.digest),
+        lambda store: store.delete_tag("app", "old"),
+    ],
+    ids=["manifest", "tag"],
+)
+def test_delete_and_gc(tmp_path: Path, delete: Operation) -> None:
+    """Invariant 1: deleting goes the other way round: records first, files last."""
+
+    def operation(store: Store) -> None:
+        if tag_of(store, "old"):
+            delete(store)
+        store.gc(grace=0)
+
+    for location in crashes(tmp_path, push_both, operation):
+        with open_store(location) as store:
+            operation(store)
+            assert tag_of(store, "old") is None
+            assert_readable(store, "app", "new")
+        assert blob_files(location) == hexes(*NEW.blobs, NEW.content)
+
+
+def test_push_again_what_gc_took(tmp_path: Path) -> None:
+    """Invariant 1: a push behind a sweep, both stopped anywhere, ends in a whole image."""
+
+    def before(store: Store) -> None:
+        push(store, "app", OLD, tag="old")
+        store.delete_tag("app", "old")
+
+    def operation(store: Store) -> None:
+        store.gc(grace=0)
+        push(store, "app", OLD, tag="old")
+
+    for location in crashes(tmp_path, before, operation):
+        with open_store(location) as store:
+            operation(store)
+            assert_readable(store, "app", "old")
+        assert_sound(location)
+
+
+def test_adopt(tmp_path: Path) -> None:
+    """Invariant 1: a layer that came from a swarm is taken in whole, or its file stays."""
+    layer = NEW.layers[1]
+
+    def before(store: Store) -> None:
+        (store.location / "incoming" / "layer").write_bytes(layer)
+
+    def operation(store: Store) -> None:
+        store.adopt(store.location / "incoming" / "layer", Digest.of(layer))
+
+    for location in crashes(tmp_path, before, operation):
+        assert (location / "incoming" / "layer").read_bytes() == layer
+        with open_store(location) as store:
+            operation(store)
+            assert store.read(Digest.of(layer)) == layer
+
+
+def test_an_upload_goes_on(tmp_path: Path) -> None:
+    """Invariant 1: after a crash the client goes on where the session stands, or begins again."""
+    layer = NEW.layers[1]
+    upload_id = uuid.UUID(int=0)
+
+    def before(store: Store) -> None:
+        nonlocal upload_id
+        upload_id = store.begin_upload("app")
+        with store.upload("app", upload_id) as session:
+            session.write(layer[:1000])
+
+    def operation(store: Store) -> None:
+        with store.upload("app", upload_id, offset=1000) as session:
+            session.write(layer[1000:])
+            store.finish_upload("app", session, Digest.of(layer))
+
+    for location in crashes(tmp_path, before, operation):
+        with open_store(location) as store:
+            try:
+                offset = store.upload_offset("app", upload_id)
+            except UploadUnknown:
+                upload(store, "app", layer)
+            else:
+                with store.upload("app", upload_id, offset=offset) as session:
+                    session.write(layer[offset:])
+                    store.finish_upload("app", session, Digest.of(layer))
+            assert store.read(Digest.of(layer)) == layer
+            assert list((location / "uploads").iterdir()) == []
+
+
+def test_an_error_in_the_middle_of_a_sweep(tmp_path: Path) -> None:
+    """Invariant 1: when a sweep fails and the process lives on, no record is without its file."""
+
+    class Fails:
+        """Fails one step only, as a disk may."""
+
+        def __init__(self, at: int) -> None:
+            self.left = at
+
+        def __call__(self, name: str) -> None:
+            self.left -= 1
+            if self.left == -1:
+                raise OSError(5, name)
+
+    for at in range(MOST_STEPS):
+        location = tmp_path / f"fails-{at}"
+        with open_store(location) as store:
+            push(store, "app", OLD, tag="old")
+            store.delete_tag("app", "old")
+        fails = Fails(at)
+        with suppress(OSError), open_store(location, step=fails) as store:
+            with suppress(OSError):
+                store.gc(grace=0)
+            for blob in (*OLD.blobs, OLD.content):
+                if store.has(Digest.of(blob)):
+                    assert store.read(Digest.of(blob)) == blob
+        assert_sound(location)
+        shutil.rmtree(location)
+        if fails.left >= 0:
+            return
+    pytest.fail(f"more than {MOST_STEPS} steps")
+
+
+def test_images_are_what_they_should_be() -> None:
+    """The two images share their first layer, and that alone."""
+
+    def own(one: Image) -> set[str]:
+        return hexes(*one.blobs, one.content)
+
+    assert own(OLD) & own(NEW) == hexes(OLD.layers[0])
