@@ -84,7 +84,7 @@ def test_index_round_trip(rows: list[Descriptor]) -> None:
     assert found.manifests == tuple(rows)
 
 
-@given(st.binary(max_size=300) | st.text("{}[]\",:012eE-.mediaType", max_size=100).map(str.encode))
+@given(st.binary(max_size=300) | st.text('{}[]",:012eE-.mediaType', max_size=100).map(str.encode))
 def test_any_bytes_are_parsed_or_refused(content: bytes) -> None:
     """Bad input: bytes from outside are a manifest or `InvalidManifest`, nothing else."""
     with pytest.raises(InvalidManifest):

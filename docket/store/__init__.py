@@ -442,8 +442,12 @@ class Store:
         """Sweep garbage older than *grace* seconds that nobody was promised; see `GcReport`."""
         if not dry_run:
             self.expire_uploads()
+        report = Collector(self._index, self._blobs, self._pins).collect(
+            grace=grace, dry_run=dry_run
+        )
+        if not dry_run:
             self._drop_dead_torrents()
-        return Collector(self._index, self._blobs, self._pins).collect(grace=grace, dry_run=dry_run)
+        return report
 
     def expire_uploads(self, *, older_than: float = UPLOAD_SECONDS) -> int:
         """End upload sessions that began over *older_than* seconds ago; how many there were."""
@@ -478,7 +482,7 @@ class Store:
             fresh = self.location / "VERSION.new"
             self._disk.write_new(fresh, json.dumps(wanted).encode() + b"\n")
             self._disk.place(fresh, path)
-        elif (found := json.loads(path.read_bytes())) != wanted:
+        elif (found := _version_in(path)) != wanted:
             raise StoreFormat(
                 f"the store at {self.location} is {found}; this docket reads {wanted}"
             )
@@ -548,6 +552,14 @@ class Store:
         dead = [one for one in hashes if self.torrent(one) is None]
         if dead:
             self._index.update(lambda txn: [self._index.torrents.delete(txn, one) for one in dead])
+
+
+def _version_in(path: Path) -> object:
+    content = path.read_bytes()
+    try:
+        return json.loads(content)
+    except ValueError:
+        return content[:80]
 
 
 def _layer_blob(key: bytes, record: BlobRecord) -> LayerBlob:

@@ -190,7 +190,7 @@ class Index:
         for table in tables:
             table.open(self._env)
         self._readers = 0
-        self._growing = False
+        self._holds = 0
         self._gate = threading.Condition()
 
     def close(self) -> None:
@@ -211,8 +211,8 @@ class Index:
         """
         while True:
             try:
-                with self._entered(), self._env.begin(write=True) as txn:
-                    return change(txn)
+                with self._entered():
+                    return self._changed(change)
             except lmdb.MapFullError:
                 self._grow()
             except lmdb.DiskError as error:
@@ -222,10 +222,22 @@ class Index:
                     raise StoreFull(self._location) from error
                 raise
 
+    def _changed(self, change: Callable[[Transaction], T]) -> T:
+        txn = self._env.begin(write=True)
+        try:
+            result = change(txn)
+            txn.commit()
+        except BaseException:
+            # the binding's abort waits for a moment without any reader at work: see to one
+            with self._held_back():
+                txn.abort()
+            raise
+        return result
+
     @contextmanager
     def _entered(self) -> Iterator[None]:
         with self._gate:
-            self._gate.wait_for(lambda: not self._growing)
+            self._gate.wait_for(lambda: not self._holds)
             self._readers += 1
         try:
             yield
@@ -234,19 +246,25 @@ class Index:
                 self._readers -= 1
                 self._gate.notify_all()
 
+    @contextmanager
+    def _held_back(self) -> Iterator[None]:
+        """No transaction begins inside; those under way go on."""
+        with self._gate:
+            self._holds += 1
+        try:
+            yield
+        finally:
+            with self._gate:
+                self._holds -= 1
+                self._gate.notify_all()
+
     def _grow(self) -> None:
         """Double the map; LMDB wants no transaction of this process under way meanwhile."""
-        with self._gate:
-            if self._growing:  # another writer sees to it
-                self._gate.wait_for(lambda: not self._growing)
-                return
-            self._growing = True  # without it, readers in a row would put this off for ever
-            try:
-                self._gate.wait_for(lambda: self._readers == 0)
-                self._env.set_mapsize(self._env.info()["map_size"] * 2)
-            finally:
-                self._growing = False
-                self._gate.notify_all()
+        before = self._env.info()["map_size"]
+        with self._held_back(), self._gate:
+            self._gate.wait_for(lambda: self._readers == 0)
+            if self._env.info()["map_size"] == before:  # else another writer has seen to it
+                self._env.set_mapsize(before * 2)
 
 
 def edge(repository: str, why: str, name: object = "") -> bytes:

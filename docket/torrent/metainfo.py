@@ -26,6 +26,9 @@ INDEX_FILE = "index.json"
 MAX_TORRENT = 10_000_000
 """Bytes of a torrent file; torf reads no more."""
 
+MAX_PIECE_LENGTH = 16 << 20
+"""Bytes of a piece in a torrent that is read; libtorrent and `have_pieces` hold whole ones."""
+
 _CREATED_BY = "docket"
 _PAD_FOLDER = ".pad"
 
@@ -146,6 +149,8 @@ def parse_metainfo(content: bytes) -> Metainfo:
         raise InvalidMetainfo("the torrent is a single file, not an image")
     if not info.keys() <= _INFO_KEYS:
         raise InvalidMetainfo("the torrent has more in it than that of an image")
+    if info["piece length"] > MAX_PIECE_LENGTH:
+        raise InvalidMetainfo(f"the torrent's pieces are longer than {MAX_PIECE_LENGTH} bytes")
     found = _described(info, str(torrent.metainfo.get("announce", "")), content, torrent.infohash)
     if (
         found.piece_count * HASH_SIZE != len(found.all_hashes)

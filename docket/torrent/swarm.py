@@ -6,7 +6,8 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,7 @@ class Swarm:
             watch_blocks=watch_blocks,
         )
         self._members: dict[bytes, _Member] = {}
+        self._fetching: set[bytes] = set()
         self._lock = threading.Lock()
 
     @property
@@ -195,10 +197,12 @@ class Swarm:
         others meanwhile; *have* tells the pieces of wanted blobs that are there from before.
         *on_complete* is called on this thread for each wanted blob as soon as all of it can be
         read, while others still come. When all came, the torrent stays in the session and serves
-        until `forget`; when not, it has left. Raises OSError when a file can't be written.
+        until `forget`; when not, it has left. What an earlier fetch of the torrent wanted doesn't
+        matter. Raises OSError when a file can't be written, and `SwarmError` while another thread
+        fetches the same torrent.
         """
         pieces = _pieces_at_start(metainfo, held, have)
-        with self._session.events(metainfo.info_hash) as inbox:
+        with self._only_fetch(metainfo), self._session.events(metainfo.info_hash) as inbox:
             with self._lock:
                 self._join(metainfo, folder, pieces, wanted=frozenset(wanted))
                 torrent = self._members[metainfo.info_hash].torrent
@@ -212,6 +216,21 @@ class Swarm:
             self.forget(metainfo.info_hash)
         return result
 
+    @contextmanager
+    def _only_fetch(self, metainfo: Metainfo) -> Iterator[None]:
+        info_hash = metainfo.info_hash
+        with self._lock:
+            if info_hash in self._fetching:
+                raise SwarmError(f"the torrent {metainfo.name} is being fetched already")
+            self._fetching.add(info_hash)
+        try:
+            # added twice, libtorrent goes on with the pieces and priorities of the first time
+            self.forget(info_hash)
+            yield
+        finally:
+            with self._lock:
+                self._fetching.discard(info_hash)
+
     def _join(
         self,
         metainfo: Metainfo,
@@ -220,7 +239,10 @@ class Swarm:
         *,
         wanted: frozenset[Digest] | None,
     ) -> None:
-        params = lt.load_torrent_buffer(metainfo.content)
+        try:
+            params = lt.load_torrent_buffer(metainfo.content)
+        except RuntimeError as error:
+            raise SwarmError(f"libtorrent refuses the torrent {metainfo.name}: {error}") from error
         if params.info_hashes.v1.to_bytes() != metainfo.info_hash:
             # bencoding that isn't canonical: torf and libtorrent see two torrents
             raise SwarmError(f"the torrent {metainfo.name} is not encoded as BEP 3 asks")

@@ -22,6 +22,7 @@ MAX_PEERS = 50
 
 _PER_TORRENT = 20_000
 _MAX_TORRENTS = 20_000
+_MAX_TOTAL = 200_000
 _ID_SIZE = 20
 _MAX_QUERY = 2048
 _MAX_SCRAPE = 8192
@@ -86,10 +87,18 @@ class Tracker:
     """Who is in which swarm; safe to use from many threads."""
 
     def __init__(
-        self, *, interval: int = INTERVAL, clock: Callable[[], float] = time.monotonic
+        self,
+        *,
+        interval: int = INTERVAL,
+        max_peers: int = _MAX_TOTAL,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """*max_peers* of all torrents are remembered; one more is answered, but told to nobody."""
         self.interval = interval
+        self._max_peers = max_peers
         self._clock = clock
+        self._peers = 0
+        self._swept = 0.0
         self._swarms: dict[bytes, _Swarm] = {}
         self._lock = threading.Lock()
         # it spreads peers; it guards nothing
@@ -144,15 +153,28 @@ class Tracker:
         peer_id = report.peer_id
         was_leech = swarm.leeches.pop(peer_id, None)
         was_seed = swarm.seeds.pop(peer_id, None)
+        known = was_leech or was_seed
+        if known:
+            self._peers -= 1
         if report.event == "stopped":
             return
         if report.event == "completed" and not was_seed:
             swarm.completed += 1
-        known = was_leech or was_seed
-        if not known and len(swarm.leeches) + len(swarm.seeds) >= _PER_TORRENT:
+        full = len(swarm.leeches) + len(swarm.seeds) >= _PER_TORRENT
+        if not known and (full or not self._has_room()):
             return
         peer = _Peer(report.compact, self._clock(), seed=not report.left)
         (swarm.seeds if peer.seed else swarm.leeches)[peer_id] = peer
+        self._peers += 1
+
+    def _has_room(self) -> bool:
+        """Whether one more peer may be remembered; when not, look for gone ones once a second."""
+        now = self._clock()
+        if self._peers >= self._max_peers and now - self._swept >= 1.0:
+            self._swept = now
+            for swarm in self._swarms.values():
+                self._sweep(swarm)
+        return self._peers < self._max_peers
 
     def _choose(self, swarm: _Swarm, report: Announce) -> list[bytes]:
         """Other peers for this one, at random; leeches first, and no seeds for a seed."""
@@ -188,6 +210,7 @@ class Tracker:
                 gone.append(peer_id)
             for peer_id in gone:
                 del table[peer_id]
+            self._peers -= len(gone)
 
     def _drop_empty(self) -> None:
         for info_hash, swarm in list(self._swarms.items()):

@@ -226,6 +226,23 @@ REFUSED: dict[str, Change] = {
 }
 
 
+@pytest.mark.parametrize("piece_length", [1 << 13, 1 << 25, 1 << 30, 1 << 40])
+def test_pieces_of_an_absurd_length_are_refused(piece_length: int) -> None:
+    """A piece is read into memory as a whole, so a torrent may not make it as long as it likes."""
+    torrent = decoded(_IMAGE.metainfo().content)
+    info = torrent[b"info"]
+    files = [row for row in info[b"files"] if b"attr" not in row]
+    info[b"piece length"] = piece_length
+    info[b"files"] = []
+    for row in files:
+        pad = {b"attr": b"p", b"length": -row[b"length"] % piece_length, b"path": [b".pad", b"1"]}
+        info[b"files"] += [row, pad] if row is not files[-1] else [row]
+    pieces = sum(-(-row[b"length"] // piece_length) for row in files)
+    info[b"pieces"] = bytes(HASH_SIZE) * pieces
+    with pytest.raises(InvalidMetainfo, match="piece"):
+        parse_metainfo(lt.bencode(torrent))
+
+
 @pytest.mark.parametrize("change", REFUSED.values(), ids=REFUSED.keys())
 def test_other_torrents_are_refused(change: Change) -> None:
     """What docket would not make is no image's torrent; no path in one can lead outside."""

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +170,59 @@ def test_a_host_serves_what_it_fetched_and_what_it_held(
     assert result.payload >= _LARGE + _SMALL
     assert second.uploaded(_METAINFO.info_hash) >= _LARGE + _SMALL
     assert second.uploaded(b"x" * 20) == 0
+
+
+def test_a_torrent_that_is_served_can_be_fetched_on(
+    seed: Swarm, new_swarm: NewSwarm, tmp_path: Path
+) -> None:
+    """A later fetch for another layer gets it: what was wanted before is no limit."""
+    host = new_swarm()
+    folder = _IMAGE.lay_out(tmp_path / "host", without=_LAYERS)
+
+    def fetch(wanted: Digest, held: Collection[Digest]) -> FetchResult:
+        return host.fetch(
+            _METAINFO,
+            folder,
+            wanted=[wanted],
+            held=held,
+            have={},
+            on_progress=lambda _: host.connect(_METAINFO.info_hash, "127.0.0.1", seed.port),
+            on_complete=lambda _digest, _path: None,
+            patience=_PATIENT,
+        )
+
+    assert not fetch(_SMALL_LAYER, [_MANIFEST, _CONFIG]).stalled
+    result = fetch(_LARGE_LAYER, [_MANIFEST, _CONFIG, _SMALL_LAYER])
+    assert not result.stalled
+    assert _LARGE <= result.payload <= _LARGE * 1.02 + _SLACK
+    assert host.info_hashes() == [_METAINFO.info_hash]
+
+
+def test_one_torrent_is_fetched_once_at_a_time(new_swarm: NewSwarm, tmp_path: Path) -> None:
+    """A second fetch meanwhile is refused, and the first goes on undisturbed."""
+    host = new_swarm()
+    refused: list[str] = []
+
+    def again(_progress: FetchProgress) -> bool:
+        with pytest.raises(SwarmError, match="already") as caught:
+            Fetching(host, tmp_path / "other", None).run(_LAYERS)
+        refused.append(str(caught.value))
+        assert host.info_hashes() == [_METAINFO.info_hash]
+        return True
+
+    folder = _IMAGE.lay_out(tmp_path / "host", without=_LAYERS)
+    assert Fetching(host, folder, None, until=again).run(_LAYERS).stalled
+    assert refused
+    assert Fetching(host, folder, None, until=lambda _: True).run(_LAYERS).stalled
+
+
+def test_what_libtorrent_cannot_read_is_a_swarm_error(new_swarm: NewSwarm, tmp_path: Path) -> None:
+    """A torrent that libtorrent refuses is told as one error, whatever step it fails at."""
+    broken = replace(_METAINFO, content=b"d4:infodee")
+    host = new_swarm()
+    with pytest.raises(SwarmError, match="refuses"):
+        host.seed(broken, tmp_path)
+    assert host.info_hashes() == []
 
 
 def test_hosts_that_hold_different_layers_help_each_other(

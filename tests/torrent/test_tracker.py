@@ -147,6 +147,30 @@ def test_an_extra_seed_that_announces_too_is_named_once(swarm: Swarm) -> None:
     assert _peers(swarm.announce(2, extra=extra)) == [(_address(1), 1001)]
 
 
+def test_a_full_table_takes_no_more_peers_until_others_are_gone() -> None:
+    """There is a bound over all torrents: one more is answered, is told to nobody, and waits."""
+    swarm = Swarm()
+    swarm.tracker = Tracker(max_peers=3, clock=swarm.clock)
+    other = Announce(_OTHER_HASH, b"o" * 20, compact("10.0.0.9", 9), 1, "", 50)
+    swarm.tracker.announce(other)
+    assert swarm.told(1) == []
+    assert swarm.told(2) == [1]
+    assert swarm.told(3) == [1, 2]
+    assert swarm.told(1) == [2]
+    swarm.announce(2, event="stopped")
+    swarm.told(4)
+    assert swarm.told(1) == [4]
+    swarm.told(5)
+    assert swarm.told(1) == [4]
+    # the peer of the other torrent is gone, though nobody has asked for that torrent since
+    swarm.clock.now += 2 * INTERVAL + 1
+    swarm.told(6)
+    swarm.told(7)
+    swarm.told(8)
+    assert swarm.told(6) == [7, 8]
+    assert swarm.tracker.peers(_OTHER_HASH) == 0
+
+
 def test_a_stopped_peer_is_gone_at_once(swarm: Swarm) -> None:
     """BEP 3: after stopped nobody is told of the peer, and it is told of nobody."""
     swarm.announce(1)

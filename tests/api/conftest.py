@@ -1,0 +1,62 @@
+"""Registries for the tests: one that all share, each in a repository of its own, and private ones."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import urllib3
+
+from tests.api.talk import Registry, Repository
+
+_ROOT = Path(__file__).parents[2]
+_END_SECONDS = 30.0
+
+
+@contextmanager
+def running(location: Path, *, pin_seconds: float) -> Iterator[Registry]:
+    """A registry process at *location*, ended on the way out; it must end well."""
+    argv = [sys.executable, "-m", "tests.api.serving", str(location), str(pin_seconds)]
+    with (
+        (location.parent / f"{location.name}.log").open("wb") as log,
+        subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=log, cwd=_ROOT) as process,
+        urllib3.PoolManager(retries=False, timeout=30) as pool,
+    ):
+        try:
+            assert process.stdout
+            url = process.stdout.readline().decode().strip()
+            assert url, Path(log.name).read_text()
+            yield Registry(url, location, pool)
+        finally:
+            process.terminate()
+            try:
+                process.wait(_END_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
+    assert Path(log.name).read_text() == "", "the registry had errors"
+
+
+@pytest.fixture(scope="session")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    """The registry that tests share."""
+    with running(tmp_path_factory.mktemp("registry") / "store", pin_seconds=3600) as opened:
+        yield opened
+
+
+@pytest.fixture
+def repo(registry: Registry) -> Repository:
+    """A repository of the test's own, in the registry that tests share."""
+    return registry.repository(f"test/{uuid.uuid4().hex}")
+
+
+@pytest.fixture
+def sweeping(tmp_path: Path) -> Iterator[Registry]:
+    """A registry of the test's own, which pins nothing."""
+    with running(tmp_path / "store", pin_seconds=0) as opened:
+        yield opened

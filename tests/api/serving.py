@@ -1,0 +1,14 @@
+"""The program that the tests of the API start: a registry that prints its URL."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from docket.server import ServerOptions, serve
+
+if __name__ == "__main__":
+    options = ServerOptions(
+        location=Path(sys.argv[1]), bind="127.0.0.1", port=0, pin_seconds=float(sys.argv[2])
+    )
+    serve(options, on_ready=lambda url: print(url, flush=True))
