@@ -5,7 +5,7 @@ from __future__ import annotations
 from starlette.applications import Starlette
 from starlette.types import Lifespan
 
-from docket.api import announce, health, images, oci
+from docket.api import announce, health, images, oci, openapi
 from docket.api.problems import EXCEPTION_HANDLERS
 from docket.api.registry import Registry
 
@@ -15,7 +15,13 @@ __all__ = ["Registry", "app"]
 def app(registry: Registry, *, lifespan: Lifespan[Starlette] | None = None) -> Starlette:
     """The ASGI application that serves *registry*."""
     application = Starlette(
-        routes=[*health.ROUTES, *announce.ROUTES, *images.ROUTES, *oci.ROUTES],
+        routes=[
+            *health.ROUTES,
+            *openapi.ROUTES,
+            *announce.ROUTES,
+            *images.ROUTES,
+            *oci.ROUTES,
+        ],
         exception_handlers=EXCEPTION_HANDLERS,
         lifespan=lifespan,
     )

@@ -22,7 +22,8 @@ API_VERSION = {"Docker-Distribution-Api-Version": "registry/2.0"}
 # 1 MiB a read served twice what 64 KiB did
 _BLOCK = 1 << 20
 
-_RANGE = re.compile(r"bytes=(\d*)-(\d*)\Z")
+# more digits than any size has: not a number that Python should be asked to read
+_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})\Z")
 
 
 def answer_json(

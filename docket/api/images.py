@@ -20,8 +20,8 @@ from docket import compress, manifest
 from docket.api.answers import answer_json, read_body
 from docket.api.registry import registry_of, repository_of
 from docket.digest import Digest
-from docket.errors import InvalidManifest, NotFound
-from docket.manifest import Platform
+from docket.errors import InvalidInput, InvalidManifest, NotFound
+from docket.manifest import Descriptor, Platform
 from docket.reference import Reference, parse_target
 from docket.store import LayerBlob, Store, StoredManifest, Tagged
 from docket.torrent.metainfo import Metainfo
@@ -205,8 +205,7 @@ def _row(store: Store, tagged: Tagged) -> dict[str, Any]:
             if not store.is_shared(child.digest, member.digest):
                 unique[child.digest] = child.size
         if not platforms and inner.is_image:
-            config = manifest.parse_config(store.read(inner.config.digest))
-            platforms = [str(config.platform)] if config.platform else []
+            platforms = _platforms(store, inner.config)
     return {
         "name": repository,
         "tag": tagged.tag,
@@ -219,6 +218,17 @@ def _row(store: Store, tagged: Tagged) -> dict[str, Any]:
         "shared": sum(sizes.values()) - sum(unique.values()),
         "tagged": tagged.moved,
     }
+
+
+def _platforms(store: Store, described: Descriptor) -> list[str]:
+    """The platform that an image's config tells; none when it is no such config."""
+    if described.size > manifest.MAX_MANIFEST:
+        return []
+    try:
+        config = manifest.parse_config(store.read(described.digest))
+    except InvalidInput:
+        return []
+    return [str(config.platform)] if config.platform else []
 
 
 def _decoded(body: bytes, kind: type[Any]) -> Any:

@@ -9,7 +9,7 @@ from urllib.parse import quote, urlencode
 
 from anyio.to_thread import run_sync
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -218,12 +218,17 @@ async def _receive(request: Request, upload: Upload) -> None:
 async def _batched(blocks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     waiting: list[bytes] = []
     size = 0
-    async for block in blocks:
-        waiting.append(block)
-        size += len(block)
-        if size >= _BATCH:
+    try:
+        async for block in blocks:
+            waiting.append(block)
+            size += len(block)
+            if size >= _BATCH:
+                yield b"".join(waiting)
+                waiting, size = [], 0
+    except ClientDisconnect:
+        if size:
             yield b"".join(waiting)
-            waiting, size = [], 0
+        raise
     if size:
         yield b"".join(waiting)
 
@@ -243,11 +248,15 @@ def _part_offset(request: Request) -> int | None:
         return None
     first, dash, last = header.removeprefix("bytes ").partition("/")[0].partition("-")
     length = request.headers.get("content-length", "")
-    if not (dash and first.isdecimal() and last.isdecimal()):
+    if not (dash and _is_count(first) and _is_count(last)):
         raise HTTPException(400, f"Content-Range {header[:80]!r} is not first-last")
-    if length.isdecimal() and int(last) - int(first) + 1 != int(length):
+    if _is_count(length) and int(last) - int(first) + 1 != int(length):
         raise HTTPException(400, f"Content-Range {header[:80]!r} is not {length} bytes long")
     return int(first)
+
+
+def _is_count(text: str) -> bool:
+    return text.isdecimal() and len(text) <= 18  # Python refuses to read thousands of digits
 
 
 def _page(request: Request) -> tuple[int, str]:

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from docket import errors
@@ -59,7 +59,13 @@ async def _http_exception(_request: Request, error: Exception) -> Response:
     return problem(error.status_code, code, error.detail, dict(error.headers or {}))
 
 
+async def _disconnected(_request: Request, _error: Exception) -> Response:
+    """Nobody reads it; a client that breaks off is no fault of the registry's."""
+    return problem(400, "BLOB_UPLOAD_INVALID", "the request broke off")
+
+
 EXCEPTION_HANDLERS: dict[Any, Callable[[Request, Exception], Awaitable[Response]]] = {
     errors.DocketError: _docket_error,
     HTTPException: _http_exception,
+    ClientDisconnect: _disconnected,
 }

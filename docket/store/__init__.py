@@ -316,7 +316,8 @@ class Store:
     ) -> Digest:
         """Store a manifest, in one transaction with its edges, tag and referrers.
 
-        Unless *complete* is False every child must be in *repository*: `ManifestBlobUnknown`.
+        Unless *complete* is False every child must be in *repository*, in the size that is told:
+        `ManifestBlobUnknown`, `SizeMismatch`.
         Returning means the image is durable and can be pulled.
         """
         found = self._ingest_bytes(content, algorithm)

@@ -7,7 +7,7 @@ import time
 from msgspec.structs import replace
 
 from docket.digest import Digest
-from docket.errors import ManifestBlobUnknown, ManifestUnknown
+from docket.errors import ManifestBlobUnknown, ManifestUnknown, SizeMismatch
 from docket.manifest import ANNOTATION_ENCODER, Descriptor, Manifest
 from docket.manifest import Index as ImageIndex
 from docket.store.index import Index, ManifestRecord, TagRecord, Transaction, edge, key_of, scoped
@@ -16,12 +16,18 @@ from docket.store.index import Index, ManifestRecord, TagRecord, Transaction, ed
 def check_children(
     index: Index, txn: Transaction, repository: str, parsed: Manifest | ImageIndex
 ) -> None:
-    """Raises `ManifestBlobUnknown` unless *repository* has all that *parsed* lists."""
+    """Raises unless *repository* has all that *parsed* lists, in the sizes that it tells.
+
+    `ManifestBlobUnknown`, or `SizeMismatch`: a torrent is laid out by these sizes.
+    """
     table = index.manifests if isinstance(parsed, ImageIndex) else index.links
     for child in parsed.children:
         linked = table.get(txn, scoped(repository, child.digest)) is not None
-        if not linked or index.blobs.get(txn, key_of(child.digest)) is None:
+        record = index.blobs.get(txn, key_of(child.digest))
+        if not linked or record is None:
             raise ManifestBlobUnknown(child.digest)
+        if record.size != child.size:
+            raise SizeMismatch(child.digest, expected=child.size, actual=record.size)
 
 
 def add_manifest(

@@ -25,6 +25,7 @@ from docket.torrent.session import (
     Removed,
     Session,
 )
+from docket.torrent.sources import BlockCount, Sources
 
 PATIENCE = 5.0
 """Seconds without a byte before a fetch gives up."""
@@ -32,8 +33,6 @@ PATIENCE = 5.0
 _TICK_SECONDS = 0.2
 _FLUSH_SECONDS = 60.0
 _REMOVE_SECONDS = 10.0
-
-_BLOCK = 16 * 1024
 
 _WANTED = 4  # libtorrent's default priority
 _NOT_WANTED = 0
@@ -47,14 +46,6 @@ class FetchProgress:
     rate: float
     peers: int
     payload: int
-
-
-@dataclass(slots=True)
-class BlockCount:
-    """Bytes of a blob from the registry's seed, and from other hosts."""
-
-    registry: int = 0
-    hosts: int = 0
 
 
 @dataclass(slots=True)
@@ -278,7 +269,7 @@ class _Fetch:
         self._files = {one.digest: one for one in metainfo.files if one.digest in wanted}
         indexes = _file_indexes(torrent.torrent_file(), metainfo)
         self._by_index = {indexes[one.path]: one for one in self._files.values()}
-        self._sources = _Sources(metainfo)
+        self._sources = Sources(metainfo)
         self._left = {one for one in self._files.values() if one.digest}
         self._arrived: set[File] = {
             one for one in self._left if one.digest and all(have.get(one.digest, [one.size == 0]))
@@ -381,39 +372,6 @@ class _Fetch:
             blocks=self._sources.blocks(),
             stalled=stalled,
         )
-
-
-class _Sources:
-    """Who gave what: the registry's seed, or other hosts."""
-
-    def __init__(self, metainfo: Metainfo) -> None:
-        self._metainfo = metainfo
-        self._by_piece: list[File] = []
-        for file in metainfo.files:
-            self._by_piece += [file] * file.pieces
-        self._asked: dict[tuple[int, int], bool] = {}
-        self._came: dict[tuple[int, int], bool] = {}
-
-    def count(self, seen: BlockSeen) -> None:
-        """A block was asked for, or came: the last word counts."""
-        table = self._came if seen.came else self._asked
-        table[seen.piece, seen.block] = seen.from_registry
-
-    def blocks(self) -> dict[Digest, BlockCount]:
-        """Bytes of each blob by who gave them, without padding."""
-        counts: dict[Digest, BlockCount] = {}
-        for (piece, block), from_registry in (self._asked | self._came).items():
-            file = self._by_piece[piece]
-            start = (piece - file.first_piece) * self._metainfo.piece_length + block * _BLOCK
-            size = max(min(_BLOCK, file.size - start), 0)
-            if file.digest is None:
-                continue
-            count = counts.setdefault(file.digest, BlockCount())
-            if from_registry:
-                count.registry += size
-            else:
-                count.hosts += size
-        return counts
 
 
 def _pieces_at_start(
