@@ -31,7 +31,8 @@ from docket.store import Store
 from docket.store.ingest import Unpacked
 from docket.torrent.metainfo import Metainfo, layout_files, parse_metainfo
 from docket.torrent.pieces import have_pieces
-from docket.torrent.swarm import BlockCount, FetchProgress, Swarm
+from docket.torrent.sources import BlockCount
+from docket.torrent.swarm import FetchProgress, Swarm
 
 SWARM = "swarm"
 HTTP = "http"

@@ -20,7 +20,8 @@ from docket.progress import HELD, LayerProgress, Progress
 from docket.reference import Reference
 from docket.store import Store
 from docket.store.ingest import Unpacked
-from docket.torrent.swarm import BlockCount, Swarm
+from docket.torrent.sources import BlockCount
+from docket.torrent.swarm import Swarm
 
 ENGINE = "engine"
 """Where a layer is that neither moved nor lies in the store: the container engine has it."""

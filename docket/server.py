@@ -116,7 +116,7 @@ async def _upkeep(registry: Registry) -> None:
         await asyncio.sleep(_REST_SECONDS)
         try:
             await asyncio.to_thread(registry.seeder.rest)
-            await asyncio.to_thread(registry.store.expire_uploads)
+            await asyncio.to_thread(registry.store.expire)
         except Exception:  # the outermost edge of a task that must not end
             log.exception("upkeep failed; trying again")
 

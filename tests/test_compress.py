@@ -8,6 +8,7 @@ import io
 import random
 import struct
 import tracemalloc
+from contextlib import suppress
 
 import pytest
 import zstandard
@@ -69,9 +70,8 @@ def test_plain_bytes_pass(content: bytes, cut: int) -> None:
 def test_any_bytes_are_read_or_refused(content: bytes) -> None:
     """Bad input: nothing but `InvalidArchive` or `TooLarge` comes of broken compression."""
     for magic in (b"\x1f\x8b", b"\x1f\x8b\x08\x00", b"\x28\xb5\x2f\xfd", b"\x50\x2a\x4d\x18"):
-        with pytest.raises((InvalidArchive, TooLarge)):
+        with suppress(InvalidArchive, TooLarge):
             unpacked(magic + content, limit=1 << 16)
-            raise TooLarge("it happened to be whole", limit=0)
 
 
 @KINDS

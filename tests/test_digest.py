@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -27,12 +28,8 @@ def test_text_round_trip(hexdigits: str) -> None:
 @given(st.text(max_size=200))
 def test_any_other_text_is_refused(text: str) -> None:
     """Invariant 5: whatever doesn't spell a digest is refused at the edge, and only so."""
-    try:
-        digest = Digest.parse(text)
-    except InvalidDigest as error:
-        assert error.text == text
-    else:
-        assert str(digest) == text
+    with suppress(InvalidDigest):
+        assert str(Digest.parse(text)) == text
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,13 @@ from pathlib import Path
 import click
 import pytest
 
-from docket.api import announce, health, images, oci
+from docket.api import announce, health, images, oci, openapi
 from docket.cli import cli
 from docket.console import EXIT_CODES
 
 DOCS = Path(__file__).parent.parent / "docs"
-ROUTES = [route.path for module in (announce, health, images, oci) for route in module.ROUTES]
+MODULES = (announce, health, images, oci, openapi)
+ROUTES = [route.path for module in MODULES for route in module.ROUTES]
 
 
 @pytest.mark.parametrize("path", sorted(set(ROUTES)))

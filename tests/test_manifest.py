@@ -215,7 +215,7 @@ def test_media_type_from_outside() -> None:
     ],
 )
 def test_bad_descriptors(bad: Plain) -> None:
-    """OCI image § descriptor: media type, digest and a size ≥ 0 are required, and of their types."""
+    """OCI image § descriptor: media type, digest and a size ≥ 0 are required, of their types."""
     for plain in (
         image(config={**descriptor(), **bad}),
         image(layers=[descriptor(), {**descriptor(), **bad}]),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from anyio.to_thread import run_sync
@@ -41,7 +41,7 @@ class Sweep(msgspec.Struct):
     """How to collect garbage: *grace* in seconds."""
 
     dry_run: bool = False
-    grace: float | None = None
+    grace: Annotated[float, msgspec.Meta(ge=0)] | None = None
 
 
 async def missing(request: Request) -> Response:

@@ -9,6 +9,7 @@ from typing import Any
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.routing import Match, Route
 
 from docket import errors
 from docket.api.answers import answer_json
@@ -53,10 +54,20 @@ async def _docket_error(_request: Request, error: Exception) -> Response:
     return problem(status, code, errors.summary(error))
 
 
-async def _http_exception(_request: Request, error: Exception) -> Response:
+async def _http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     code = _BY_STATUS.get(error.status_code, "UNSUPPORTED")
-    return problem(error.status_code, code, error.detail, dict(error.headers or {}))
+    headers = dict(error.headers or {})
+    if error.status_code == 405:
+        headers["Allow"] = ", ".join(sorted(_allowed(request)))
+    return problem(error.status_code, code, error.detail, headers)
+
+
+def _allowed(request: Request) -> set[str]:
+    """The methods of the path's routes, all of them: Starlette names those of the first."""
+    routes = [route for route in request.app.routes if isinstance(route, Route)]
+    found = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
+    return set().union(*(route.methods or () for route in found if route.path == found[0].path))
 
 
 async def _disconnected(_request: Request, _error: Exception) -> Response:

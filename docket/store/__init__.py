@@ -442,7 +442,7 @@ class Store:
     def gc(self, *, grace: float = PIN_SECONDS, dry_run: bool = False) -> GcReport:
         """Sweep garbage older than *grace* seconds that nobody was promised; see `GcReport`."""
         if not dry_run:
-            self.expire_uploads()
+            self.expire()
         report = Collector(self._index, self._blobs, self._pins).collect(
             grace=grace, dry_run=dry_run
         )
@@ -450,9 +450,13 @@ class Store:
             self._drop_dead_torrents()
         return report
 
-    def expire_uploads(self, *, older_than: float = UPLOAD_SECONDS) -> int:
-        """End upload sessions that began over *older_than* seconds ago; how many there were."""
-        return self._uploads.expire(older_than=older_than)
+    def expire(self, *, uploads_after: float = UPLOAD_SECONDS) -> int:
+        """End upload sessions that began over *uploads_after* seconds ago, and pins that are over.
+
+        Gives how many sessions there were.
+        """
+        self._pins.drop_expired()
+        return self._uploads.expire(older_than=uploads_after)
 
     def space(self) -> AbstractContextManager[None]:
         """While files are written below the location: a full disk is `StoreFull`."""

@@ -58,7 +58,6 @@ class Collector:
             self._sweep_links(horizon)
         self._sweep_blobs(report, horizon, dead)
         if not dry_run:
-            self._pins.drop_expired()
             self._blobs.empty_trash()
         return report
 

@@ -1,4 +1,4 @@
-"""Registries for the tests: one that all share, each in a repository of its own, and private ones."""
+"""Registries for the tests: one that all share, and some of a test's own."""
 
 from __future__ import annotations
 

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 from docket.server import ServerOptions, serve
 
+
+def tell(url: str) -> None:
+    """Say where the registry answers."""
+    os.write(1, f"{url}\n".encode())
+
+
 if __name__ == "__main__":
     options = ServerOptions(
         location=Path(sys.argv[1]), bind="127.0.0.1", port=0, pin_seconds=float(sys.argv[2])
     )
-    serve(options, on_ready=lambda url: print(url, flush=True))
+    serve(options, on_ready=tell)

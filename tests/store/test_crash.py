@@ -136,7 +136,7 @@ def test_push_of_an_index(tmp_path: Path) -> None:
 
 
 def test_gc(tmp_path: Path) -> None:
-    """Invariant 1: a sweep that broke off has taken no file whose record stayed; the next ends it."""
+    """Invariant 1: a sweep that broke off takes no file whose record stays; the next ends it."""
 
     def before(store: Store) -> None:
         push_both(store)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -180,7 +181,7 @@ def test_an_answer_pins(tmp_path: Path, answer: str) -> None:
         layer = ONE.layers[0]
         digest = upload(store, "app", layer).digest
         clock.now += 2 * HOUR
-        answers = {
+        answers: dict[str, Callable[[], object]] = {
             "read": lambda: store.blob(digest, repository="app"),
             "mount": lambda: store.mount(digest, repository="other"),
             "layers": lambda: store.layers([Digest.of(ONE.plain[0])]),

@@ -14,6 +14,7 @@ from docket.errors import (
     ManifestBlobUnknown,
     ManifestUnknown,
     RepositoryUnknown,
+    SizeMismatch,
 )
 from docket.store import Store
 from tests.store.samples import (
@@ -63,6 +64,19 @@ def test_a_child_in_another_repository(store: Store) -> None:
         store.put_manifest("app", ONE.content, ONE.parsed, tag="v1")
     with pytest.raises(RepositoryUnknown):
         store.tags("app")
+
+
+@pytest.mark.parametrize("which", ["config", "layers"])
+def test_a_size_that_is_wrong(store: Store, which: str) -> None:
+    """Bad input § size mismatch: a descriptor tells its blob's size; else nothing is stored."""
+    push(store, "app", ONE, tag=None)
+    size = f'"size":{len(ONE.config if which == "config" else ONE.layers[0])}'
+    content = ONE.content.replace(size.encode(), b'"size":7', 1)
+    before = blob_files(store.location)
+    with pytest.raises(SizeMismatch):
+        store.put_manifest("app", content, manifest.parse(content), tag="v1")
+    assert blob_files(store.location) == before
+    assert store.tags("app") == []
 
 
 def test_an_index_needs_its_manifests(store: Store) -> None:
@@ -142,7 +156,7 @@ def test_repositories_are_apart(store: Store) -> None:
 
 def test_tags_page_by_page(store: Store) -> None:
     """OCI distribution § listing tags: sorted bytewise, past *after*, whether it exists or not."""
-    names = sorted(f"v{number}" for number in range(25)) + ["w"]
+    names = [*sorted(f"v{number}" for number in range(25)), "w"]
     push(store, "app", ONE, tag=None)
     for name in names:
         store.put_manifest("app", ONE.content, ONE.parsed, tag=name)

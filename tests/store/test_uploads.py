@@ -118,7 +118,7 @@ def test_many_writers_race(store: Store) -> None:
 
 
 def test_sessions_survive_a_restart(tmp_path: Path) -> None:
-    """Invariant 1: after a restart a session goes on at its last byte; its bytes are hashed again."""
+    """Invariant 1: after a restart a session goes on at its last byte, all hashed again."""
     with open_store(tmp_path / "store") as store:
         upload_id = store.begin_upload("app")
         write(store, upload_id, LAYER[:1000])

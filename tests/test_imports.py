@@ -1,0 +1,151 @@
+"""Who may import whom, and how long a module may be (docs/design.md § modules)."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+MODULES = sorted((ROOT / "docket").rglob("*.py"))
+
+VALUES = {"errors", "digest", "reference", "manifest", "progress"}
+COMPRESS = {"compress"}
+PARTS = {"store", "torrent", "archive", "runtime", "client"}
+STORIES = {"push", "fetch", "pull", "seeder"}
+API = {"api"}
+PROGRAMS = {"server", "deploy"}
+COMMANDS = {"config", "console", "options", "reports", "cli"}
+
+TIERS = (VALUES, COMPRESS, PARTS, STORIES, API, PROGRAMS, COMMANDS)
+
+BESIDE = {
+    **dict.fromkeys(VALUES, VALUES),  # values know each other
+    "pull": {"fetch"},  # a pull is a plan and a fetch
+    "options": {"config", "console"},
+    "reports": {"console"},
+    "cli": COMMANDS,
+}
+"""What a unit may import of its own tier; nothing where it isn't named."""
+
+HOMES = {
+    "click": {"docket/cli.py", "docket/options.py"},
+    "docker": {"docket/runtime.py"},
+    "libtorrent": {"docket/torrent/session.py", "docket/torrent/swarm.py"},
+    "lmdb": {"docket/store/index.py"},
+    "rich": {"docket/console.py"},
+    "starlette": {"docket/api", "docket/server.py"},
+    "torf": {"docket/torrent/metainfo.py"},
+    "urllib3": {"docket/client.py", "docket/runtime.py"},
+    "uvicorn": {"docket/api", "docket/server.py"},
+    "zstandard": {"docket/compress.py"},
+}
+"""Which modules may import a package from outside."""
+
+MOST_LINES = 450
+LONGER = {
+    "docket/store/__init__.py": "one class with all that may be asked of a store",
+}
+
+
+def name_of(path: Path) -> str:
+    """The module's path below the root."""
+    return path.relative_to(ROOT).as_posix()
+
+
+def unit_of(name: str) -> str:
+    """The first part below ``docket``: a module, or a package as one."""
+    return name.removeprefix("docket.").partition(".")[0] if name != "docket" else ""
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Full names of all that a module imports, wherever in it; ``docket.x`` for ``from docket``."""
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name_of(path)} has a relative import"
+            if node.module == "docket":
+                yield from (f"docket.{alias.name}" for alias in node.names)
+            else:
+                yield str(node.module)
+
+
+def tier_of(unit: str) -> int:
+    """The number of the tier that *unit* is in."""
+    (number,) = (number for number, tier in enumerate(TIERS) if unit in tier)
+    return number
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_imports_run_one_way(path: Path) -> None:
+    """Modules § imports: only from lower tiers; siblings never import each other."""
+    unit = path.relative_to(ROOT / "docket").parts[0].removesuffix(".py")
+    ours = {unit_of(name) for name in imports(path) if name.partition(".")[0] == "docket"}
+    if unit == "__init__":
+        assert ours == set()
+        return
+    lower = set().union(*TIERS[: tier_of(unit)])
+    allowed = lower | BESIDE.get(unit, set()) | {unit, "__version__"}
+    assert ours <= allowed, f"{unit} may not import {sorted(ours - allowed)}"
+
+
+@pytest.mark.parametrize("package", HOMES)
+def test_packages_from_outside_have_homes(package: str) -> None:
+    """Modules § brackets: each package from outside is behind one module, or two."""
+    users = {
+        name_of(path)
+        for path in MODULES
+        if any(name.partition(".")[0] == package for name in imports(path))
+    }
+    assert users, f"nobody imports {package} any more"
+    strangers = {
+        user
+        for user in users
+        if not any(user == home or user.startswith(f"{home}/") for home in HOMES[package])
+    }
+    assert strangers == set()
+
+
+def test_the_engine_module_takes_exceptions_of_urllib3_alone() -> None:
+    """Modules § runtime: the engine is spoken to by docker's package, not by HTTP of our own."""
+    tree = ast.parse((ROOT / "docket" / "runtime.py").read_bytes())
+    used = {
+        ast.unparse(node)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and ast.unparse(node).startswith("urllib3.")
+    }
+    assert used <= {"urllib3.exceptions", "urllib3.exceptions.HTTPError"}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_every_module_says_what_it_is_for(path: Path) -> None:
+    """Style 1: a module opens with a sentence on what it is for."""
+    docstring = ast.get_docstring(ast.parse(path.read_bytes()))
+    assert docstring
+    assert docstring.splitlines()[0].endswith((".", "?", "!", ":"))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_no_module_is_too_long(path: Path) -> None:
+    """Style 1: when two stories share a file, it is split; longer ones have a reason."""
+    lines = len(path.read_text().splitlines())
+    if name_of(path) in LONGER:
+        assert lines > MOST_LINES, "it is short now: take it off the list"
+    else:
+        assert lines <= MOST_LINES
+
+
+def test_only_the_api_is_asynchronous() -> None:
+    """Decision 10: the core is synchronous; ``async`` is in the API and in its server alone."""
+    kinds = (ast.AsyncFunctionDef, ast.AsyncFor, ast.AsyncWith, ast.Await)
+    asynchronous = {
+        name_of(path)
+        for path in MODULES
+        if any(isinstance(node, kinds) for node in ast.walk(ast.parse(path.read_bytes())))
+    }
+    assert all(
+        name.startswith("docket/api/") or name == "docket/server.py" for name in asynchronous
+    )
