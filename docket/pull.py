@@ -266,7 +266,7 @@ def _remember(store: Store, image: Resolved) -> None:
         repository,
         image.content,
         image.parsed,
-        tag=image.reference.tag,
+        tags=[image.reference.tag] if image.reference.tag else [],
         complete=all(mounted),
     )
 

@@ -274,6 +274,18 @@ def test_manifest_push(api: Api) -> None:
     assert api.put("larger", manifest.dump(plain)).status == 413
 
 
+def test_push_by_digest_may_ask_for_tags(api: Api) -> None:
+    """The draft behind 1.1: ``?tag=`` names tags of a push by digest, each told by OCI-Tag."""
+    content = api.image(b"many tags")
+    digest = Digest.of(content)
+    pushed = api.put(f"{digest}?tag=many-1&tag=many-2", content)
+    assert pushed.status == 201
+    assert pushed.headers.getlist("OCI-Tag") == ["many-1", "many-2"]
+    for tag in ("many-1", "many-2"):
+        assert api("GET", f"/v2/{REPOSITORY}/manifests/{tag}").data == content
+    assert api.put(f"{digest}?tag=no%20tag", content).status == 400
+
+
 def test_manifest_with_a_missing_blob(api: Api) -> None:
     """§ pushing manifests: a blob that isn't there MUST be refused: 404 MANIFEST_BLOB_UNKNOWN."""
     plain = json.loads(api.image(b"lacking"))

@@ -51,7 +51,7 @@ def stored(store: Store, place: Path, *, repository: str, seed: str = "layer") -
     content = manifest.image_manifest(
         Descriptor(manifest.OCI_CONFIG, config.digest, config.size), layers
     )
-    digest = store.put_manifest(repository, content, manifest.parse(content), tag="1.0")
+    digest = store.put_manifest(repository, content, manifest.parse(content), tags=["1.0"])
     return store.manifest(repository, digest)
 
 

@@ -18,8 +18,8 @@ from docket.api.answers import API_VERSION, BlobAnswer, answer_empty, answer_jso
 from docket.api.problems import problem
 from docket.api.registry import registry_of, repository_of
 from docket.digest import Digest
-from docket.errors import DigestMismatch, UploadOutOfOrder, UploadUnknown
-from docket.reference import parse_repository, parse_target
+from docket.errors import DigestMismatch, InvalidReference, UploadOutOfOrder, UploadUnknown
+from docket.reference import is_tag, parse_repository, parse_target
 from docket.store import Upload
 
 _MAX_ROWS = 1000  # CVE-2023-2253: a client may not choose how much is listed
@@ -133,10 +133,10 @@ async def put_manifest(request: Request) -> Response:
         if actual != target:
             raise DigestMismatch(target, actual)
     parsed = manifest.parse(content, content_type=content_type)
-    tag = target if isinstance(target, str) else None
+    tags = [target] if isinstance(target, str) else _tags_asked(request)
     store = registry_of(request).store
     digest = await run_sync(
-        lambda: store.put_manifest(repository, content, parsed, tag=tag, algorithm=algorithm)
+        lambda: store.put_manifest(repository, content, parsed, tags=tags, algorithm=algorithm)
     )
     headers = {
         "Location": f"/v2/{repository}/manifests/{digest}",
@@ -144,7 +144,10 @@ async def put_manifest(request: Request) -> Response:
     }
     if parsed.subject:
         headers["OCI-Subject"] = str(parsed.subject.digest)
-    return answer_empty(201, headers)
+    answer = answer_empty(201, headers)
+    for tag in tags if isinstance(target, Digest) else []:
+        answer.headers.append("OCI-Tag", tag)
+    return answer
 
 
 async def delete_manifest(request: Request) -> Response:
@@ -257,6 +260,15 @@ def _part_offset(request: Request) -> int | None:
 
 def _is_count(text: str) -> bool:
     return text.isdecimal() and len(text) <= 18  # Python refuses to read thousands of digits
+
+
+def _tags_asked(request: Request) -> list[str]:
+    """The tags of ``?tag=…&tag=…``, which a push by digest may ask for (a draft behind 1.1)."""
+    asked = list(dict.fromkeys(request.query_params.getlist("tag")))
+    for one in asked:
+        if not is_tag(one):
+            raise InvalidReference(one, "it is no tag")
+    return asked
 
 
 def _page(request: Request) -> tuple[int, str]:

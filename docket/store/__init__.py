@@ -310,11 +310,11 @@ class Store:
         content: bytes,
         parsed: Manifest | ImageIndex,
         *,
-        tag: str | None = None,
+        tags: Sequence[str] = (),
         algorithm: str = "sha256",
         complete: bool = True,
     ) -> Digest:
-        """Store a manifest, in one transaction with its edges, tag and referrers.
+        """Store a manifest, in one transaction with its edges, *tags* and referrers.
 
         Unless *complete* is False every child must be in *repository*, in the size that is told:
         `ManifestBlobUnknown`, `SizeMismatch`.
@@ -327,7 +327,7 @@ class Store:
             if complete:
                 records.check_children(self._index, txn, repository, parsed)
             records.add_manifest(self._index, txn, repository, found.digest, parsed, len(content))
-            if tag:
+            for tag in tags:
                 records.set_tag(self._index, txn, repository, tag, found.digest)
 
         self._commit_file(content, found, None, change)

@@ -144,14 +144,16 @@ def push(store: Store, repository: str, pushed: Image, *, tag: str | None = "lat
         if not (known and store.mount(known.digest, repository=repository)):
             upload(store, repository, layer)
     store.put(pushed.config, repository=repository)
-    return store.put_manifest(repository, pushed.content, pushed.parsed, tag=tag)
+    return store.put_manifest(repository, pushed.content, pushed.parsed, tags=[tag] if tag else [])
 
 
 def put_index(store: Store, repository: str, *members: Image, tag: str | None = None) -> Digest:
     """Put an index of *members*, which are in the store."""
     rows = [Descriptor(manifest.OCI_MANIFEST, one.digest, len(one.content)) for one in members]
     content = manifest.image_index(rows)
-    return store.put_manifest(repository, content, manifest.parse(content), tag=tag)
+    return store.put_manifest(
+        repository, content, manifest.parse(content), tags=[tag] if tag else []
+    )
 
 
 def assert_readable(store: Store, repository: str, target: str | Digest) -> None:

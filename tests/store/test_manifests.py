@@ -47,7 +47,7 @@ def test_a_child_is_missing(store: Store, missing: int) -> None:
             upload(store, "app", blob)
     before = blob_files(store.location)
     with pytest.raises(ManifestBlobUnknown) as caught:
-        store.put_manifest("app", ONE.content, ONE.parsed, tag="v1")
+        store.put_manifest("app", ONE.content, ONE.parsed, tags=["v1"])
     assert caught.value.digest == Digest.of(ONE.blobs[missing])
     assert blob_files(store.location) == before
     assert list((store.location / "uploads").iterdir()) == []
@@ -61,7 +61,7 @@ def test_a_child_in_another_repository(store: Store) -> None:
     """Invariant 2: children have to be in the manifest's own repository."""
     push(store, "other", ONE)
     with pytest.raises(ManifestBlobUnknown):
-        store.put_manifest("app", ONE.content, ONE.parsed, tag="v1")
+        store.put_manifest("app", ONE.content, ONE.parsed, tags=["v1"])
     with pytest.raises(RepositoryUnknown):
         store.tags("app")
 
@@ -74,7 +74,7 @@ def test_a_size_that_is_wrong(store: Store, which: str) -> None:
     content = ONE.content.replace(size.encode(), b'"size":7', 1)
     before = blob_files(store.location)
     with pytest.raises(SizeMismatch):
-        store.put_manifest("app", content, manifest.parse(content), tag="v1")
+        store.put_manifest("app", content, manifest.parse(content), tags=["v1"])
     assert blob_files(store.location) == before
     assert store.tags("app") == []
 
@@ -96,7 +96,7 @@ def test_a_mirror_holds_parts(store: Store) -> None:
         [manifest.Descriptor(manifest.OCI_MANIFEST, one.digest, 1) for one in (ONE, TWO)]
     )
     parsed = manifest.parse(content)
-    store.put_manifest("app", content, parsed, tag="all", complete=False)
+    store.put_manifest("app", content, parsed, tags=["all"], complete=False)
     assert store.manifest("app", "all").content == content
 
 
@@ -159,7 +159,7 @@ def test_tags_page_by_page(store: Store) -> None:
     names = [*sorted(f"v{number}" for number in range(25)), "w"]
     push(store, "app", ONE, tag=None)
     for name in names:
-        store.put_manifest("app", ONE.content, ONE.parsed, tag=name)
+        store.put_manifest("app", ONE.content, ONE.parsed, tags=[name])
     assert store.tags("app") == names
     found: list[str] = []
     while page := store.tags("app", after=found[-1] if found else "", limit=4):
