@@ -25,5 +25,6 @@ def app(registry: Registry, *, lifespan: Lifespan[Starlette] | None = None) -> S
         exception_handlers=EXCEPTION_HANDLERS,
         lifespan=lifespan,
     )
+    application.router.redirect_slashes = False  # another path is another resource: 404
     application.state.registry = registry
     return application

@@ -142,8 +142,12 @@ _REFERRED = _parameter("path", "reference", _whole(f"{_TAG}|{_DIGEST}"), "a tag 
 _UPLOADED = _parameter("path", "upload", _TEXT | {"format": "uuid"}, "the session")
 _IMAGE = _parameter("path", "name", _whole(f"{_NAME}(:{_TAG})?(@({_DIGEST}))?"), "name:tag")
 
-_RANGE = _parameter("header", "Range", _TEXT, "bytes=first-last; several ranges give the whole")
-_PART = _parameter("header", "Content-Range", _TEXT, "first-last: where the part belongs")
+_RANGE = _parameter(
+    "header", "Range", _whole("bytes=[0-9]*-[0-9]*"), "other ranges, and several, give the whole"
+)
+_PART = _parameter(
+    "header", "Content-Range", _whole("[0-9]{1,18}-[0-9]{1,18}"), "the part's first and last byte"
+)
 _PLATFORM = _parameter("query", "platform", _TEXT, "os/architecture, where it is an index")
 _PAGE = (
     _parameter("query", "n", _COUNT, "how many, at most 1000"),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -17,6 +19,11 @@ _TAR_MAGIC_AT = 257
 _HEAD = _TAR_MAGIC_AT + len(_TAR_MAGIC)
 _MAX_PLAIN = 1 << 36
 _QUEUE = 4
+# below this many bytes a thread costs more than it saves
+_BESIDE = 1 << 16
+
+# hashing releases the GIL; all that comes in shares as many threads as there are processors
+_hashing = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="hash")
 
 
 class Pieces(Protocol):
@@ -67,18 +74,24 @@ class Ingest:
         self._pieces = new_pieces()
         self._head = b""
         self._unpacking: _Unpacking | None = None
+        self._beside: list[Future[None]] = []
         self.size = 0
 
     def feed(self, block: bytes) -> None:
-        """The next bytes."""
-        # decompressing goes on in a thread of its own while this one hashes
+        """The next bytes. They are hashed while the caller gets those that follow."""
         self._feed_unpacking(block)
-        self._hash.update(block)
-        self._pieces.update(block)
+        self._settle()
+        if len(block) < _BESIDE:
+            self._hash.update(block)
+            self._pieces.update(block)
+        else:
+            updates = (self._hash.update, self._pieces.update)
+            self._beside = [_hashing.submit(update, block) for update in updates]
         self.size += len(block)
 
     def finish(self) -> Ingested:
         """What was found out; nothing may be fed after it."""
+        self._settle()
         digest = Digest(self._algorithm, self._hash.hexdigest())
         return Ingested(digest, self.size, self._pieces.finish(), self._unpacked(digest))
 
@@ -86,6 +99,12 @@ class Ingest:
         """End what runs beside; the bytes are not wanted any more."""
         if self._unpacking:
             self._unpacking.finish()
+
+    def _settle(self) -> None:
+        """All that was fed is hashed."""
+        for one in self._beside:
+            one.result()
+        self._beside = []
 
     def _feed_unpacking(self, block: bytes) -> None:
         if self._unpacking:
