@@ -15,6 +15,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from docket.api import Registry, app
+from docket.errors import InvalidReference
 from docket.seeder import IDLE_SECONDS, Seeder
 from docket.store import PIN_SECONDS, Store
 from docket.torrent.pieces import PIECE_LENGTH, PieceHasher
@@ -47,18 +48,19 @@ def serve(options: ServerOptions, *, on_ready: Callable[[str], None]) -> None:
     """
     # uvicorn hands a SIGTERM on when it has shut down; then the store is still to be closed
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    advertised = _resolved(options.advertise)
     listening = _listen(options.bind, options.port)
     with contextlib.closing(listening), open_store(options) as store:
         swarm = Swarm(
             listen=f"{options.bind}:{options.peer_port}",
-            announce_ip=options.advertise,
+            announce_ip=advertised,
             is_registry=True,
         )
         seeder = Seeder(
             store, swarm, tracker=options.tracker or None, idle_seconds=options.idle_seconds
         )
         with contextlib.closing(seeder):
-            registry = Registry(store, seeder, Tracker(), advertise=options.advertise)
+            registry = Registry(store, seeder, Tracker(), advertise=advertised)
             with contextlib.suppress(KeyboardInterrupt):
                 _run(registry, listening, on_ready)
 
@@ -124,6 +126,19 @@ async def _upkeep(registry: Registry) -> None:
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     return socket.create_server((host, port), family=family, backlog=2048)
+
+
+def _resolved(host: str) -> str:
+    """The address of *host*: trackers hand out addresses, not names (BEP 23)."""
+    if not host:
+        return ""
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise InvalidReference(host, "--advertise takes an address or a known host") from error
+    # IPv4 where there is one: not every BitTorrent client knows BEP 7
+    four = [row for row in found if row[0] == socket.AF_INET]
+    return str((four or found)[0][4][0])
 
 
 def _url(listening: socket.socket) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.commands import DOCKET, CommandFailed, Commands
+from benchmarks.commands import DOCKET, CommandFailed, Commands, registry
 from docket.digest import Digest
 from tests.support.parts import need
 from tests.support.releases import Release, release
@@ -158,6 +158,21 @@ def test_second_registry_on_a_store_says_who_has_it(registry_url: str, tmp_path:
     assert done.returncode == 7
     assert "docket registry" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_advertised_host_is_handed_out_by_address(tmp_path: Path) -> None:
+    """--advertise takes a name; an unknown one is refused at the start, not at every announce."""
+    argv = [*DOCKET, "registry", "--bind", "127.0.0.1", "-p", "0", "-l", str(tmp_path / "r")]
+    done = subprocess.run(
+        [*argv, "--advertise", "no.such.host.invalid"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 4
+    assert "no.such.host.invalid" in done.stderr
+    with registry(tmp_path / "r", "--advertise", "localhost") as url:
+        host = Commands(url, tmp_path / "a")
+        pushed(host, FIRST, tmp_path)
+        pulled = host("pull", FIRST.name, "--layers-only")
+        assert {layer["source"] for layer in pulled["layers"]} == {"swarm"}
 
 
 def test_port_that_is_taken_is_one_line(tmp_path: Path) -> None:

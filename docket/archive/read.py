@@ -5,11 +5,12 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from docket import manifest
-from docket.archive.spool import Contents, Folder, Spool, Stored
+from docket.archive.spool import MAX_PLAIN, Contents, Folder, Spool, Stored
 from docket.compress import NONE, PlainReader
 from docket.digest import READ_SIZE, Digest
 from docket.errors import ImageNotInArchive, InvalidArchive, InvalidManifest
@@ -22,6 +23,9 @@ REF_ANNOTATION = "org.opencontainers.image.ref.name"
 
 _DEFAULT_PREFIXES = ("docker.io/library/", "docker.io/", "localhost/")
 _MAX_NESTED = 4
+_MAX_IMAGES = 10_000
+_MAX_TEXTS_TOTAL = 64 << 20
+_MAX_NAMES_SHOWN = 50
 _UNKNOWN = "unknown"
 
 
@@ -67,23 +71,28 @@ def read(
     spool: Path,
     name: str | None = None,
     platform: Platform | None = None,
+    limit: int = MAX_PLAIN,
 ) -> Image:
     """The image *name* of an archive, or its only one.
 
     *source* is a tar, maybe compressed, that is read once from front to end, or the folder of an
     OCI image layout. Layers are kept in the folder *spool*, as long as the caller keeps it; after
-    an error nothing is left there. Raises `InvalidArchive`, or `ImageNotInArchive` with the names
-    that there are.
+    an error nothing is left there. Raises `InvalidArchive`, `TooLarge` when the archive or the
+    layers in it unpack to more than *limit* bytes, or `ImageNotInArchive` with the names that
+    there are.
     """
     wanted = platform or Platform.of_host()
     if isinstance(source, Path) and source.is_dir():
-        return _image(Folder(source), name, wanted)
+        return _image(Folder(source, limit), name, wanted)
     if isinstance(source, Path):
         with source.open("rb", buffering=0) as file:
-            return read(cast(BinaryIO, file), spool=spool, name=name, platform=platform)
-    contents = Spool(spool)
+            return read(
+                cast(BinaryIO, file), spool=spool, name=name, platform=platform, limit=limit
+            )
+    contents = Spool(spool, limit)
+    plain = PlainReader(source, limit=limit)
     try:
-        contents.fill(cast(BinaryIO, io.BufferedReader(PlainReader(source), READ_SIZE)))
+        contents.fill(cast(BinaryIO, io.BufferedReader(plain, READ_SIZE)))
         image = _image(contents, name, wanted)
     except BaseException:
         contents.keep_only(())
@@ -94,7 +103,10 @@ def read(
 
 def _image(contents: Contents, name: str | None, platform: Platform) -> Image:
     try:
-        found = _chosen(list(_listed(contents, platform)), name)
+        listed = list(islice(_listed(_Texts(contents), platform), _MAX_IMAGES + 1))
+        if len(listed) > _MAX_IMAGES:
+            raise InvalidArchive(f"the archive lists more than {_MAX_IMAGES} images")
+        found = _chosen(listed, name)
         config = contents.text(found.config)
         if config is None:
             raise InvalidArchive(
@@ -131,7 +143,22 @@ def _check_config(member: str, config: bytes) -> None:
         raise InvalidArchive(f"the image configuration {member[:160]!r} has other bytes")
 
 
-def _listed(contents: Contents, platform: Platform) -> Iterator[_Found]:
+class _Texts:
+    """Small files for parsing: an index may name the same one again and again."""
+
+    def __init__(self, contents: Contents) -> None:
+        self._contents = contents
+        self._left = _MAX_TEXTS_TOTAL
+
+    def text(self, name: str) -> bytes | None:
+        content = self._contents.text(name)
+        self._left -= len(content or b"")
+        if self._left < 0:
+            raise InvalidArchive("the indexes of the archive name more than 64 MiB of JSON")
+        return content
+
+
+def _listed(contents: _Texts, platform: Platform) -> Iterator[_Found]:
     if (content := contents.text(DOCKER_FILE)) is not None:
         yield from _docker_images(content)
     elif (content := contents.text(OCI_FILE)) is not None:
@@ -154,7 +181,7 @@ def _docker_images(content: bytes) -> Iterator[_Found]:
         )
 
 
-def _oci_images(contents: Contents, content: bytes, platform: Platform) -> Iterator[_Found]:
+def _oci_images(contents: _Texts, content: bytes, platform: Platform) -> Iterator[_Found]:
     for descriptor, names in _manifests(contents, content, platform, (), 0):
         body = contents.text(descriptor.digest.layout_path)
         if body is None:
@@ -169,7 +196,7 @@ def _oci_images(contents: Contents, content: bytes, platform: Platform) -> Itera
 
 
 def _manifests(
-    contents: Contents,
+    contents: _Texts,
     content: bytes,
     platform: Platform,
     names: tuple[str, ...],
@@ -215,18 +242,18 @@ def _chosen(listed: Sequence[_Found], name: str | None) -> _Found:
         return images[0]
     if not images:
         raise InvalidArchive("the archive holds no image for this platform")
-    raise ImageNotInArchive(name or "an image without a name", [n for i in images for n in i.names])
+    names = [name for image in images for name in image.names]
+    if more := names[_MAX_NAMES_SHOWN:]:
+        names[_MAX_NAMES_SHOWN:] = [f"{len(more)} more"]
+    raise ImageNotInArchive(name or "an image without a name", names)
 
 
 def _merged(listed: Sequence[_Found]) -> list[_Found]:
     """An image that is listed under several names, once."""
-    merged: dict[tuple[str, tuple[str, ...]], _Found] = {}
+    merged: dict[tuple[str, tuple[str, ...]], dict[str, None]] = {}
     for one in listed:
-        key = (one.config, one.layers)
-        before = merged[key].names if key in merged else ()
-        names = tuple(dict.fromkeys((*before, *one.names)))
-        merged[key] = _Found(names, one.config, one.layers)
-    return list(merged.values())
+        merged.setdefault((one.config, one.layers), {}).update(dict.fromkeys(one.names))
+    return [_Found(tuple(names), *key) for key, names in merged.items()]
 
 
 def _plain_name(name: str) -> str:

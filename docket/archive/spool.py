@@ -18,10 +18,13 @@ from docket.digest import READ_SIZE, Digest, new_hash
 from docket.errors import InvalidArchive, InvalidDigest
 from docket.manifest import MAX_MANIFEST
 
+MAX_PLAIN = 1 << 40
+"""Bytes that an archive, and the layers in it together, may unpack to."""
+
 _MAX_SMALL_TOTAL = 64 << 20
 _MAX_MEMBERS = 100_000
+_MAX_NAMES_TOTAL = 16 << 20
 _MAX_LINKS = 16
-_MAX_PLAIN = 1 << 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +53,15 @@ class Spool:
     """The contents of a tar stream, read in one pass; nothing in it names a path outside."""
 
     folder: Path
+    limit: int = MAX_PLAIN
     _small: dict[str, bytes] = field(default_factory=dict)
     _large: dict[str, Stored] = field(default_factory=dict)
     _links: dict[str, str] = field(default_factory=dict)
     _by_digest: dict[Digest, Stored] = field(default_factory=dict)
     _files: list[Path] = field(default_factory=list)
     _small_total: int = 0
+    _names_total: int = 0
+    _plain_total: int = 0
 
     def fill(self, source: BinaryIO) -> None:
         """Read all of the tar in *source*. Raises `InvalidArchive`."""
@@ -85,6 +91,9 @@ class Spool:
 
     def _take(self, member: Member) -> None:
         name = _clean(member.name)
+        self._names_total += len(member.name) + len(member.target)
+        if self._names_total > _MAX_NAMES_TOTAL:
+            raise InvalidArchive("the names in the archive have more than 16 Mi characters")
         if member.kind == OTHER:
             return
         if member.kind != FILE:
@@ -122,11 +131,12 @@ class Spool:
         path = Path(text)
         self._files.append(path)
         with os.fdopen(descriptor, "wb") as file:
-            hashing = _Hashing(first)
+            hashing = _Hashing(first, self.limit - self._plain_total)
             for block in chain((first,), blocks):
                 file.write(block)
                 hashing.feed(block)
         stored = hashing.stored(path)
+        self._plain_total += stored.size
         _check_digest(name, stored.digest)
         if stored.digest in self._by_digest:
             path.unlink()
@@ -146,6 +156,7 @@ class Folder:
     """The contents of an OCI image layout folder; layers are read where they lie."""
 
     root: Path
+    limit: int = MAX_PLAIN
 
     def text(self, name: str) -> bytes | None:
         path = self._path(name)
@@ -164,7 +175,7 @@ class Folder:
             raise InvalidArchive(f"{self.root} names {name[:160]!r} but doesn't hold it")
         with path.open("rb", buffering=0) as file:
             first = file.read(READ_SIZE)
-            hashing = _Hashing(first)
+            hashing = _Hashing(first, self.limit)
             hashing.feed(first)
             while block := file.read(READ_SIZE):
                 hashing.feed(block)
@@ -179,13 +190,13 @@ class Folder:
 class _Hashing:
     """Digest and diff_id in one pass; a plain tar is hashed once."""
 
-    def __init__(self, first: bytes) -> None:
+    def __init__(self, first: bytes, limit: int) -> None:
         self._raw = new_hash()
         self._size = 0
         self._plain = new_hash()
         self._unpacking: Decompressor | None = None
         if sniff(first[:4]) != NONE:
-            self._unpacking = Decompressor(self._plain.update, limit=_MAX_PLAIN)
+            self._unpacking = Decompressor(self._plain.update, limit=limit)
 
     def feed(self, block: bytes) -> None:
         self._raw.update(block)

@@ -21,12 +21,16 @@ OTHER = "other"
 
 _RECORD = 512
 _MAX_EXTENDED = 1 << 20
+_MAX_EXTENDED_HEADERS = 16
+_MAX_TRAILING = 16 << 20
 _MAX_NAME = 4096
 _MAX_SIZE = 1 << 62
 _KINDS = {b"0": FILE, b"\0": FILE, b"7": FILE, b"1": HARDLINK, b"2": SYMLINK}
 # POSIX: links, devices, folders and fifos have no bytes, whatever their header says
 _WITHOUT_BYTES = frozenset({b"1", b"2", b"3", b"4", b"5", b"6"})
 _SPARSE = b"S"
+_PAX_SPARSE = "GNU.sparse."
+_PAX_KEYS = frozenset({"path", "linkpath", "size"})
 
 
 @dataclass(slots=True)
@@ -58,16 +62,20 @@ def members(source: BinaryIO) -> Iterator[Member]:
     Raises `InvalidArchive`.
     """
     extended: dict[str, str] = {}
+    extensions = 0
     first = True
     while (header := _header(source, first=first)) is not None:
         first = False
         kind, size = header[156:157], _number(header[124:136])
         if kind in (b"x", b"g", b"L", b"K"):
+            extensions += 1
+            if extensions > _MAX_EXTENDED_HEADERS:
+                raise InvalidArchive(f"a member has more than {_MAX_EXTENDED_HEADERS} headers")
             body = _body(source, size)
             extended |= _extension(kind, body)
             continue
         member = _member(source, header, size, extended)
-        extended = {}
+        extended, extensions = {}, 0
         yield member
         for _ in member.blocks():
             pass
@@ -83,7 +91,7 @@ def _member(source: BinaryIO, header: bytes, size: int, extended: dict[str, str]
     if max(len(name), len(target)) > _MAX_NAME:
         raise InvalidArchive(f"a member's name is longer than {_MAX_NAME} characters")
     flag = header[156:157]
-    if flag == _SPARSE or any(key.startswith("GNU.sparse.") for key in extended):
+    if flag == _SPARSE or _PAX_SPARSE in extended:
         raise InvalidArchive(f"{name[:160]!r} is sparse; write the archive without tar --sparse")
     kind = OTHER if name.endswith("/") else _KINDS.get(flag, OTHER)
     if "size" in extended:
@@ -108,14 +116,21 @@ def _header(source: BinaryIO, *, first: bool) -> bytes | None:
     if not header and first:
         raise InvalidArchive("the archive is empty")
     if not header or not header.strip(b"\0"):
-        # end-of-archive; what a writer's blocking factor put behind it is read, for the pipe's sake
-        while source.read(READ_SIZE):
-            pass
+        _read_trailing(source)
         return None
     unsigned = sum(header[:148]) + 8 * 0x20 + sum(header[156:])
     if _checksum(header) != unsigned:
         raise InvalidArchive("this is no tar archive" if first else "a tar header is damaged")
     return header
+
+
+def _read_trailing(source: BinaryIO) -> None:
+    """Read what a writer's blocking factor put behind the end, for the pipe's sake."""
+    left = _MAX_TRAILING
+    while block := source.read(READ_SIZE):
+        left -= len(block)
+        if left < 0:
+            raise InvalidArchive("this is no image archive: it goes on behind its end")
 
 
 def _checksum(header: bytes) -> int:
@@ -137,7 +152,10 @@ def _extension(kind: bytes, body: bytes) -> dict[str, str]:
 
 
 def _pax_records(body: bytes) -> Iterator[tuple[str, str]]:
-    """``<length> <key>=<value>\\n``, the length counting itself (pax(1) § extended header)."""
+    """``<length> <key>=<value>\\n``, the length counting itself (pax(1) § extended header).
+
+    Only records that matter here: the others could fill the memory.
+    """
     body = body.rstrip(b"\0")
     start = 0
     while start < len(body):
@@ -148,7 +166,11 @@ def _pax_records(body: bytes) -> Iterator[tuple[str, str]]:
         key, equals, value = body[start + len(length_text) + 1 : end].partition(b"=")
         if not equals or end > len(body) or not value.endswith(b"\n"):
             raise InvalidArchive("a pax header is damaged")
-        yield key.decode("utf-8", "replace"), value[:-1].decode("utf-8", "surrogateescape")
+        name = key.decode("utf-8", "replace")
+        if name in _PAX_KEYS:
+            yield name, value[:-1].decode("utf-8", "surrogateescape")
+        elif name.startswith(_PAX_SPARSE):
+            yield _PAX_SPARSE, ""
         start = end
 
 

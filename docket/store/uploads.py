@@ -34,8 +34,13 @@ class Upload:
 
     @property
     def offset(self) -> int:
-        """Bytes that have arrived."""
-        return self._ingest.size if self._ingest else self.path.stat().st_size
+        """Bytes that have arrived. Raises `UploadUnknown` when another request ended it."""
+        if ingest := self._ingest:
+            return ingest.size
+        try:
+            return self.path.stat().st_size
+        except FileNotFoundError as error:
+            raise UploadUnknown(self.id) from error
 
     def write(self, block: bytes) -> None:
         """Append *block*."""
