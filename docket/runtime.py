@@ -8,13 +8,13 @@ import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import docker
 import requests
 import urllib3
 from docker.errors import APIError, DockerException, ImageNotFound
+from docker.utils import kwargs_from_env
 
 from docket.digest import READ_SIZE, Digest
 from docket.errors import EngineError, EngineImageUnknown, EngineUnreachable, InvalidDigest
@@ -23,6 +23,7 @@ from docket.errors import EngineError, EngineImageUnknown, EngineUnreachable, In
 _TIMEOUT_SECONDS = 3600
 _ANSWER_SECONDS = 60
 _UNIX = "unix://"
+_NAMED = ("Loaded image: ", "Loaded image ID: ")
 _CONTAINERD_STORE = "io.containerd.snapshotter.v1"
 
 # the SDK reads some answers through requests, some through urllib3
@@ -55,13 +56,19 @@ class Engine:
     def connect(cls, host: str | None = None) -> Engine:
         """The engine at *host*, at ``DOCKER_HOST``, or at the usual sockets of Docker and podman.
 
-        Raises `EngineUnreachable`.
+        ``DOCKER_TLS_VERIFY`` and ``DOCKER_CERT_PATH`` count as for the docker command. Raises
+        `EngineUnreachable`.
         """
         url = host or os.environ.get("DOCKER_HOST") or _usual_socket()
-        _probe(url)
+        # the SDK would say so in three lines, and leave its socket open
+        if refusal := _refusal(url):
+            raise EngineUnreachable(url, refusal.strerror or str(refusal)) from refusal
         try:
-            client = docker.APIClient(base_url=url, version="auto", timeout=_ANSWER_SECONDS)
-        except (DockerException, requests.RequestException) as error:
+            tls = kwargs_from_env().get("tls", False)
+            client = docker.APIClient(
+                base_url=url, tls=tls, version="auto", timeout=_ANSWER_SECONDS
+            )
+        except (DockerException, requests.RequestException, ValueError) as error:
             raise EngineUnreachable(url, _reason(error)) from error
         try:
             engine = cls(client, url)
@@ -119,20 +126,31 @@ class Engine:
         return best
 
     def load(self, blocks: Iterator[bytes]) -> None:
-        """Load an archive as it comes. Returning means that the engine has the image.
+        """Load an archive as it comes. Returning means that the engine has the image, whole.
 
         What *blocks* raises goes through; raises `EngineError` with the engine's own words.
         """
         source = _Watched(blocks)
+        named: list[str] = []
         try:
             with self._translated():
                 for row in self._client.load_image(iter(source)):
                     if message := _complaint(row):
                         raise EngineError(f"the engine at {self.host} refuses the image: {message}")
+                    named += _named(row)
         except Exception:
             if source.error:
                 raise source.error from None
             raise
+        if self.is_containerd_store:
+            for name in named:
+                self._check_whole(name)
+
+    def _check_whole(self, name: str) -> None:
+        """The containerd store may keep a broken image and say nothing; it shows no platform."""
+        found = self._inspect(name)
+        if not found or not (found.get("Architecture") or _diff_ids(found)):
+            raise EngineError(f"the engine at {self.host} has {name}, but lacks some of its layers")
 
     def _image_ids(self) -> list[str]:
         with self._translated():
@@ -205,27 +223,33 @@ def _complaint(row: dict[str, Any]) -> str:
     return " ".join(said.split()) if said.startswith("Error ") else ""
 
 
-def _probe(url: str) -> None:
-    """Raises `EngineUnreachable` when a socket file isn't one that answers.
+def _named(row: dict[str, Any]) -> list[str]:
+    """The names or ids of images that a line of the engine's answer says are loaded."""
+    lines = str(row.get("stream", "")).splitlines()
+    return [one.removeprefix(say) for one in lines for say in _NAMED if one.startswith(say)]
 
-    The SDK would say so in three lines, and leave its socket open.
-    """
+
+def _refusal(url: str) -> OSError | None:
+    """Why nothing can be sent to the socket file at *url*; None for other hosts."""
     if not url.startswith(_UNIX):
-        return
+        return None
     with socket.socket(socket.AF_UNIX) as probe:
         try:
             probe.connect(url.removeprefix(_UNIX))
         except OSError as error:
-            raise EngineUnreachable(url, error.strerror or str(error)) from error
+            return error
+    return None
 
 
 def _usual_socket() -> str:
-    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-    places = [Path("/var/run/docker.sock"), Path("/run/podman/podman.sock")]
-    if runtime:
-        places.insert(1, Path(runtime) / "podman" / "podman.sock")
-    found = next((one for one in places if one.is_socket()), places[0])
-    return f"unix://{found}"
+    """The first that answers, else the first that is there: a user may use only podman's."""
+    places = ["/var/run/docker.sock", "/run/podman/podman.sock"]
+    if runtime := os.environ.get("XDG_RUNTIME_DIR"):
+        places.insert(1, f"{runtime}/podman/podman.sock")
+    refusals = {f"{_UNIX}{place}": _refusal(f"{_UNIX}{place}") for place in places}
+    there = [url for url, error in refusals.items() if not isinstance(error, FileNotFoundError)]
+    answering = [url for url, error in refusals.items() if error is None]
+    return next(iter((*answering, *there, *refusals)))
 
 
 def _diff_ids(found: dict[str, Any]) -> tuple[Digest, ...]:
@@ -251,5 +275,12 @@ def _common(ours: Sequence[Digest], theirs: Sequence[Digest]) -> int:
 
 
 def _reason(error: Exception) -> str:
-    explanation = getattr(error, "explanation", None)
-    return " ".join(str(explanation or error).split())
+    if explanation := getattr(error, "explanation", None):
+        return " ".join(str(explanation).split())
+    # what the system said is below three layers of HTTP
+    cause: BaseException | None = error
+    while isinstance(cause, _LOST):
+        cause = cause.__cause__ or cause.__context__
+    if isinstance(cause, OSError) and cause.strerror:
+        return cause.strerror
+    return " ".join(str(error).split())

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import socket
+import tarfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +23,21 @@ from docket.errors import (
     EngineUnreachable,
     summary,
 )
+from docket.manifest import Platform
 from docket.runtime import Engine
 from tests.support import engines
 from tests.support.images import TinyImage, image_of, layer_tar, tiny_image
 from tests.support.newer_docker import newer_dockerd
 from tests.support.programs import short_folder
 
-KINDS = ("docker", "podman", "docker 28, graph driver", "docker 28, containerd store")
+KINDS = (
+    "docker",
+    "podman",
+    "docker 26, containerd store",
+    "docker 28, graph driver",
+    "docker 28, containerd store",
+)
+SUITES = {"docker 26": "trixie", "docker 28": "sid"}
 
 
 def started(kind: str, root: Path) -> AbstractContextManager[engines.Engine]:
@@ -36,7 +46,8 @@ def started(kind: str, root: Path) -> AbstractContextManager[engines.Engine]:
         return engines.dockerd(root, storage_driver="vfs")
     if kind == "podman":
         return engines.podman_service(root)
-    return newer_dockerd(root, containerd_store="containerd" in kind)
+    suite = SUITES[kind.partition(",")[0]]
+    return newer_dockerd(root, containerd_store="containerd" in kind, suite=suite)
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -148,12 +159,42 @@ def test_the_engine_says_why_it_refuses(engine: Engine) -> None:
     assert engine.image(image.name).diff_ids == image.diff_ids
 
 
-def test_a_missing_layer_is_an_error(engine: Engine) -> None:
-    """An archive that leaves out what the engine lacks is refused, and never trusted later."""
+def test_a_missing_layer_is_an_error(engine: Engine, tmp_path: Path) -> None:
+    """An archive that leaves out what the engine lacks is refused, and never trusted later.
+
+    The containerd store keeps a broken image: Docker 26 hides it, Docker 28 shows no layers of it.
+    A whole archive mends it.
+    """
     image = tiny_image("lacking", 2)
     with pytest.raises(EngineError):
         engine.load(blocks_of(image, leave_out=1))
     assert engine.held_prefix(image.diff_ids, lambda: loaded(image)) == 0
+    engine.load(blocks_of(image))
+    assert engine.held_prefix(image.diff_ids, lambda: loaded(image)) == 2
+    with engine.save(image.name) as stream:
+        assert read(stream, spool=tmp_path).config == image.config
+
+
+def test_other_images_are_whole_too(engine: Engine) -> None:
+    """An image for another platform, one without layers, one without a name: each loads."""
+    foreign = tiny_image("foreign", platform=Platform("linux", "s390x"))
+    engine.load(blocks_of(foreign))
+    assert engine.image(foreign.name).diff_ids == foreign.diff_ids
+    nameless = tiny_image("nameless")
+    engine.load(load_archive(nameless.config, nameless.load_layers(), []))
+    assert engine.held_prefix(nameless.diff_ids, lambda: loaded(nameless)) == 2
+
+
+def test_docker_writes_the_manifest_that_docket_writes(engine: Engine) -> None:
+    """Docker since 25 saves an image under the digest that docket's own archive gives it."""
+    image = tiny_image("manifest", 3)
+    engine.load(blocks_of(image))
+    with engine.save(image.name) as stream, tarfile.open(fileobj=io.BytesIO(stream.read())) as tar:
+        names = tar.getnames()
+    if "oci-layout" not in names:
+        pytest.skip("this engine saves images without a manifest")
+    ours = load_manifest(image.config, image.load_layers())
+    assert Digest.of(ours).layout_path in names
 
 
 def test_a_base_outlives_the_image_that_brought_it(engine: Engine, tmp_path: Path) -> None:
@@ -179,15 +220,17 @@ def test_a_save_may_be_given_up(engine: Engine) -> None:
 
 
 @contextmanager
-def answering(answers: dict[str, bytes]) -> Iterator[str]:
+def answering(answers: dict[str, bytes], *, name: str = "s") -> Iterator[str]:
     """The host of a false engine that gives these answers, by the end of the request's path."""
     with short_folder() as place, socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(place / "s"))
+        path = place / name
+        path.parent.mkdir(exist_ok=True)
+        listener.bind(str(path))
         listener.listen()
         thread = threading.Thread(target=_answer_all, args=(listener, answers))
         thread.start()
         try:
-            yield f"unix://{place / 's'}"
+            yield f"unix://{path}"
         finally:
             listener.shutdown(socket.SHUT_RDWR)
             thread.join()
@@ -238,6 +281,30 @@ def test_errors_inside_an_answer_are_errors(said: bytes) -> None:
         engine.load(iter([b"x\n"]))
 
 
+@pytest.mark.parametrize(
+    ("shown", "why"),
+    [
+        (answer({"Architecture": "", "RootFS": {}}), "lacks some of its layers"),
+        (answer({"message": "no such image"}, "404 Not Found"), "lacks some of its layers"),
+        (answer({"Architecture": "amd64", "RootFS": {}}), ""),
+    ],
+    ids=["broken", "gone", "without layers"],
+)
+def test_a_silently_broken_image_is_an_error(shown: bytes, why: str) -> None:
+    """The containerd store's word that an image is loaded is checked."""
+    store = {"DriverStatus": [["driver-type", "io.containerd.snapshotter.v1"]]}
+    answers = {
+        **FALSE,
+        "/info": answer(store),
+        "/load": answer({"stream": "Loaded image: a:1\n"}),
+        "/images/a:1/json": shown,
+    }
+    with answering(answers) as host, closing(Engine.connect(host)) as engine:
+        expected = pytest.raises(EngineError, match=why) if why else nullcontext()
+        with expected:
+            engine.load(iter([b"x\n"]))
+
+
 def test_an_answer_that_breaks_off_is_an_error() -> None:
     """A save that ends early is never taken for a whole archive."""
     cut = answer({"a": "b" * 1000})[:-200]
@@ -251,12 +318,43 @@ def test_an_answer_that_breaks_off_is_an_error() -> None:
 
 
 @pytest.mark.parametrize(
-    "host", ["unix:///nowhere/docker.sock", "tcp://127.0.0.1:1", "nonsense://x"]
+    ("host", "why"),
+    [
+        ("unix:///nowhere/docker.sock", "No such file or directory"),
+        ("tcp://127.0.0.1:1", "Connection refused"),
+        ("tcp://127.0.0.1", "port is required"),
+        ("tcp://[", "Invalid IPv6 URL"),
+        ("nonsense://x", "protocol"),
+    ],
 )
-def test_no_engine_is_one_line(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_engine_is_one_line(host: str, why: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without an engine the error says where none answers; DOCKER_HOST says where to look."""
     monkeypatch.setenv("DOCKER_HOST", host)
     with pytest.raises(EngineUnreachable) as caught:
         Engine.connect()
     assert host in summary(caught.value)
+    assert why in str(caught.value)
+    assert len(str(caught.value)) < 250
     assert "\n" not in str(caught.value)
+
+
+def test_tls_that_is_asked_for_is_never_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With DOCKER_TLS_VERIFY and no certificates docket doesn't go on in the clear."""
+    monkeypatch.setenv("DOCKER_TLS_VERIFY", "1")
+    monkeypatch.setenv("DOCKER_CERT_PATH", str(tmp_path))
+    with pytest.raises(EngineUnreachable, match="certificate"):
+        Engine.connect("tcp://127.0.0.1:1")
+
+
+def test_the_first_usual_socket_that_answers_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without DOCKER_HOST, a user's podman is found."""
+    monkeypatch.delenv("DOCKER_HOST", raising=False)
+    with socket.socket(socket.AF_UNIX) as probe:
+        if probe.connect_ex("/var/run/docker.sock") == 0:
+            pytest.skip("Docker itself answers on this machine, and comes first")
+    with answering(FALSE, name="podman/podman.sock") as host:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", host.removeprefix("unix://").partition("/podman")[0])
+        with closing(Engine.connect()) as engine:
+            assert engine.host == host

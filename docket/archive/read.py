@@ -24,7 +24,7 @@ REF_ANNOTATION = "org.opencontainers.image.ref.name"
 _DEFAULT_PREFIXES = ("docker.io/library/", "docker.io/", "localhost/")
 _MAX_NESTED = 4
 _MAX_IMAGES = 10_000
-_MAX_TEXTS_TOTAL = 64 << 20
+_MAX_TEXTS_TOTAL = 16 << 20
 _MAX_NAMES_SHOWN = 50
 _UNKNOWN = "unknown"
 
@@ -154,7 +154,7 @@ class _Texts:
         content = self._contents.text(name)
         self._left -= len(content or b"")
         if self._left < 0:
-            raise InvalidArchive("the indexes of the archive name more than 64 MiB of JSON")
+            raise InvalidArchive("the indexes of the archive name more than 16 MiB of JSON")
         return content
 
 
