@@ -126,8 +126,20 @@ class BlobAnswer(Response):
         offset = self._start
         while offset < self._end:
             count = min(_BLOCK, self._end - offset)
-            block = await run_sync(os.pread, descriptor, count, offset)
+            block: bytes | bytearray | None = _cached(descriptor, count, offset)
+            if block is None:
+                block = await run_sync(os.pread, descriptor, count, offset)
             if not block:
                 raise OSError(f"the file of {self._blob.digest} ends at byte {offset}")
             offset += len(block)
             await send({"type": "http.response.body", "body": block, "more_body": True})
+
+
+def _cached(descriptor: int, count: int, offset: int) -> bytearray | None:
+    """Bytes that the page cache holds, without going to a thread; None when a disk must be read."""
+    block = bytearray(count)
+    try:
+        got = os.preadv(descriptor, [block], offset, os.RWF_NOWAIT)
+    except OSError:  # EAGAIN: not cached; EOPNOTSUPP: a filesystem that can't tell
+        return None
+    return block if got == count else None
