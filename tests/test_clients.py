@@ -13,6 +13,7 @@ import pytest
 from benchmarks.commands import Commands, registry
 from benchmarks.images import build
 from docket.compress import GZIP, ZSTD
+from tests.support.breaking import relay
 from tests.support.engines import dockerd
 from tests.support.netns import namespaces
 from tests.support.parts import cache, need
@@ -141,6 +142,32 @@ def test_docker_20_pushes_and_pulls(registry_url: str, archive: Path, host: Host
         assert again["uploaded"] == 0
         assert again["config"] == image_id
         assert images.pull(f"{place}/third", tag="1.0").id == image_id
+
+
+def test_docker_20_resumes_what_breaks_off(registry_url: str, archive: Path, host: Host) -> None:
+    """A connection that breaks in a layer: docker's push is tried again, its pull resumes by Range.
+
+    The relay cuts the first long connection of each.
+    """
+    need("dockerd")
+    target = (str(urlsplit(registry_url).hostname), int(urlsplit(registry_url).port or 0))
+    with short_folder() as root, dockerd(root) as engine:
+        engine.load(archive)
+        images = engine.client.images
+        image_id = images.get(f"{NAME}:1.0").id
+        with relay(target, limit=1_000_000, breaks=1) as way:
+            name = f"127.0.0.1:{way.port}/broken"
+            images.get(f"{NAME}:1.0").tag(name, "1.0")
+            said = "".join(images.push(name, tag="1.0"))
+            assert '"error"' not in said
+            assert way.broken == 1
+        for tag in (f"{NAME}:1.0", f"{name}:1.0"):
+            images.remove(tag, force=True)
+        with relay(target, limit=1_000_000, breaks=1) as way:
+            assert images.pull(f"127.0.0.1:{way.port}/broken", tag="1.0").id == image_id
+            assert way.broken == 1
+            assert [one for one in way.requests if b"\r\nRange: bytes=" in one]
+    assert host("build")("push", "whole:1.0", "--archive", archive)["uploaded"] == 0
 
 
 @pytest.fixture
