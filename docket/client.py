@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlencode, urljoin, urlsplit
@@ -20,6 +20,7 @@ from docket.errors import (
     InvalidManifest,
     InvalidReference,
     ManifestUnknown,
+    RegistryError,
     RegistryRefused,
     RegistryUnreachable,
     SizeMismatch,
@@ -179,7 +180,16 @@ class Client:
 
         The digest is found on the way, so that compressing and sending are one pass.
         """
-        begun = self._call("POST", f"/v2/{repository}/blobs/uploads/")
+        location = self._call("POST", f"/v2/{repository}/blobs/uploads/").headers["Location"]
+        try:
+            return self._send_blob(location, blocks)
+        except BaseException:
+            # half a layer would take the registry's space until the session expires
+            with suppress(RegistryError):
+                self._call("DELETE", location)
+            raise
+
+    def _send_blob(self, location: str, blocks: Iterable[bytes]) -> tuple[Digest, int]:
         running = new_hash()
         size = 0
 
@@ -192,7 +202,7 @@ class Client:
                     yield block
 
         headers = {"Content-Type": "application/octet-stream"}
-        sent = self._call("PATCH", begun.headers["Location"], body=hashed(), headers=headers)
+        sent = self._call("PATCH", location, body=hashed(), headers=headers)
         digest = Digest("sha256", running.hexdigest())
         location = sent.headers["Location"]
         joint = "&" if "?" in location else "?"

@@ -18,7 +18,13 @@ from docket.api.answers import API_VERSION, BlobAnswer, answer_empty, answer_jso
 from docket.api.problems import problem
 from docket.api.registry import registry_of, repository_of
 from docket.digest import Digest
-from docket.errors import DigestMismatch, InvalidReference, UploadOutOfOrder, UploadUnknown
+from docket.errors import (
+    DigestMismatch,
+    InvalidReference,
+    StoreFull,
+    UploadOutOfOrder,
+    UploadUnknown,
+)
 from docket.reference import is_tag, parse_repository, parse_target
 from docket.store import Upload
 
@@ -213,9 +219,16 @@ async def _finish(request: Request, upload_id: uuid.UUID, expected: Digest) -> R
 
 
 async def _receive(request: Request, upload: Upload) -> None:
-    """Append the request's body to *upload*; what came before a broken connection stays."""
-    async for block in _batched(request.stream()):
-        await run_sync(upload.write, block)
+    """Append the request's body to *upload*; what came before a broken connection stays.
+
+    On a full disk the session ends: what it took is needed to delete and to collect garbage.
+    """
+    try:
+        async for block in _batched(request.stream()):
+            await run_sync(upload.write, block)
+    except StoreFull:
+        await run_sync(registry_of(request).store.drop_upload, upload)
+        raise
 
 
 async def _batched(blocks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -298,6 +298,10 @@ class Store:
         self._uploads.discard(upload)
         return Blob(expected, found.size, self._blobs.path(expected))
 
+    def drop_upload(self, upload: Upload) -> None:
+        """End a session whose writer the caller is; nothing of it is left."""
+        self._uploads.discard(upload)
+
     def cancel_upload(self, repository: str, upload_id: uuid.UUID) -> None:
         """End the session. Raises `UploadUnknown`, or `UploadConflict`."""
         self._uploads.cancel(repository, upload_id)

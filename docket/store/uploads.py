@@ -173,11 +173,12 @@ class Uploads:
     def discard(self, upload: Upload) -> None:
         """Take away all that is left of *upload*, which its caller is the writer of."""
         upload.abandon()
-        # the record goes first: without it `get` opens the session for nobody
+        # the file goes first: without it `get` opens the session for nobody, and on a full disk the
+        # index needs the space that it frees
+        self._disk.remove(upload.path)
         self._index.update(lambda txn: self.forget(txn, upload.id))
         with self._lock:
             self._open.pop(upload.id, None)
-        self._disk.remove(upload.path)
 
     def expire(self, *, older_than: float = UPLOAD_SECONDS) -> int:
         """End sessions that began over *older_than* seconds ago; how many there were."""
