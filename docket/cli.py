@@ -14,7 +14,6 @@ from click.shell_completion import get_completion_class
 
 from docket import __version__, compress, config, console, deploy, reports
 from docket.errors import DocketError, summary
-from docket.fetch import PATIENCE
 from docket.manifest import Platform
 from docket.options import Options, command_options, option, platform_option, shared_options
 from docket.pull import PullReport
@@ -23,6 +22,7 @@ from docket.reference import Reference, parse_repository
 from docket.seeder import IDLE_SECONDS
 from docket.server import ServerOptions, serve
 from docket.store import PIN_SECONDS
+from docket.torrent.swarm import PATIENCE
 
 _EPILOG = "\b\nExit codes:\n   0  done\n   1  another error\n   2  wrong usage\n" + "\n".join(
     f" {code:3}  {meaning}" for _, code, meaning in console.EXIT_CODES
@@ -244,16 +244,16 @@ def push(
     help="Upload limit; 0 is none.",
 )
 @option(
-    "--sources",
-    is_flag=True,
-    help="Count for each layer what the registry's seed gave and what other hosts gave.",
-)
-@option(
     "--max-download",
     default=0,
     type=click.IntRange(0),
     metavar="BYTES/S",
     help="Download limit; 0 is none.",
+)
+@option(
+    "--sources",
+    is_flag=True,
+    help="Count for each layer what the registry's seed gave and what other hosts gave.",
 )
 def pull(
     options: Options,

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 from docket import archive, manifest
 from docket.client import Client
-from docket.fetch import PATIENCE, folder_in_use
+from docket.fetch import folder_in_use
 from docket.manifest import Platform
 from docket.progress import Progress
 from docket.pull import (
@@ -34,7 +34,7 @@ from docket.reference import Reference
 from docket.runtime import Engine
 from docket.store import Store
 from docket.torrent.metainfo import parse_metainfo
-from docket.torrent.swarm import Swarm
+from docket.torrent.swarm import PATIENCE, Swarm
 
 
 class Target(enum.Enum):

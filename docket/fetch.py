@@ -32,13 +32,10 @@ from docket.store.ingest import Unpacked
 from docket.torrent.metainfo import Metainfo, layout_files, parse_metainfo
 from docket.torrent.pieces import have_pieces
 from docket.torrent.sources import BlockCount
-from docket.torrent.swarm import FetchProgress, Swarm
+from docket.torrent.swarm import PATIENCE, FetchProgress, Swarm
 
 SWARM = "swarm"
 HTTP = "http"
-
-PATIENCE = 5.0
-"""Seconds without a byte from any peer before layers come over HTTP."""
 
 _TRIES = 4
 
@@ -214,9 +211,11 @@ class Fetch:
         for digest, ranges in gaps.items():
             path = self._folder / digest.layout_path
             path.parent.mkdir(parents=True, exist_ok=True)
-            with open(path, "r+b" if path.exists() else "w+b", buffering=0) as file:  # noqa: PTH123
-                for start, end in ranges:
-                    self._download(digest, file.fileno(), start, end)
+            there = path.exists()
+            if ranges or not there:  # a whole file may be a blob already, which nobody may write
+                with path.open("r+b" if there else "w+b", buffering=0) as file:
+                    for start, end in ranges:
+                        self._download(digest, file.fileno(), start, end)
             self._adopt(digest, path, HTTP)
 
     def _download(self, digest: Digest, descriptor: int, start: int, end: int) -> None:
@@ -228,8 +227,7 @@ class Fetch:
             before = start
             try:
                 for block in self._client.blob_range(repository, digest, start, end):
-                    with self._store.space():
-                        os.pwrite(descriptor, block, start)
+                    self._write(descriptor, block, start)
                     start += len(block)
                     self._result.http_bytes += len(block)
                     self._tell(digest, FETCHING, size - (end - start))
@@ -237,6 +235,14 @@ class Fetch:
                 tries = 0 if start > before else tries + 1
                 if tries >= _TRIES:
                     raise
+
+    def _write(self, descriptor: int, block: bytes, offset: int) -> None:
+        """All of *block* at *offset*: a disk that fills up takes a part before it refuses."""
+        view = memoryview(block)
+        with self._store.space():
+            while view:
+                written = os.pwrite(descriptor, view, offset)
+                view, offset = view[written:], offset + written
 
     def _tell(
         self, digest: Digest, state: str, done: int, *, rate: float = 0.0, peers: int = 0

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 HELD = "held"
-WAITING = "waiting"
-READING = "reading"
 UPLOADING = "uploading"
 FETCHING = "fetching"
 VERIFIED = "verified"

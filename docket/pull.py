@@ -14,14 +14,14 @@ from docket.client import Client, RemoteManifest
 from docket.compress import PlainReader
 from docket.digest import READ_SIZE, Digest
 from docket.errors import InvalidManifest, NotFound, RegistryRefused
-from docket.fetch import PATIENCE, Fetch, Fetched, ImageToFetch
+from docket.fetch import Fetch, Fetched, ImageToFetch
 from docket.manifest import Descriptor, Platform
 from docket.progress import HELD, LayerProgress, Progress
 from docket.reference import Reference
 from docket.store import Store
 from docket.store.ingest import Unpacked
 from docket.torrent.sources import BlockCount
-from docket.torrent.swarm import Swarm
+from docket.torrent.swarm import PATIENCE, Swarm
 
 ENGINE = "engine"
 """Where a layer is that neither moved nor lies in the store: the container engine has it."""

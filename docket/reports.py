@@ -9,6 +9,7 @@ from typing import Any
 
 from docket.console import rate, say, say_json, say_table, size, warn
 from docket.fetch import HTTP, SWARM
+from docket.progress import HELD
 from docket.pull import ENGINE, MISSING, LayerPlan, PulledLayer, PullReport, Resolved
 from docket.push import PushReport
 
@@ -36,7 +37,7 @@ def show_push(report: PushReport, *, as_json: bool) -> None:
             }
         )
         return
-    new = {layer.digest: layer for layer in report.layers if layer.source != "held"}
+    new = {layer.digest: layer for layer in report.layers if layer.source != HELD}
     if new:
         plain = sum(layer.plain_size for layer in new.values())
         say(
@@ -61,7 +62,7 @@ def show_pull(report: PullReport, *, as_json: bool, to_stderr: bool) -> None:
     speed = f" at {rate(moved / seconds)}" if moved and seconds else ""
     tell(
         f"pulled {report.reference}: {size(moved)} moved of {size(total)}{speed} "
-        f"({_count(report.layers, 'held')} layers held, {_count(report.layers, SWARM)} from peers, "
+        f"({_count(report.layers, HELD)} layers held, {_count(report.layers, SWARM)} from peers, "
         f"{_count(report.layers, HTTP)} from the registry over HTTP)"
     )
     tell(str(report.digest))
@@ -119,7 +120,7 @@ def show_plan(image: Resolved, rows: list[LayerPlan], *, as_json: bool) -> None:
             }
         )
         return
-    words = {MISSING: "to be fetched", ENGINE: "in the engine", "held": "held here"}
+    words = {MISSING: "to be fetched", ENGINE: "in the engine", HELD: "held here"}
     say_table(
         ["LAYER", "SIZE", "WHERE"],
         [

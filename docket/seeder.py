@@ -65,10 +65,6 @@ class Seeder:
         self._store.record_torrent(cached.info_hash, found.digest)
         return with_announce(cached, self.tracker or announce)
 
-    def knows(self, info_hash: bytes) -> bool:
-        """Whether the torrent is one of an image that is held."""
-        return self._store.torrent(info_hash) is not None
-
     def want(self, info_hash: bytes) -> bool:
         """Someone asks for the torrent: seed it. False when there is no such image."""
         if self._swarm.keep(info_hash):
