@@ -45,9 +45,6 @@ HOMES = {
 """Which modules may import a package from outside."""
 
 MOST_LINES = 450
-LONGER = {
-    "docket/store/__init__.py": "one class with all that may be asked of a store",
-}
 
 
 def name_of(path: Path) -> str:
@@ -130,12 +127,8 @@ def test_every_module_says_what_it_is_for(path: Path) -> None:
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_no_module_is_too_long(path: Path) -> None:
-    """Style 1: when two stories share a file, it is split; longer ones have a reason."""
-    lines = len(path.read_text().splitlines())
-    if name_of(path) in LONGER:
-        assert lines > MOST_LINES, "it is short now: take it off the list"
-    else:
-        assert lines <= MOST_LINES
+    """Style 1: when two stories share a file, it is split."""
+    assert len(path.read_text().splitlines()) <= MOST_LINES
 
 
 def test_only_the_api_is_asynchronous() -> None:

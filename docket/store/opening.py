@@ -1,0 +1,163 @@
+"""Opening a store: its folders, its format, its lock; and what all its calls share."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Self
+
+from docket.digest import READ_SIZE, Digest
+from docket.errors import BlobUnknown, DigestMismatch, StoreFormat
+from docket.store.blobs import BlobFiles
+from docket.store.disk import Disk, no_step
+from docket.store.index import Index, Transaction, scoped
+from docket.store.ingest import Ingest, Ingested, NewPieces, Unpacked
+from docket.store.lock import Lock
+from docket.store.pins import PIN_SECONDS, Pins
+from docket.store.uploads import Uploads
+from docket.store.values import Blob
+
+_FORMAT = 1
+
+
+class OpenStore:
+    """One location on disk, owned by one process; safe to use from many threads."""
+
+    def __init__(
+        self,
+        location: Path,
+        *,
+        new_pieces: NewPieces,
+        piece_length: int,
+        owner: str = "docket",
+        wait: Callable[[str], bool] = lambda _holder: False,
+        pin_seconds: float = PIN_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+        step: Callable[[str], None] = no_step,
+    ) -> None:
+        """Open the store at *location*, or begin one there.
+
+        *new_pieces* makes a running piece hash for *piece_length*, which a store keeps for life.
+        *wait* is asked whether to wait while another process owns it. Pins run out by *clock*.
+        Raises `StoreLocked`, `StoreFormat`, or `StoreFull`.
+        """
+        self.location = location
+        self._disk = Disk(location, step=step)
+        self._disk.make_folder(location)
+        self._lock = Lock(location / "lock")
+        self._lock.acquire(owner, wait=wait)
+        try:
+            self._open(new_pieces, piece_length, Pins(pin_seconds, clock=clock))
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def _open(self, new_pieces: NewPieces, piece_length: int, pins: Pins) -> None:
+        self._check_format(piece_length)
+        for name in ("blobs", "uploads", "incoming", "swarm", "trash", "quarantine"):
+            self._disk.make_folder(self.location / name)
+        self.piece_length = piece_length
+        self._new_pieces = new_pieces
+        self._index = Index(self.location / "index")
+        self._blobs = BlobFiles(self.location, self._index, self._disk)
+        self._uploads = Uploads(self.location / "uploads", self._index, self._disk, new_pieces)
+        self._pins = pins
+        self._blobs.recover()
+        self._blobs.empty_trash()
+        self._uploads.drop_strays()
+
+    def close(self) -> None:
+        """Give the store up to others."""
+        self._uploads.close()
+        self._index.close()
+        self._lock.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()
+
+    def space(self) -> AbstractContextManager[None]:
+        """While files are written below the location: a full disk is `StoreFull`."""
+        return self._disk.translated()
+
+    def write_synced(self, path: Path, content: bytes) -> None:
+        """A small file beside the blobs, such as an ``index.json`` that is to be seeded."""
+        self._disk.make_folder(path.parent)
+        self._disk.write_new(path, content)
+
+    def _check_format(self, piece_length: int) -> None:
+        path = self.location / "VERSION"
+        wanted = {"format": _FORMAT, "piece_length": piece_length}
+        if not path.exists():
+            if (self.location / "index").exists():
+                raise StoreFormat(f"{self.location} has an index but no VERSION file")
+            fresh = self.location / "VERSION.new"
+            self._disk.write_new(fresh, json.dumps(wanted).encode() + b"\n")
+            self._disk.place(fresh, path)
+        elif (found := _version_in(path)) != wanted:
+            raise StoreFormat(
+                f"the store at {self.location} is {found}; this docket reads {wanted}"
+            )
+
+    def _read_small(self, blob: Blob) -> bytes:
+        try:
+            content = blob.path.read_bytes()
+        except FileNotFoundError as error:
+            raise BlobUnknown(blob.digest) from error
+        actual = Digest.of(content, algorithm=blob.digest.algorithm)
+        if actual != blob.digest:
+            raise DigestMismatch(blob.digest, actual)
+        return content
+
+    def _ingest_bytes(self, content: bytes, algorithm: str = "sha256") -> Ingested:
+        ingest = Ingest(self._new_pieces, algorithm=algorithm)
+        ingest.feed(content)
+        return ingest.finish()
+
+    def _ingested(self, path: Path, expected: Digest, unpacked: Unpacked | None) -> Ingested:
+        """One read of *path*: is it *expected*?"""
+        running = Ingest(self._new_pieces, algorithm=expected.algorithm, unpack=unpacked is None)
+        with path.open("rb", buffering=0) as file:
+            while block := file.read(READ_SIZE):
+                running.feed(block)
+        found = running.finish()
+        if found.digest != expected:
+            raise DigestMismatch(expected, found.digest)
+        return found if unpacked is None else found.with_unpacked(unpacked)
+
+    def _commit_file(
+        self,
+        content: bytes,
+        found: Ingested,
+        repository: str | None,
+        also: Callable[[Transaction], None] | None = None,
+    ) -> None:
+        """Write *content* beside the uploads, then make it a blob together with *also*."""
+        temporary = self.location / "uploads" / f"small-{uuid.uuid4()}"
+
+        def change(txn: Transaction) -> None:
+            if also:
+                also(txn)
+            self._blobs.add(txn, temporary, found)
+            if repository:
+                self._index.links.put(txn, scoped(repository, found.digest), time.time())
+
+        try:
+            self._disk.write_new(temporary, content)
+            self._index.update(change)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def _version_in(path: Path) -> object:
+    content = path.read_bytes()
+    try:
+        return json.loads(content)
+    except ValueError:
+        return content[:80]
