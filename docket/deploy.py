@@ -16,7 +16,6 @@ from typing import Any, BinaryIO
 
 from docket import archive, manifest
 from docket.client import Client
-from docket.fetch import folder_in_use
 from docket.manifest import Platform
 from docket.progress import Progress
 from docket.pull import (
@@ -33,6 +32,7 @@ from docket.push import Compression, PushReport, push, push_known
 from docket.reference import Reference
 from docket.runtime import Engine
 from docket.store import Store
+from docket.store.incoming import folder_in_use
 from docket.torrent.metainfo import parse_metainfo
 from docket.torrent.swarm import PATIENCE, Swarm
 

@@ -23,6 +23,7 @@
     ├── StoreError
     │   ├── StoreLocked         another process owns the store
     │   ├── StoreFormat         the store is not one this version reads
+    │   ├── IndexDamaged        a row of the index fails its checksum
     │   └── StoreFull           no space left
     ├── RegistryError
     │   ├── RegistryUnreachable
@@ -193,6 +194,17 @@ class StoreLocked(StoreError):
 
 class StoreFormat(StoreError):
     """The folder is no store, or one of another version."""
+
+
+class IndexDamaged(StoreError):
+    """A row of the index fails its checksum."""
+
+    def __init__(self, table: str, key: bytes) -> None:
+        self.table = table
+        self.key = key
+        super().__init__(
+            f"the index is damaged at {table} {key.decode(errors='replace')!r}; run docket fsck"
+        )
 
 
 class StoreFull(StoreError):

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
@@ -28,6 +25,7 @@ from docket.manifest import Descriptor
 from docket.progress import FETCHING, VERIFIED, LayerProgress, Progress
 from docket.reference import Reference
 from docket.store import Store
+from docket.store.incoming import incoming_folder
 from docket.store.ingest import Unpacked
 from docket.torrent.metainfo import Metainfo, layout_files, parse_metainfo
 from docket.torrent.pieces import have_pieces
@@ -91,7 +89,7 @@ class Fetch:
         self._progress = progress
         self._patience = patience
         self._cancelled = cancelled
-        self._folder = store.location / "incoming" / image.digest.hex
+        self._folder = incoming_folder(store.location, image.digest)
         self._wanted = {one.digest: one for one in image.wanted}
         self._began = time.monotonic()
         self._result = Fetched()
@@ -249,35 +247,6 @@ class Fetch:
     ) -> None:
         total = self._wanted[digest].size
         self._progress.layer(LayerProgress(digest.short, state, done, total, rate, peers))
-
-
-@contextmanager
-def folder_in_use(store_location: Path, digest: Digest) -> Iterator[None]:
-    """Keep the image's incoming folder while this process fetches into it or seeds from it.
-
-    The last one to leave removes it, unless it leaves with an error: then the next fetch goes on
-    with what is there.
-    """
-    folder = store_location / "incoming" / digest.hex
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = folder.with_suffix(".lock")
-    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH)
-        yield
-        if _is_last(descriptor):
-            shutil.rmtree(folder, ignore_errors=True)
-            lock.unlink(missing_ok=True)
-    finally:
-        os.close(descriptor)
-
-
-def _is_last(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _gaps(have: Sequence[bool], piece_length: int, size: int) -> Iterator[tuple[int, int]]:

@@ -3,6 +3,7 @@
 <location>/
   VERSION  lock
   index/                  the LMDB environment
+  journal/                what blobs don't tell, to rebuild the index from
   blobs/sha256/ab/<hex>   immutable files, 0444
   uploads/<uuid>          upload sessions
   incoming/               layers being fetched
@@ -12,11 +13,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
+from docket.store.blobs import QUARANTINE_SECONDS
 from docket.store.gc import Collector, GcReport
+from docket.store.incoming import drop_left_over
 from docket.store.pins import PIN_SECONDS
 from docket.store.repositories import Repositories
+from docket.store.retention import Retention
 from docket.store.uploads import UPLOAD_SECONDS, Upload
 from docket.store.values import Blob, LayerBlob, StoredManifest, Tagged
 
@@ -25,6 +30,7 @@ __all__ = [
     "Blob",
     "GcReport",
     "LayerBlob",
+    "Retention",
     "Store",
     "StoredManifest",
     "Tagged",
@@ -38,15 +44,29 @@ class Store(Repositories):
     What it holds is told in `Content` and `Repositories`; this adds its upkeep.
     """
 
-    def gc(self, *, grace: float = PIN_SECONDS, dry_run: bool = False) -> GcReport:
-        """Sweep garbage older than *grace* seconds that nobody was promised; see `GcReport`."""
+    def gc(
+        self,
+        *,
+        grace: float = PIN_SECONDS,
+        retention: Retention | None = None,
+        dry_run: bool = False,
+    ) -> GcReport:
+        """Sweep garbage older than *grace* seconds that nobody was promised; see `GcReport`.
+
+        Tags that are over by *retention* go first.
+        """
         if not dry_run:
             self.expire()
-        report = Collector(self._index, self._blobs, self._pins).collect(
-            grace=grace, dry_run=dry_run
-        )
+        collector = Collector(self._index, self._blobs, self._pins)
+        report = collector.collect(grace=grace, retention=retention, dry_run=dry_run)
+        now = time.time()
+        report.leftovers = self._blobs.drop_quarantined(
+            older_than=now - QUARANTINE_SECONDS, dry_run=dry_run
+        ) + drop_left_over(self.location, older_than=now - grace, disk=self._disk, dry_run=dry_run)
+        report.freed += report.leftovers
         if not dry_run:
             self._drop_dead_torrents()
+            self._index.shorten_journal()
         return report
 
     def expire(self, *, uploads_after: float = UPLOAD_SECONDS) -> int:

@@ -3,23 +3,36 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from docket.digest import Digest
-from docket.errors import BlobUnknown, InvalidDigest
+from docket.errors import BlobUnknown, IndexDamaged, InvalidDigest
 from docket.store.disk import Disk
-from docket.store.index import BlobRecord, Index, Transaction, key_of
+from docket.store.index import Index
 from docket.store.ingest import Ingested
+from docket.store.rows import BlobRecord, key_of
+from docket.store.tables import Transaction
+
+QUARANTINE_SECONDS = 7 * 24 * 3600.0
+"""How long gc keeps what fsck put into quarantine."""
 
 
 class BlobFiles:
-    """The folders ``blobs/`` and ``trash/``. Whatever renames in ``blobs/`` holds the writer."""
+    """The folders ``blobs/``, ``trash/`` and ``quarantine/``.
+
+    Whatever renames in ``blobs/`` holds the index's write transaction.
+    """
 
     def __init__(self, location: Path, index: Index, disk: Disk) -> None:
         self._blobs = location / "blobs"
         self._trash = location / "trash"
+        self._quarantine = location / "quarantine"
         self._index = index
         self._disk = disk
+        self._quarantines: Counter[Digest] = Counter()
 
     def path(self, digest: Digest) -> Path:
         """Where the blob's file lies, or would lie."""
@@ -39,9 +52,11 @@ class BlobFiles:
 
         With *keep_source* the file keeps its old name too.
         """
-        there = self._index.blobs.get(txn, key_of(found.digest))
         final = self.path(found.digest)
-        if there and final.exists():
+        there = None
+        with suppress(IndexDamaged):  # what comes now heals it
+            there = self._index.blobs.get(txn, key_of(found.digest))
+        if there and _has_size(final, there.size):
             return there
         if keep_source:
             self._disk.link(source, final)
@@ -59,32 +74,89 @@ class BlobFiles:
             self._index.layers.add(txn, diff_id.encode(), key_of(found.digest))
         return record
 
-    def sweep(self, txn: Transaction, digest: Digest) -> None:
-        """Drop the blob's records and move its file to the trash."""
+    def forget(self, txn: Transaction, digest: Digest) -> None:
+        """Drop the blob's records; the file is the caller's."""
         key = key_of(digest)
-        record = self._index.blobs.get(txn, key)
+        with suppress(IndexDamaged):
+            record = self._index.blobs.get(txn, key)
+            if record and record.diff_id:
+                self._index.layers.remove(txn, record.diff_id.encode(), key)
         self._index.blobs.delete(txn, key)
         self._index.pieces.delete(txn, key)
-        if record and record.diff_id:
-            self._index.layers.remove(txn, record.diff_id.encode(), key)
-        self._disk.move(self.path(digest), self._trash / f"{digest.algorithm}-{digest.hex}")
+
+    def sweep(self, txn: Transaction, digest: Digest) -> None:
+        """Drop the blob's records and move its file to the trash."""
+        self.forget(txn, digest)
+        self._disk.move(self.path(digest), self._trash / _flat(digest))
+
+    def quarantine(self, txn: Transaction, digest: Digest) -> None:
+        """Drop the blob's records and put its file, which is not what it says, out of reach."""
+        self._quarantines[digest] += 1
+        self.forget(txn, digest)
+        self._disk.move(self.path(digest), self._quarantine / _flat(digest))
+
+    def times_quarantined(self, digest: Digest) -> int:
+        """How often this process has put the blob into quarantine: a reader sees it change."""
+        return self._quarantines[digest]
 
     def recover(self) -> None:
         """After a transaction that didn't commit: put back what the index still knows."""
-        with self._index.read() as txn:
-            for path in self._trash.iterdir():
-                digest = _trashed(path)
-                if digest and self._index.blobs.get(txn, key_of(digest)):
-                    self._disk.move(path, self.path(digest))
+        for folder in (self._trash, self._quarantine):
+            with self._index.read() as txn:
+                for path in folder.iterdir():
+                    digest = _unflat(path)
+                    if digest and self._is_lost(txn, digest):
+                        self._disk.move(path, self.path(digest))
 
     def empty_trash(self) -> None:
         """Free the disk space of swept blobs."""
         for path in self._trash.iterdir():
             self._disk.remove(path)
 
+    def drop_quarantined(self, *, older_than: float, dry_run: bool = False) -> int:
+        """Free what has been in quarantine since before *older_than*; the bytes."""
+        freed = 0
+        for path in self._quarantine.iterdir():
+            status = path.stat()
+            if status.st_ctime < older_than:  # a rename sets it
+                freed += status.st_size
+                if not dry_run:
+                    self._disk.remove(path)
+        return freed
 
-def _trashed(path: Path) -> Digest | None:
+    def files(self) -> Iterator[list[Digest]]:
+        """The digests of all files in ``blobs/``, a folder at a time."""
+        for folder in sorted(self._blobs.glob("*/*")):
+            found = [_digest(f"{folder.parent.name}:{path.name}") for path in folder.iterdir()]
+            yield sorted((one for one in found if one), key=str)
+
+    def drop_orphan(self, digest: Digest) -> None:
+        """Move a file without a record to the trash; its caller holds the write transaction."""
+        self._disk.move(self.path(digest), self._trash / _flat(digest))
+
+    def _is_lost(self, txn: Transaction, digest: Digest) -> bool:
+        recorded = self._index.blobs.has(txn, key_of(digest))
+        return recorded and not self.path(digest).exists()
+
+
+def _flat(digest: Digest) -> str:
+    """A name for the blob's file in a folder without folders."""
+    return f"{digest.algorithm}-{digest.hex}"
+
+
+def _unflat(path: Path) -> Digest | None:
+    return _digest(path.name.replace("-", ":", 1))
+
+
+def _digest(text: str) -> Digest | None:
     try:
-        return Digest.parse(path.name.replace("-", ":", 1))
+        return Digest.parse(text)
     except InvalidDigest:
         return None
+
+
+def _has_size(path: Path, size: int) -> bool:
+    try:
+        return path.stat().st_size == size
+    except FileNotFoundError:
+        return False

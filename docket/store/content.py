@@ -10,9 +10,10 @@ from pathlib import Path
 
 from docket.digest import Digest
 from docket.errors import BlobUnknown, DigestMismatch
-from docket.store.index import Transaction, key_of, scoped
 from docket.store.ingest import Unpacked
 from docket.store.opening import OpenStore
+from docket.store.rows import key_of, scoped
+from docket.store.tables import Transaction
 from docket.store.uploads import Upload
 from docket.store.values import Blob, LayerBlob, layer_blob
 
@@ -119,7 +120,6 @@ class Content(OpenStore):
     def link_out(self, digest: Digest, path: Path) -> None:
         """A hard link to the blob at *path*. Raises `BlobUnknown`."""
         blob = self.blob(digest)
-        path.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._disk.link(blob.path, path)
         except FileNotFoundError as error:

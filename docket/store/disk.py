@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from io import FileIO
 from pathlib import Path
 
 from docket.errors import StoreFull
@@ -40,6 +42,30 @@ class Disk:
         with self.translated(), path.open("wb") as file:
             file.write(content)
             self.sync(file.fileno())
+
+    def write_at(self, descriptor: int, content: bytes, offset: int) -> None:
+        """Write *content* at *offset* of an open file, and sync it."""
+        self.step("write")
+        with self.translated():
+            view = memoryview(content)
+            while view:
+                count = os.pwrite(descriptor, view, offset)
+                view, offset = view[count:], offset + count
+            os.fdatasync(descriptor)
+
+    def append(self, file: FileIO, content: bytes) -> None:
+        """Write *content* at the end of *file*; not synced."""
+        self.step("append")
+        with self.translated():
+            view = memoryview(content)
+            while view:
+                view = view[file.write(view) :]
+
+    def allocate(self, descriptor: int, offset: int, count: int) -> None:
+        """Hold *count* bytes ready at *offset* of an open file. Raises `StoreFull`."""
+        self.step("allocate")
+        with self.translated():
+            os.posix_fallocate(descriptor, offset, count)
 
     def sync(self, descriptor: int) -> None:
         """Bytes written to *descriptor* survive a power cut."""
@@ -75,6 +101,13 @@ class Disk:
             finally:
                 os.close(descriptor)
 
+    def rename(self, path: Path, target: Path) -> None:
+        """Give *path* the name *target*, whatever had it before."""
+        self.step(f"rename {path.name}")
+        with self.translated():
+            path.replace(target)
+        self.sync_folder(target.parent)
+
     def move(self, path: Path, target: Path) -> None:
         """Rename *path* to *target*, if it is there."""
         self.step(f"move {path.name}")
@@ -86,6 +119,11 @@ class Disk:
         """Remove the file *path*, if it is there."""
         self.step(f"unlink {path.name}")
         path.unlink(missing_ok=True)
+
+    def remove_folder(self, path: Path) -> None:
+        """Remove the folder *path* with all that is in it, if it is there."""
+        self.step(f"rmtree {path.name}")
+        shutil.rmtree(path, ignore_errors=True)
 
     @contextmanager
     def translated(self) -> Iterator[None]:

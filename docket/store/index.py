@@ -14,184 +14,95 @@ referrers  repository NUL subject       digests of manifests whose subject it is
 pieces     digest                       SHA-1 of every piece, 20 bytes each
 torrents   info-hash                    digest of the manifest
 uploads    UUID                         `UploadRecord`
+meta       ``journal``                  `Position`: how far the journal is committed
 ========== ============================ =====================================================
+
+``blobs``, ``links``, ``manifests``, ``tags`` and ``torrents`` are written to the `Journal` too;
+with the blobs they tell all else but ``uploads``, which a rebuilt index begins without.
 """
 
 from __future__ import annotations
 
+import os
 import threading
-import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 import lmdb
-import msgspec
 
-from docket.digest import Digest
-from docket.errors import StoreFormat, StoreFull
+from docket.errors import IndexDamaged, StoreFormat, StoreFull
+from docket.store.disk import no_step
+from docket.store.journal import Journal, Position, line_set
+from docket.store.rows import BlobRecord, ManifestRecord, TagRecord, UploadRecord
+from docket.store.tables import Lines, MultiTable, Table, Transaction
 
 T = TypeVar("T")
-V = TypeVar("V")
-
-Transaction = Any
-"""An `lmdb.Transaction`; the package has no types of its own for it."""
 
 _FIRST_MAP = 1 << 30
+# space that is held ready in the file, so that deletes and gc work when the disk is full
+_AHEAD = 4 << 20
+# a journal that is this much longer than what it says is written anew
+_MOST_LINES_A_ROW = 4
+_FEW_LINES = 10_000
+_POSITION = b"journal"
 _ON_DISK_FORMAT = 0  # LMDB 0.9 files: every LMDB tool and older binding reads them
-
-
-class BlobRecord(msgspec.Struct, frozen=True, array_like=True):
-    """A stored blob: *size* and *plain_size* in bytes, times in seconds since 1970."""
-
-    size: int
-    stored: float
-    verified: float
-    diff_id: str = ""
-    plain_size: int = 0
-    compression: str = ""
-    encoder: str = ""
-
-
-class ManifestRecord(msgspec.Struct, frozen=True, array_like=True):
-    """A manifest in a repository; *subject* is a digest or empty."""
-
-    media_type: str
-    artifact_type: str
-    subject: str
-    size: int
-    pushed: float
-
-
-class TagRecord(msgspec.Struct, frozen=True, array_like=True):
-    """Where a tag points, and since when."""
-
-    digest: str
-    moved: float
-
-
-class UploadRecord(msgspec.Struct, frozen=True, array_like=True):
-    """An upload session: the repository that it is bound to, and when it began."""
-
-    repository: str
-    started: float
-
-
-def scoped(repository: str, name: object = "") -> bytes:
-    """The key of *name* in *repository*; without a name, what all keys there begin with."""
-    return f"{repository}\0{name}".encode()
-
-
-def unscoped(key: bytes) -> tuple[str, str]:
-    """The repository and name that `scoped` put together."""
-    repository, _, name = key.partition(b"\0")
-    return repository.decode(), name.decode()
-
-
-class Table(Generic[V]):
-    """One value a key; values are MessagePack behind a CRC-32."""
-
-    def __init__(self, name: str, value_type: type[V]) -> None:
-        self.name = name
-        self._decoder = msgspec.msgpack.Decoder(value_type)
-        self._db: Any = None
-
-    def open(self, environment: Any) -> None:
-        """Create the table in *environment* where it is missing."""
-        self._db = environment.open_db(self.name.encode())
-
-    def get(self, txn: Transaction, key: bytes) -> V | None:
-        """The value of *key*. Raises `StoreFormat` when its checksum is wrong."""
-        packed = txn.get(key, db=self._db)
-        return None if packed is None else self._unpack(key, packed)
-
-    def put(self, txn: Transaction, key: bytes, value: V) -> None:
-        """Set the value of *key*."""
-        body = msgspec.msgpack.encode(value)
-        txn.put(key, zlib.crc32(body).to_bytes(4, "big") + body, db=self._db)
-
-    def delete(self, txn: Transaction, key: bytes) -> bool:
-        """Forget *key*; whether it was there."""
-        return bool(txn.delete(key, db=self._db))
-
-    def scan(
-        self, txn: Transaction, prefix: bytes = b"", *, after: bytes | None = None
-    ) -> Iterator[tuple[bytes, V]]:
-        """Keys that begin with *prefix*, sorted, with their values; only those past *after*."""
-        with txn.cursor(db=self._db) as cursor:
-            there = cursor.set_range(max(prefix, after or b""))
-            while there and (key := bytes(cursor.key())).startswith(prefix):
-                if key != after:
-                    yield key, self._unpack(key, cursor.value())
-                there = cursor.next()
-
-    def count(self, txn: Transaction) -> int:
-        """How many keys there are."""
-        return int(txn.stat(self._db)["entries"])
-
-    def _unpack(self, key: bytes, packed: bytes) -> V:
-        body = packed[4:]
-        if zlib.crc32(body).to_bytes(4, "big") != packed[:4]:
-            raise StoreFormat(f"the index is damaged at {self.name} {key!r}; run docket fsck")
-        return self._decoder.decode(body)
-
-
-class MultiTable:
-    """Many texts a key, sorted."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self._db: Any = None
-
-    def open(self, environment: Any) -> None:
-        """Create the table in *environment* where it is missing."""
-        self._db = environment.open_db(self.name.encode(), dupsort=True)
-
-    def add(self, txn: Transaction, key: bytes, value: bytes) -> None:
-        """Add *value* to *key*; once is enough."""
-        txn.put(key, value, db=self._db, dupdata=True)
-
-    def remove(self, txn: Transaction, key: bytes, value: bytes) -> None:
-        """Take *value* from *key*."""
-        txn.delete(key, value, db=self._db)
-
-    def values(self, txn: Transaction, key: bytes, prefix: bytes = b"") -> Iterator[bytes]:
-        """The values of *key* that begin with *prefix*."""
-        with txn.cursor(db=self._db) as cursor:
-            there = cursor.set_range_dup(key, prefix) if prefix else cursor.set_key(key)
-            while there and (value := bytes(cursor.value())).startswith(prefix):
-                yield value
-                there = cursor.next_dup()
-
-    def has(self, txn: Transaction, key: bytes, prefix: bytes = b"") -> bool:
-        """Whether *key* has any value that begins with *prefix*."""
-        return next(self.values(txn, key, prefix), None) is not None
 
 
 class Index:
     """The tables, and the two ways to use them: `read` and `update`."""
 
-    def __init__(self, folder: Path, *, map_size: int = _FIRST_MAP) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        journal: Journal | None = None,
+        map_size: int = _FIRST_MAP,
+        step: Callable[[str], None] = no_step,
+    ) -> None:
+        """Open the index in *folder*, or begin one. *step* is called before each commit.
+
+        Without *journal* nothing is written there: for reading, and for an index in the making.
+        """
         self._location = folder.parent
-        self.blobs = Table("blobs", BlobRecord)
+        self._file = folder / "data.mdb"
+        self._step = step
+        self._journal = journal
+        self._lines = Lines()
+        self.blobs = Table("blobs", BlobRecord, self._lines)
         self.layers = MultiTable("layers")
-        self.links = Table("links", float)
-        self.manifests = Table("manifests", ManifestRecord)
-        self.tags = Table("tags", TagRecord)
+        self.links = Table("links", float, self._lines)
+        self.manifests = Table("manifests", ManifestRecord, self._lines)
+        self.tags = Table("tags", TagRecord, self._lines)
         self.parents = MultiTable("parents")
         self.children = MultiTable("children")
         self.referrers = MultiTable("referrers")
         self.pieces = Table("pieces", bytes)
-        self.torrents = Table("torrents", str)
+        self.torrents = Table("torrents", str, self._lines)
         self.uploads = Table("uploads", UploadRecord)
-        tables = [one for one in vars(self).values() if isinstance(one, Table | MultiTable)]
-        self._env = _open_environment(folder, map_size=map_size, tables=len(tables))
-        for table in tables:
-            table.open(self._env)
+        self._meta = Table("meta", Position)
         self._readers = 0
         self._holds = 0
         self._gate = threading.Condition()
+        every = [one for one in vars(self).values() if isinstance(one, Table | MultiTable)]
+        self._env = _open_environment(folder, map_size=map_size, tables=len(every))
+        for table in every:
+            table.open(self._env)
+        if journal:
+            self._go_on(journal)
+
+    @property
+    def tables(self) -> list[Table[Any]]:
+        """The tables with one value a key, but ``meta``."""
+        return [
+            one for one in vars(self).values() if isinstance(one, Table) and one is not self._meta
+        ]
+
+    @property
+    def multi_tables(self) -> list[MultiTable]:
+        """The tables with many values a key."""
+        return [one for one in vars(self).values() if isinstance(one, MultiTable)]
 
     def close(self) -> None:
         """Close the environment; no transaction may be under way."""
@@ -222,10 +133,70 @@ class Index:
                     raise StoreFull(self._location) from error
                 raise
 
+    def position(self, txn: Transaction) -> Position | None:
+        """How far the journal is committed; None before there is one."""
+        return self._meta.get(txn, _POSITION)
+
+    def renew_journal(self) -> None:
+        """Write the journal anew, without what is over; pushes go on meanwhile."""
+        if self._journal:
+            self._renew(self._journal)
+
+    def shorten_journal(self) -> None:
+        """Write the journal anew if most of what it says is over."""
+        with self.read() as txn:
+            position = self.position(txn)
+            rows = sum(table.count(txn) for table in self.tables if table.is_journaled)
+        if position and position.lines > _MOST_LINES_A_ROW * rows + _FEW_LINES:
+            self.renew_journal()
+
+    def _go_on(self, journal: Journal) -> None:
+        with self.read() as txn:
+            position = self.position(txn)
+        if position and journal.holds(position):
+            journal.keep_only(position.generation)
+        else:
+            self._renew(journal)
+
+    def _renew(self, journal: Journal) -> None:
+        with self.read() as txn:
+            before = self.position(txn)
+            generation = max(journal.newest(), before.generation if before else 0) + 1
+            draft = journal.begin(generation, self._rows(txn))
+
+        def change(txn: Transaction) -> None:
+            nonlocal before
+            now = self.position(txn)
+            if before and now and now != before:
+                draft.add(journal.tail(before, now))
+                before = now
+            self._meta.put(txn, _POSITION, draft.place())
+
+        with draft:
+            self.update(change)
+        journal.keep_only(generation)
+
+    def _rows(self, txn: Transaction) -> Iterator[bytes]:
+        for table in self.tables:
+            if table.is_journaled:
+                for key in table.keys(txn):
+                    # a row that is damaged is fsck's to mend; the journal must not lose the others
+                    with suppress(IndexDamaged):
+                        yield line_set(table.name, key, table.get(txn, key))
+
     def _changed(self, change: Callable[[Transaction], T]) -> T:
+        self._hold_ready()
         txn = self._env.begin(write=True)
         try:
+            self._lines.clear()
             result = change(txn)
+            if self._journal and self._lines.lines:
+                before = self.position(txn)
+                assert before, "the journal has begun"
+                lines = self._lines
+                after = self._journal.append(before, lines.lines, frees=lines.frees)
+                self._meta.put(txn, _POSITION, after)
+            self._step("commit")
             txn.commit()
         except BaseException:
             # the binding's abort waits for a moment without any reader at work: see to one
@@ -258,6 +229,14 @@ class Index:
                 self._holds -= 1
                 self._gate.notify_all()
 
+    def _hold_ready(self) -> None:
+        """Space in the file for what comes; when there is none, what is there must do."""
+        used = (self._env.info()["last_pgno"] + 1) * self._env.stat()["psize"]
+        with suppress(OSError), self._file.open("rb+", buffering=0) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size < used + _AHEAD // 2:
+                os.posix_fallocate(file.fileno(), size, used + _AHEAD - size)
+
     def _grow(self) -> None:
         """Double the map; LMDB wants no transaction of this process under way meanwhile."""
         before = self._env.info()["map_size"]
@@ -265,20 +244,6 @@ class Index:
             self._gate.wait_for(lambda: self._readers == 0)
             if self._env.info()["map_size"] == before:  # else another writer has seen to it
                 self._env.set_mapsize(before * 2)
-
-
-def edge(repository: str, why: str, name: object = "") -> bytes:
-    """A value of ``parents``: what in *repository* keeps a blob or manifest alive.
-
-    *why* is ``m`` (a manifest *name* lists it), ``s`` (the manifest *name* is its subject), ``t``
-    (the tag *name* points to it) or ``h`` (it is itself a manifest of the repository).
-    """
-    return scoped(repository, f"{why}{name}")
-
-
-def key_of(digest: Digest) -> bytes:
-    """The key of *digest* in the tables that know no repositories."""
-    return str(digest).encode()
 
 
 def _open_environment(folder: Path, *, map_size: int, tables: int) -> Any:

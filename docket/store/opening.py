@@ -14,10 +14,13 @@ from docket.digest import READ_SIZE, Digest
 from docket.errors import BlobUnknown, DigestMismatch, StoreFormat
 from docket.store.blobs import BlobFiles
 from docket.store.disk import Disk, no_step
-from docket.store.index import Index, Transaction, scoped
+from docket.store.index import Index
 from docket.store.ingest import Ingest, Ingested, NewPieces, Unpacked
+from docket.store.journal import Journal
 from docket.store.lock import Lock
 from docket.store.pins import PIN_SECONDS, Pins
+from docket.store.rows import scoped
+from docket.store.tables import Transaction
 from docket.store.uploads import Uploads
 from docket.store.values import Blob
 
@@ -62,7 +65,8 @@ class OpenStore:
             self._disk.make_folder(self.location / name)
         self.piece_length = piece_length
         self._new_pieces = new_pieces
-        self._index = Index(self.location / "index")
+        journal = Journal(self.location / "journal", self._disk)
+        self._index = Index(self.location / "index", journal=journal, step=self._disk.step)
         self._blobs = BlobFiles(self.location, self._index, self._disk)
         self._uploads = Uploads(self.location / "uploads", self._index, self._disk, new_pieces)
         self._pins = pins
@@ -152,7 +156,7 @@ class OpenStore:
             self._disk.write_new(temporary, content)
             self._index.update(change)
         finally:
-            temporary.unlink(missing_ok=True)
+            self._disk.remove(temporary)
 
 
 def _version_in(path: Path) -> object:

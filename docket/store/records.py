@@ -10,7 +10,10 @@ from docket.digest import Digest
 from docket.errors import ManifestBlobUnknown, ManifestUnknown, SizeMismatch
 from docket.manifest import ANNOTATION_ENCODER, Descriptor, Manifest
 from docket.manifest import Index as ImageIndex
-from docket.store.index import Index, ManifestRecord, TagRecord, Transaction, edge, key_of, scoped
+from docket.store.index import Index
+from docket.store.rows import ManifestRecord, TagRecord, edge, key_of, scoped, unscoped
+from docket.store.tables import Transaction
+from docket.store.values import Tagged
 
 
 def check_children(
@@ -77,6 +80,12 @@ def clear_tag(index: Index, txn: Transaction, repository: str, tag: str) -> bool
     return index.tags.delete(txn, scoped(repository, tag))
 
 
+def tagged(index: Index, txn: Transaction, repository: str | None = None) -> list[Tagged]:
+    """All tags (of *repository*), sorted by repository and tag."""
+    rows = index.tags.scan(txn, scoped(repository) if repository else b"")
+    return [Tagged(*unscoped(key), Digest.parse(tag.digest), tag.moved) for key, tag in rows]
+
+
 def tags_of(index: Index, txn: Transaction, repository: str, digest: str) -> list[str]:
     """The tags of *repository* that point to *digest*."""
     prefix = edge(repository, "t")
@@ -87,7 +96,7 @@ def tags_of(index: Index, txn: Transaction, repository: str, digest: str) -> lis
 
 
 def drop_manifest(index: Index, txn: Transaction, repository: str, digest: str) -> None:
-    """Forget a manifest of *repository*, its tags, edges and referrers' claim on it.
+    """Forget a manifest of *repository*, its tags and edges.
 
     Raises `ManifestUnknown`.
     """
@@ -105,8 +114,6 @@ def drop_manifest(index: Index, txn: Transaction, repository: str, digest: str) 
     if record.subject:
         index.parents.remove(txn, digest.encode(), edge(repository, "s", record.subject))
         index.referrers.remove(txn, scoped(repository, record.subject), digest.encode())
-    for referrer in list(index.referrers.values(txn, key)):
-        index.parents.remove(txn, referrer, edge(repository, "s", digest))
 
 
 def _note_encoder(index: Index, txn: Transaction, child: Descriptor) -> None:

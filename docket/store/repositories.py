@@ -11,7 +11,8 @@ from docket.manifest import Index as ImageIndex
 from docket.manifest import Manifest
 from docket.store import records
 from docket.store.content import Content
-from docket.store.index import Transaction, key_of, scoped, unscoped
+from docket.store.rows import key_of, scoped, unscoped
+from docket.store.tables import Transaction
 from docket.store.values import StoredManifest, Tagged
 
 
@@ -94,12 +95,8 @@ class Repositories(Content):
 
     def tagged(self, repository: str | None = None) -> list[Tagged]:
         """All tags (of *repository*), sorted by repository and tag."""
-        prefix = scoped(repository) if repository else b""
         with self._index.read() as txn:
-            return [
-                Tagged(*unscoped(key), Digest.parse(tag.digest), tag.moved)
-                for key, tag in self._index.tags.scan(txn, prefix)
-            ]
+            return records.tagged(self._index, txn, repository)
 
     def repositories(self, *, after: str = "", limit: int | None = None) -> list[str]:
         """Repositories that have a manifest, sorted, past *after*."""

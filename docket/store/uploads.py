@@ -13,8 +13,10 @@ from pathlib import Path
 from docket.digest import READ_SIZE, Digest
 from docket.errors import DigestMismatch, UploadConflict, UploadOutOfOrder, UploadUnknown
 from docket.store.disk import Disk
-from docket.store.index import Index, Transaction, UploadRecord
+from docket.store.index import Index
 from docket.store.ingest import Ingest, Ingested, NewPieces
+from docket.store.rows import UploadRecord
+from docket.store.tables import Transaction
 
 UPLOAD_SECONDS = 24 * 3600.0
 """How long an unfinished upload is kept."""
@@ -46,10 +48,7 @@ class Upload:
         """Append *block*."""
         file, ingest = self._opened(Ingest(self._new_pieces) if self._ingest is None else None)
         try:
-            with self._disk.translated():
-                view = memoryview(block)
-                while view:
-                    view = view[file.write(view) :]
+            self._disk.append(file, block)
         except BaseException:
             # a part of the block may be in the file: what is there is hashed again later
             self.abandon()

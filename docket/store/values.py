@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from docket.digest import Digest
-from docket.store.index import BlobRecord
+from docket.store.rows import BlobRecord
 
 
 @dataclass(frozen=True, slots=True)

@@ -146,7 +146,7 @@ def test_grace(store: Store) -> None:
     push(store, "app", ONE)
     store.delete_tag("app", "latest")
     report = store.gc(grace=HOUR)
-    assert (report.manifests, report.pinned_manifests, report.blobs) == (0, 1, 0)
+    assert (report.manifests, report.young_manifests, report.blobs) == (0, 1, 0)
     assert_readable(store, "app", ONE.digest)
 
 

@@ -12,12 +12,14 @@ import pytest
 
 from docket import manifest
 from docket.digest import Digest
-from docket.errors import StoreFormat, StoreLocked
+from docket.errors import IndexDamaged, StoreFormat, StoreLocked
 from docket.store import Store
 from docket.store.blobs import BlobFiles
 from docket.store.disk import Disk
-from docket.store.index import BlobRecord, Index, Transaction, key_of
+from docket.store.index import Index
 from docket.store.ingest import Ingested
+from docket.store.rows import BlobRecord, key_of
+from docket.store.tables import Transaction
 from docket.torrent.pieces import PIECE_LENGTH, PieceHasher
 from tests.store.samples import image, open_store, push
 
@@ -126,7 +128,7 @@ def test_a_change_that_fails_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_damage_is_found(tmp_path: Path) -> None:
-    """Invariant 4: a value whose checksum is wrong is `StoreFormat`, never an answer."""
+    """Invariant 4: a value whose checksum is wrong is `IndexDamaged`, never an answer."""
     with open_store(tmp_path) as store:
         push(store, "app", ONE, tag="v1")
     path = tmp_path / "index" / "data.mdb"
@@ -135,7 +137,7 @@ def test_damage_is_found(tmp_path: Path) -> None:
     assert value in content
     path.write_bytes(content.replace(value, value[:-1] + b"m"))
     with open_store(tmp_path) as store:
-        with pytest.raises(StoreFormat, match="damaged"):
+        with pytest.raises(IndexDamaged, match="fsck"):
             store.manifest("app", "v1")
         assert store.read(Digest.of(ONE.config)) == ONE.config
 
