@@ -142,3 +142,35 @@ def test_only_the_api_is_asynchronous() -> None:
     assert all(
         name.startswith("docket/api/") or name == "docket/server.py" for name in asynchronous
     )
+
+
+CHANGES = {
+    *("chmod", "fallocate", "fdatasync", "fsync", "ftruncate", "hardlink_to", "link", "mkdir"),
+    *("posix_fallocate", "pwrite", "pwritev", "rename", "rmdir", "rmtree", "symlink", "symlink_to"),
+    *("touch", "truncate", "unlink", "write_bytes", "write_text"),
+}
+"""Functions and methods that change files; `os.write` and files open for writing apart."""
+
+ONE_PLACE = {"docket/store/disk.py", "docket/store/lock.py"}
+
+
+@pytest.mark.parametrize(
+    "path", [one for one in MODULES if name_of(one).startswith("docket/store/")], ids=name_of
+)
+def test_the_store_changes_files_in_one_place(path: Path) -> None:
+    """Invariant 1: a test can stop the store before each change, because `Disk` makes all of them.
+
+    (The lock file is no part of what is stored.)
+    """
+    if name_of(path) in ONE_PLACE:
+        return
+    own = {"self._disk", "disk", "self"}
+    changes = {
+        ast.unparse(node.func)
+        for node in ast.walk(ast.parse(path.read_bytes()))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr in CHANGES
+        and ast.unparse(node.func.value) not in own
+    }
+    assert changes == set()

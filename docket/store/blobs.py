@@ -9,10 +9,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from docket.digest import Digest
-from docket.errors import BlobUnknown, IndexDamaged, InvalidDigest
+from docket.errors import BlobUnknown, DigestMismatch, IndexDamaged, InvalidDigest
 from docket.store.disk import Disk
 from docket.store.index import Index
-from docket.store.ingest import Ingested
+from docket.store.ingest import Ingested, NewPieces, ingest_file
 from docket.store.rows import BlobRecord, key_of
 from docket.store.tables import Transaction
 
@@ -63,15 +63,16 @@ class BlobFiles:
         elif source.exists() or not final.exists():
             self._disk.place(source, final)
         # else the map had to grow after an earlier run of this change, which has placed the file
-        now = time.time()
-        diff_id = str(found.unpacked.diff_id) if found.unpacked else ""
-        plain_size = found.unpacked.size if found.unpacked else 0
-        compression = found.unpacked.compression if found.unpacked else ""
-        record = BlobRecord(found.size, now, now, diff_id, plain_size, compression)
-        self._index.blobs.put(txn, key_of(found.digest), record)
-        self._index.pieces.put(txn, key_of(found.digest), found.pieces)
-        if diff_id:
-            self._index.layers.add(txn, diff_id.encode(), key_of(found.digest))
+        return self.restore(txn, found)
+
+    def restore(self, txn: Transaction, found: Ingested) -> BlobRecord:
+        """Record the blob *found*, whose file is in its place."""
+        key = key_of(found.digest)
+        record = blob_row(found, time.time())
+        self._index.blobs.put(txn, key, record)
+        self._index.pieces.put(txn, key, found.pieces)
+        if record.diff_id:
+            self._index.layers.add(txn, record.diff_id.encode(), key)
         return record
 
     def forget(self, txn: Transaction, digest: Digest) -> None:
@@ -98,6 +99,13 @@ class BlobFiles:
     def times_quarantined(self, digest: Digest) -> int:
         """How often this process has put the blob into quarantine: a reader sees it change."""
         return self._quarantines[digest]
+
+    def reread(self, digest: Digest, new_pieces: NewPieces) -> Ingested | None:
+        """All that the blob's file tells; None when it isn't there or isn't what its name says."""
+        try:
+            return ingest_file(self.path(digest), digest, new_pieces)
+        except (DigestMismatch, OSError):
+            return None
 
     def recover(self) -> None:
         """After a transaction that didn't commit: put back what the index still knows."""
@@ -137,6 +145,14 @@ class BlobFiles:
     def _is_lost(self, txn: Transaction, digest: Digest) -> bool:
         recorded = self._index.blobs.has(txn, key_of(digest))
         return recorded and not self.path(digest).exists()
+
+
+def blob_row(found: Ingested, now: float) -> BlobRecord:
+    """The row of a blob that was read just *now*, in seconds since 1970."""
+    plain = found.unpacked
+    if plain is None:
+        return BlobRecord(found.size, now, now)
+    return BlobRecord(found.size, now, now, str(plain.diff_id), plain.size, plain.compression)
 
 
 def _flat(digest: Digest) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from docket.digest import Digest
 from docket.errors import BlobUnknown, DigestMismatch
-from docket.store.ingest import Unpacked
+from docket.store.ingest import Unpacked, ingest_file
 from docket.store.opening import OpenStore
 from docket.store.rows import key_of, scoped
 from docket.store.tables import Transaction
@@ -38,6 +38,13 @@ class Content(OpenStore):
         with self._index.read() as txn:
             return self._index.blobs.get(txn, key_of(digest)) is not None
 
+    def times_quarantined(self, digest: Digest) -> int:
+        """How often the blob was found wrong since the start.
+
+        Who reads its file for long sees by a change that what is open is not to be trusted.
+        """
+        return self._blobs.times_quarantined(digest)
+
     def read(self, digest: Digest) -> bytes:
         """All bytes of a small blob, such as a config. Raises `BlobUnknown`."""
         return self._read_small(self.blob(digest))
@@ -51,7 +58,7 @@ class Content(OpenStore):
         """
         with suppress(BlobUnknown):
             return self.blob(expected)
-        found = self._ingested(path, expected, unpacked)
+        found = ingest_file(path, expected, self._new_pieces, unpacked=unpacked)
         with path.open("rb") as file:
             self._disk.sync(file.fileno())
         self._pins.pin(expected)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import islice
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from docket.digest import Digest
 from docket.store.blobs import BlobFiles
@@ -15,10 +14,8 @@ from docket.store.pins import Pins
 from docket.store.records import clear_tag, drop_manifest, tagged
 from docket.store.retention import Retention
 from docket.store.rows import ManifestRecord, key_of, scoped, unscoped
-from docket.store.tables import Table, Transaction
+from docket.store.tables import Transaction
 from docket.store.values import Tagged
-
-_BATCH = 500
 
 T = TypeVar("T")
 IsPinned = Callable[[Digest], bool]
@@ -145,7 +142,7 @@ class _Sweep:
 
         before = report.manifests
         report.pinned_manifests = report.young_manifests = 0
-        for batch in self._batches(self._index.manifests):
+        for batch in self._index.batches(self._index.manifests):
             fates = self._settled(sweep, batch)
             self._dead |= fates.dead
             report.manifests += len(fates.dead)
@@ -182,7 +179,7 @@ class _Sweep:
                     self._index.links.delete(txn, key)
             return young
 
-        for batch in self._batches(self._index.links):
+        for batch in self._index.batches(self._index.links):
             self._linked |= self._settled(sweep, batch)
 
     def _is_listed(self, txn: Transaction, repository: str, digest: str) -> bool:
@@ -215,7 +212,7 @@ class _Sweep:
                         self._blobs.sweep(txn, digest)
             return fates
 
-        for batch in self._batches(self._index.blobs):
+        for batch in self._index.batches(self._index.blobs):
             fates = self._settled(sweep, batch)
             report.blobs += len(fates.dead)
             report.freed += fates.freed
@@ -272,17 +269,6 @@ class _Sweep:
             except BaseException:
                 self._blobs.recover()
                 raise
-
-    def _batches(self, table: Table[Any]) -> Iterator[list[bytes]]:
-        """The keys of *table*, some at a time, each time in a transaction of its own."""
-        after: bytes | None = None
-        while True:
-            with self._index.read() as txn:
-                batch = [key for key, _ in islice(table.scan(txn, after=after), _BATCH)]
-            if not batch:
-                return
-            yield batch
-            after = batch[-1]
 
 
 @dataclass(slots=True)

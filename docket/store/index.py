@@ -27,13 +27,14 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
 import lmdb
 
 from docket.errors import IndexDamaged, StoreFormat, StoreFull
-from docket.store.disk import no_step
+from docket.store.disk import Disk
 from docket.store.journal import Journal, Position, line_set
 from docket.store.rows import BlobRecord, ManifestRecord, TagRecord, UploadRecord
 from docket.store.tables import Lines, MultiTable, Table, Transaction
@@ -47,6 +48,7 @@ _AHEAD = 4 << 20
 _MOST_LINES_A_ROW = 4
 _FEW_LINES = 10_000
 _POSITION = b"journal"
+_BATCH = 500
 _ON_DISK_FORMAT = 0  # LMDB 0.9 files: every LMDB tool and older binding reads them
 
 
@@ -59,15 +61,15 @@ class Index:
         *,
         journal: Journal | None = None,
         map_size: int = _FIRST_MAP,
-        step: Callable[[str], None] = no_step,
+        disk: Disk | None = None,
     ) -> None:
-        """Open the index in *folder*, or begin one. *step* is called before each commit.
+        """Open the index in *folder*, or begin one; *disk* sees each change to its files.
 
         Without *journal* nothing is written there: for reading, and for an index in the making.
         """
         self._location = folder.parent
         self._file = folder / "data.mdb"
-        self._step = step
+        self._disk = disk or Disk(folder.parent)
         self._journal = journal
         self._lines = Lines()
         self.blobs = Table("blobs", BlobRecord, self._lines)
@@ -86,6 +88,7 @@ class Index:
         self._holds = 0
         self._gate = threading.Condition()
         every = [one for one in vars(self).values() if isinstance(one, Table | MultiTable)]
+        self._disk.make_folder(folder)
         self._env = _open_environment(folder, map_size=map_size, tables=len(every))
         for table in every:
             table.open(self._env)
@@ -133,9 +136,22 @@ class Index:
                     raise StoreFull(self._location) from error
                 raise
 
+    def batches(self, table: Table[Any]) -> Iterator[list[bytes]]:
+        """The keys of *table*, some at a time, each time in a transaction of its own."""
+        after: bytes | None = None
+        while True:
+            with self.read() as txn:
+                batch = list(islice(table.keys(txn, after=after), _BATCH))
+            if not batch:
+                return
+            yield batch
+            after = batch[-1]
+
     def position(self, txn: Transaction) -> Position | None:
-        """How far the journal is committed; None before there is one."""
-        return self._meta.get(txn, _POSITION)
+        """How far the journal is committed; None before there is one, or when nobody knows."""
+        with suppress(IndexDamaged):
+            return self._meta.get(txn, _POSITION)
+        return None
 
     def renew_journal(self) -> None:
         """Write the journal anew, without what is over; pushes go on meanwhile."""
@@ -192,11 +208,12 @@ class Index:
             result = change(txn)
             if self._journal and self._lines.lines:
                 before = self.position(txn)
-                assert before, "the journal has begun"
+                if before is None:
+                    raise IndexDamaged("meta", _POSITION)
                 lines = self._lines
                 after = self._journal.append(before, lines.lines, frees=lines.frees)
                 self._meta.put(txn, _POSITION, after)
-            self._step("commit")
+            self._disk.step("commit")
             txn.commit()
         except BaseException:
             # the binding's abort waits for a moment without any reader at work: see to one
@@ -232,10 +249,10 @@ class Index:
     def _hold_ready(self) -> None:
         """Space in the file for what comes; when there is none, what is there must do."""
         used = (self._env.info()["last_pgno"] + 1) * self._env.stat()["psize"]
-        with suppress(OSError), self._file.open("rb+", buffering=0) as file:
+        with suppress(StoreFull), self._file.open("rb+", buffering=0) as file:
             size = os.fstat(file.fileno()).st_size
             if size < used + _AHEAD // 2:
-                os.posix_fallocate(file.fileno(), size, used + _AHEAD - size)
+                self._disk.allocate(file.fileno(), size, used + _AHEAD - size)
 
     def _grow(self) -> None:
         """Double the map; LMDB wants no transaction of this process under way meanwhile."""
@@ -247,7 +264,6 @@ class Index:
 
 
 def _open_environment(folder: Path, *, map_size: int, tables: int) -> Any:
-    folder.mkdir(parents=True, exist_ok=True)
     fresh = not (folder / "data.mdb").exists()
     options: dict[str, Any] = {"lib_version": _ON_DISK_FORMAT} if fresh else {}
     try:

@@ -8,11 +8,12 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Protocol
 
 from docket.compress import NONE, Decompressor, sniff
-from docket.digest import Digest, new_hash
-from docket.errors import InvalidInput
+from docket.digest import READ_SIZE, Digest, new_hash
+from docket.errors import DigestMismatch, InvalidInput
 
 _TAR_MAGIC = b"ustar"
 _TAR_MAGIC_AT = 257
@@ -53,10 +54,6 @@ class Ingested:
     size: int
     pieces: bytes
     unpacked: Unpacked | None
-
-    def with_unpacked(self, unpacked: Unpacked) -> Ingested:
-        """The same, with what is known about the plain layer from elsewhere."""
-        return replace(self, unpacked=unpacked)
 
 
 class Ingest:
@@ -123,6 +120,23 @@ class Ingest:
         if self._head[_TAR_MAGIC_AT:] == _TAR_MAGIC and digest.algorithm == "sha256":
             return Unpacked(digest, self.size)
         return None
+
+
+def ingest_file(
+    path: Path, expected: Digest, new_pieces: NewPieces, *, unpacked: Unpacked | None = None
+) -> Ingested:
+    """One read of the file at *path*. Raises `DigestMismatch` when it isn't *expected*.
+
+    Where it is known what the layer unpacks to, *unpacked* says so, and nothing is decompressed.
+    """
+    running = Ingest(new_pieces, algorithm=expected.algorithm, unpack=unpacked is None)
+    with path.open("rb", buffering=0) as file:
+        while block := file.read(READ_SIZE):
+            running.feed(block)
+    found = running.finish()
+    if found.digest != expected:
+        raise DigestMismatch(expected, found.digest)
+    return found if unpacked is None else replace(found, unpacked=unpacked)
 
 
 class _Unpacking:

@@ -147,8 +147,12 @@ class Draft:
         disk.write_new(self._new, b"")
         self._file = self._new.open("rb+", buffering=0)
         rows = iter(lines)
-        while some := list(islice(rows, _LINES_A_WRITE)):
-            self.add(b"".join(some))
+        try:
+            while some := list(islice(rows, _LINES_A_WRITE)):
+                self.add(b"".join(some))
+        except BaseException:
+            self._file.close()
+            raise
 
     def __enter__(self) -> Self:
         return self

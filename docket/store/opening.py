@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 import uuid
 from collections.abc import Callable
@@ -10,21 +9,22 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Self
 
-from docket.digest import READ_SIZE, Digest
-from docket.errors import BlobUnknown, DigestMismatch, StoreFormat
+from docket.digest import Digest
+from docket.errors import BlobUnknown, StoreFormat
 from docket.store.blobs import BlobFiles
 from docket.store.disk import Disk, no_step
+from docket.store.format import check_format
 from docket.store.index import Index
-from docket.store.ingest import Ingest, Ingested, NewPieces, Unpacked
+from docket.store.ingest import Ingest, Ingested, NewPieces
 from docket.store.journal import Journal
 from docket.store.lock import Lock
 from docket.store.pins import PIN_SECONDS, Pins
+from docket.store.rebuild import INDEX, is_lost
 from docket.store.rows import scoped
 from docket.store.tables import Transaction
 from docket.store.uploads import Uploads
 from docket.store.values import Blob
-
-_FORMAT = 1
+from docket.store.verify import Verifier
 
 
 class OpenStore:
@@ -60,14 +60,19 @@ class OpenStore:
             raise
 
     def _open(self, new_pieces: NewPieces, piece_length: int, pins: Pins) -> None:
-        self._check_format(piece_length)
+        check_format(self.location, self._disk, piece_length)
         for name in ("blobs", "uploads", "incoming", "swarm", "trash", "quarantine"):
             self._disk.make_folder(self.location / name)
         self.piece_length = piece_length
         self._new_pieces = new_pieces
-        journal = Journal(self.location / "journal", self._disk)
-        self._index = Index(self.location / "index", journal=journal, step=self._disk.step)
+        self._journal = Journal(self.location / "journal", self._disk)
+        if is_lost(self.location):
+            raise StoreFormat(
+                f"the store at {self.location} has lost its index; run docket fsck --rebuild-index"
+            )
+        self._index = Index(self.location / INDEX, journal=self._journal, disk=self._disk)
         self._blobs = BlobFiles(self.location, self._index, self._disk)
+        self._verifier = Verifier(self._index, self._blobs, new_pieces)
         self._uploads = Uploads(self.location / "uploads", self._index, self._disk, new_pieces)
         self._pins = pins
         self._blobs.recover()
@@ -95,45 +100,20 @@ class OpenStore:
         self._disk.make_folder(path.parent)
         self._disk.write_new(path, content)
 
-    def _check_format(self, piece_length: int) -> None:
-        path = self.location / "VERSION"
-        wanted = {"format": _FORMAT, "piece_length": piece_length}
-        if not path.exists():
-            if (self.location / "index").exists():
-                raise StoreFormat(f"{self.location} has an index but no VERSION file")
-            fresh = self.location / "VERSION.new"
-            self._disk.write_new(fresh, json.dumps(wanted).encode() + b"\n")
-            self._disk.place(fresh, path)
-        elif (found := _version_in(path)) != wanted:
-            raise StoreFormat(
-                f"the store at {self.location} is {found}; this docket reads {wanted}"
-            )
-
     def _read_small(self, blob: Blob) -> bytes:
         try:
             content = blob.path.read_bytes()
         except FileNotFoundError as error:
             raise BlobUnknown(blob.digest) from error
-        actual = Digest.of(content, algorithm=blob.digest.algorithm)
-        if actual != blob.digest:
-            raise DigestMismatch(blob.digest, actual)
+        if Digest.of(content, algorithm=blob.digest.algorithm) != blob.digest:
+            self._verifier.check(blob.digest, read=True)  # out of reach, so that a push heals it
+            raise BlobUnknown(blob.digest)
         return content
 
     def _ingest_bytes(self, content: bytes, algorithm: str = "sha256") -> Ingested:
         ingest = Ingest(self._new_pieces, algorithm=algorithm)
         ingest.feed(content)
         return ingest.finish()
-
-    def _ingested(self, path: Path, expected: Digest, unpacked: Unpacked | None) -> Ingested:
-        """One read of *path*: is it *expected*?"""
-        running = Ingest(self._new_pieces, algorithm=expected.algorithm, unpack=unpacked is None)
-        with path.open("rb", buffering=0) as file:
-            while block := file.read(READ_SIZE):
-                running.feed(block)
-        found = running.finish()
-        if found.digest != expected:
-            raise DigestMismatch(expected, found.digest)
-        return found if unpacked is None else found.with_unpacked(unpacked)
 
     def _commit_file(
         self,
@@ -157,11 +137,3 @@ class OpenStore:
             self._index.update(change)
         finally:
             self._disk.remove(temporary)
-
-
-def _version_in(path: Path) -> object:
-    content = path.read_bytes()
-    try:
-        return json.loads(content)
-    except ValueError:
-        return content[:80]

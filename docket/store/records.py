@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -12,7 +14,7 @@ from docket.manifest import ANNOTATION_ENCODER, Descriptor, Manifest
 from docket.manifest import Index as ImageIndex
 from docket.store.index import Index
 from docket.store.rows import ManifestRecord, TagRecord, edge, key_of, scoped, unscoped
-from docket.store.tables import Transaction
+from docket.store.tables import MultiTable, Table, Transaction
 from docket.store.values import Tagged
 
 
@@ -54,14 +56,26 @@ def add_manifest(
             pushed=time.time(),
         ),
     )
-    index.parents.add(txn, key_of(digest), edge(repository, "h"))
     for child in parsed.children:
         _note_encoder(index, txn, child)
-        index.parents.add(txn, key_of(child.digest), edge(repository, "m", digest))
-        index.children.add(txn, scoped(repository, digest), key_of(child.digest))
-    if subject:
-        index.parents.add(txn, key_of(digest), edge(repository, "s", subject))
-        index.referrers.add(txn, scoped(repository, subject), key_of(digest))
+    for table, key, value in edges(index, repository, digest, parsed):
+        table.add(txn, key, value)
+
+
+Edge = tuple[MultiTable, bytes, bytes]
+"""A table, a key, and one of the values that it should have there."""
+
+
+def edges(
+    index: Index, repository: str, digest: Digest, parsed: Manifest | ImageIndex
+) -> Iterator[Edge]:
+    """All that a manifest of *repository* adds to the tables with many values."""
+    yield index.parents, key_of(digest), edge(repository, "h")
+    for child in parsed.children:
+        yield index.parents, key_of(child.digest), edge(repository, "m", digest)
+        yield index.children, scoped(repository, digest), key_of(child.digest)
+    if parsed.subject:
+        yield index.referrers, scoped(repository, parsed.subject.digest), key_of(digest)
 
 
 def set_tag(index: Index, txn: Transaction, repository: str, tag: str, digest: Digest) -> None:
@@ -78,6 +92,16 @@ def clear_tag(index: Index, txn: Transaction, repository: str, tag: str) -> bool
         return False
     index.parents.remove(txn, before.digest.encode(), edge(repository, "t", tag))
     return index.tags.delete(txn, scoped(repository, tag))
+
+
+def repositories(table: Table[Any], txn: Transaction, *, after: str = "") -> Iterator[str]:
+    """The repositories that have a row in *table*, sorted, past *after*; one seek each."""
+    # \x01 sorts behind the NUL of all keys of a repository
+    last = f"{after}\x01".encode() if after else b""
+    while (key := next(table.keys(txn, after=last), None)) is not None:
+        name = unscoped(key)[0]
+        yield name
+        last = f"{name}\x01".encode()
 
 
 def tagged(index: Index, txn: Transaction, repository: str | None = None) -> list[Tagged]:
@@ -112,7 +136,6 @@ def drop_manifest(index: Index, txn: Transaction, repository: str, digest: str) 
         index.children.remove(txn, key, child)
     index.parents.remove(txn, digest.encode(), edge(repository, "h"))
     if record.subject:
-        index.parents.remove(txn, digest.encode(), edge(repository, "s", record.subject))
         index.referrers.remove(txn, scoped(repository, record.subject), digest.encode())
 
 

@@ -100,17 +100,9 @@ class Repositories(Content):
 
     def repositories(self, *, after: str = "", limit: int | None = None) -> list[str]:
         """Repositories that have a manifest, sorted, past *after*."""
-        names: list[str] = []
-        # one seek a repository: \x01 sorts behind the NUL of all its keys
-        last = f"{after}\x01".encode() if after else b""
         with self._index.read() as txn:
-            while limit is None or len(names) < limit:
-                row = next(self._index.manifests.scan(txn, after=last), None)
-                if row is None:
-                    break
-                names.append(unscoped(row[0])[0])
-                last = f"{names[-1]}\x01".encode()
-        return names
+            names = records.repositories(self._index.manifests, txn, after=after)
+            return list(islice(names, limit))
 
     def referrers(self, repository: str, subject: Digest) -> list[StoredManifest]:
         """Manifests of *repository* whose subject is *subject*, sorted by digest."""

@@ -57,8 +57,8 @@ def unscoped(key: bytes) -> tuple[str, str]:
 def edge(repository: str, why: str, name: object = "") -> bytes:
     """A value of ``parents``: what in *repository* keeps a blob or manifest alive.
 
-    *why* is ``m`` (a manifest *name* lists it), ``s`` (the manifest *name* is its subject), ``t``
-    (the tag *name* points to it) or ``h`` (it is itself a manifest of the repository).
+    *why* is ``m`` (a manifest *name* lists it), ``t`` (the tag *name* points to it) or ``h`` (it is
+    itself a manifest of the repository).
     """
     return scoped(repository, f"{why}{name}")
 

@@ -156,6 +156,17 @@ def put_index(store: Store, repository: str, *members: Image, tag: str | None = 
     )
 
 
+def rot(store: Store, content: bytes) -> Digest:
+    """Change a byte of a blob's file; its size stays."""
+    digest = Digest.of(content)
+    path = store.blob(digest).path
+    path.chmod(0o644)
+    with path.open("rb+") as file:
+        file.seek(len(content) // 2)
+        file.write(bytes([content[len(content) // 2] ^ 1]))
+    return digest
+
+
 def assert_readable(store: Store, repository: str, target: str | Digest) -> None:
     """The manifest and all that it lists can be read through *repository*, whole."""
     found = store.manifest(repository, target)

@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from docket.digest import Digest
-from docket.errors import UploadUnknown
-from docket.store import Store
+from docket.errors import StoreFormat, UploadUnknown
+from docket.store import Sample, Store, rebuild_index
+from docket.torrent.pieces import PIECE_LENGTH, PieceHasher
 from tests.store.samples import (
     Image,
     assert_readable,
@@ -23,9 +24,11 @@ from tests.store.samples import (
     blob_files,
     hexes,
     image,
+    no_step,
     open_store,
     push,
     put_index,
+    rot,
     upload,
 )
 
@@ -53,10 +56,16 @@ class Steps:
             raise Crash(name)
 
 
-def crashes(tmp_path: Path, before: Operation, operation: Operation) -> Iterator[Path]:
+def crashes(
+    tmp_path: Path,
+    before: Operation,
+    operation: Operation,
+    *,
+    check: Callable[[Path], None] = assert_sound,
+) -> Iterator[Path]:
     """A location for each step of *operation* on which a crash hits it; *before* went well.
 
-    The opening of the store is stopped too.
+    The opening of the store is stopped too. *check* is what must be true after each crash.
     """
     prepared = tmp_path / "prepared"
     with open_store(prepared) as store:
@@ -67,7 +76,7 @@ def crashes(tmp_path: Path, before: Operation, operation: Operation) -> Iterator
         steps = Steps(count)
         with suppress(Crash), open_store(location, step=steps) as store:
             operation(store)
-        assert_sound(location)
+        check(location)
         yield location
         shutil.rmtree(location)
         if not steps.crashed:
@@ -239,6 +248,87 @@ def test_an_upload_goes_on(tmp_path: Path) -> None:
                     store.finish_upload("app", session, Digest.of(layer))
             assert store.read(Digest.of(layer)) == layer
             assert list((location / "uploads").iterdir()) == []
+
+
+def injured(store: Store) -> None:
+    """Two images; a layer of one rotted, a file of the other is gone, and an orphan lies there."""
+    push_both(store)
+    store.blob(Digest.of(OLD.layers[1])).path.unlink()
+    rot(store, NEW.layers[1])
+    orphan = store.location / "blobs" / "sha256" / "ab" / f"ab{'0' * 62}"
+    orphan.parent.mkdir(exist_ok=True)
+    orphan.write_bytes(b"orphan")
+    store._index.update(lambda txn: store._index.tags.delete(txn, b"app\x00new"))
+    store._index.update(lambda txn: store._index.links.put(txn, b"app\x00" + bytes(3), 1.0))
+
+
+def assert_nothing_wrong(location: Path) -> None:
+    """What can be had of the two images is right."""
+    with open_store(location) as store:
+        for content in {*OLD.blobs, *NEW.blobs, OLD.content, NEW.content}:
+            digest = Digest.of(content)
+            if digest not in (Digest.of(OLD.layers[1]), Digest.of(NEW.layers[1])):
+                assert store.read(digest) == content
+
+
+def test_fsck(tmp_path: Path) -> None:
+    """Invariant 4: a check that broke off leaves the rest to the next, and loses nothing."""
+    for location in crashes(
+        tmp_path, injured, lambda store: store.fsck(sample=Sample()), check=assert_nothing_wrong
+    ):
+        with open_store(location) as store:
+            store.fsck(sample=Sample())
+            again = store.fsck(sample=Sample()).findings
+            assert {one.kind for one in again} == {"incomplete"}
+            push_both(store)
+            assert store.fsck(sample=Sample()).findings == []
+        assert_sound(location)
+
+
+def test_rebuilding_the_index(tmp_path: Path) -> None:
+    """Design § index: stopped anywhere, the old index or the new one is there, or it says so."""
+    prepared = tmp_path / "prepared"
+    with open_store(prepared) as store:
+        push_both(store)
+        store.delete_tag("app", "old")
+    for count in range(MOST_STEPS):
+        location = tmp_path / f"crash-{count}"
+        shutil.copytree(prepared, location)
+        steps = Steps(count)
+        with suppress(Crash):
+            rebuild(location, steps)
+        if not (location / "index").exists():
+            with pytest.raises(StoreFormat, match="--rebuild-index"):
+                open_store(location)
+            rebuild(location)
+        with open_store(location) as store:
+            assert [row.tag for row in store.tagged()] == ["new"]
+            assert_readable(store, "app", "new")
+            assert store.fsck().findings == []
+        assert_sound(location)
+        shutil.rmtree(location)
+        if not steps.crashed:
+            assert count > 20, "the operation has steps"
+            return
+    pytest.fail(f"more than {MOST_STEPS} steps")
+
+
+def rebuild(location: Path, step: Callable[[str], None] = no_step) -> None:
+    """Make the index anew."""
+    rebuild_index(
+        location, new_pieces=PieceHasher, piece_length=PIECE_LENGTH, owner="test", step=step
+    )
+
+
+def test_writing_the_journal_anew(tmp_path: Path) -> None:
+    """Design § journal: stopped anywhere, one of both files says all that the index says."""
+    for location in crashes(tmp_path, push_both, lambda store: store._index.renew_journal()):
+        with open_store(location) as store:
+            assert store.fsck().findings == []
+            push(store, "app", NEW, tag="more")
+        rebuild(location)
+        with open_store(location) as store:
+            assert_readable(store, "app", "more")
 
 
 def test_an_error_in_the_middle_of_a_sweep(tmp_path: Path) -> None:
