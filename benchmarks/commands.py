@@ -18,11 +18,12 @@ _READY_SECONDS = 30.0
 
 
 class CommandFailed(RuntimeError):
-    """A docket command ended with another code than 0; *code* and its *message*."""
+    """A docket command ended with another code than 0; *code*, its *message*, what it said."""
 
-    def __init__(self, argv: Sequence[str], code: int, message: str) -> None:
+    def __init__(self, argv: Sequence[str], code: int, message: str, output: str = "") -> None:
         self.code = code
         self.message = message
+        self.output = output
         super().__init__(f"{' '.join(argv)} ended with {code}: {message}")
 
 
@@ -51,7 +52,12 @@ class Commands:
             argv, capture_output=True, stdin=stdin, env=self.environment, check=False
         )
         if done.returncode:
-            raise CommandFailed(argv, done.returncode, done.stderr.decode(errors="replace").strip())
+            raise CommandFailed(
+                argv,
+                done.returncode,
+                done.stderr.decode(errors="replace").strip(),
+                done.stdout.decode(errors="replace"),
+            )
         return done.stdout
 
     @property

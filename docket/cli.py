@@ -12,7 +12,7 @@ from typing import Any
 import click
 from click.shell_completion import get_completion_class
 
-from docket import __version__, compress, config, console, deploy, reports
+from docket import __version__, compress, config, console, deploy, reports, upkeep
 from docket.errors import DocketError, summary
 from docket.manifest import Platform
 from docket.options import Options, command_options, option, platform_option, shared_options
@@ -20,12 +20,18 @@ from docket.pull import PullReport
 from docket.push import Compression
 from docket.reference import Reference, parse_repository
 from docket.seeder import IDLE_SECONDS
-from docket.server import ServerOptions, serve
+from docket.server import SCRUB_RATE, ServerOptions, serve
 from docket.store import PIN_SECONDS
 from docket.torrent.swarm import PATIENCE
 
 _EPILOG = "\b\nExit codes:\n   0  done\n   1  another error\n   2  wrong usage\n" + "\n".join(
-    f" {code:3}  {meaning}" for _, code, meaning in console.EXIT_CODES
+    f" {code:3}  {meaning}"
+    for code, meaning in sorted(
+        {
+            *((code, meaning) for _, code, meaning in console.EXIT_CODES),
+            (console.FOUND_DAMAGE, "docket fsck found damage"),
+        }
+    )
 )
 
 
@@ -109,6 +115,22 @@ def cli(
     help="How long an image is seeded after the last peer left.",
 )
 @option(
+    "--scrub",
+    default=30.0,
+    show_default=True,
+    type=click.FloatRange(0),
+    metavar="DAYS",
+    help="Read every blob again so often, to find what rotted; 0 never.",
+)
+@option(
+    "--scrub-rate",
+    default=SCRUB_RATE,
+    show_default=True,
+    type=click.IntRange(1),
+    metavar="BYTES/S",
+    help="The most that scrubbing reads.",
+)
+@option(
     "--json",
     "as_json",
     is_flag=True,
@@ -123,6 +145,8 @@ def registry_command(
     advertise: str,
     pin: float,
     idle: float,
+    scrub: float,
+    scrub_rate: int,
     as_json: bool,
 ) -> None:
     """Serve images: registry, tracker and seeder in one process, until Ctrl-C."""
@@ -136,6 +160,8 @@ def registry_command(
         advertise=advertise,
         pin_seconds=pin,
         idle_seconds=idle,
+        scrub_seconds=scrub * 86400,
+        scrub_rate=scrub_rate,
     )
 
     def on_ready(url: str) -> None:
@@ -352,26 +378,6 @@ def rm(options: Options, image: str) -> None:
 
 @cli.command()
 @command_options
-@option(
-    "--dry-run",
-    is_flag=True,
-    help="Say what would be freed; change nothing.",
-)
-@option(
-    "--grace",
-    type=click.FloatRange(0),
-    metavar="SECONDS",
-    help="Keep what is younger than this; 3600 by default.",
-)
-def gc(options: Options, dry_run: bool, grace: float | None) -> None:
-    """Free the space of images that no tag names, while pushes and pulls go on."""
-    with options.client() as client:
-        report = client.gc(dry_run=dry_run, grace=grace)
-    reports.show_gc(report, as_json=options.json)
-
-
-@cli.command()
-@command_options
 def version(options: Options) -> None:
     """Show the versions of docket and of the libraries that matter."""
     packages = ("libtorrent", "torf", "zstandard", "lmdb", "starlette", "uvicorn")
@@ -397,6 +403,10 @@ def completion(shell: str) -> None:
     assert kind
     # bash's version check runs bash; the script itself needs only what is given here
     console.say(kind(cli, {}, "docket", "_DOCKET_COMPLETE").source())
+
+
+cli.add_command(upkeep.gc)
+cli.add_command(upkeep.fsck)
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -235,10 +235,25 @@ class Client:
         rows: list[dict[str, Any]] = self._json("GET", f"/v2/_docket/images{query}")["images"]
         return rows
 
-    def gc(self, *, dry_run: bool, grace: float | None) -> dict[str, Any]:
-        """Collect garbage in the registry; the report of `docket.store.GcReport`."""
-        body = json.dumps({"dry_run": dry_run, "grace": grace}).encode()
-        return self._json("POST", "/v2/_docket/gc", body=body)
+    def gc(self, **how: Any) -> dict[str, Any]:
+        """Collect garbage in the registry; the report of `docket.store.GcReport`.
+
+        *how*: ``dry_run``, ``grace`` (seconds), ``keep``, ``protect`` and ``age`` (seconds).
+        """
+        return self._json("POST", "/v2/_docket/gc", body=json.dumps(how).encode())
+
+    def fsck(self, *, read_data: str | None, on_blob: Callable[[int, int], None]) -> dict[str, Any]:
+        """Check the registry's store; the report of `docket.store.FsckReport`."""
+        body = json.dumps({"read_data": read_data}).encode()
+        with self._streamed("POST", "/v2/_docket/fsck", body=body) as response:
+            for line in _lines(self._blocks(response)):
+                if "report" in line:
+                    report: dict[str, Any] = line["report"]
+                    return report
+                if "error" in line:
+                    raise RegistryError(f"the check at {self.url} failed: {line['error']}")
+                on_blob(line["done"], line["total"])
+        raise RegistryUnreachable(self.url, "it ended in the middle of the check")
 
     # -- inside
 
@@ -274,11 +289,17 @@ class Client:
 
     @contextmanager
     def _streamed(
-        self, method: str, path: str, *, headers: dict[str, str], unknown: Digest
+        self,
+        method: str,
+        path: str,
+        *,
+        body: bytes | None = None,
+        headers: dict[str, str] | None = None,
+        unknown: Digest | None = None,
     ) -> Iterator[urllib3.BaseHTTPResponse]:
         try:
             response = self._pool.request(
-                method, self._absolute(path), headers=headers, preload_content=False
+                method, self._absolute(path), body=body, headers=headers, preload_content=False
             )
         except HTTPError as error:
             raise RegistryUnreachable(self.url, _why(error)) from error
@@ -311,6 +332,14 @@ class Client:
             raise ManifestUnknown(unknown)
         code, message = _oci_error(response)
         raise RegistryRefused(what, status=response.status, code=code, message=message)
+
+
+def _lines(blocks: Iterator[bytes]) -> Iterator[dict[str, Any]]:
+    """Lines of JSON."""
+    rest = b""
+    for block in blocks:
+        *whole, rest = (rest + block).split(b"\n")
+        yield from map(json.loads, whole)
 
 
 def _remote_layer(plain: dict[str, Any]) -> RemoteLayer:

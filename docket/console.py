@@ -30,7 +30,9 @@ EXIT_CODES: tuple[tuple[type[BaseException], int, str], ...] = (
     (errors.StoreError, 7, "the store is in use, full, or of another format"),
     (KeyboardInterrupt, 130, "interrupted"),
 )
-"""Which error ends a command with which code. 0: done; 1: any other error; 2: wrong usage."""
+FOUND_DAMAGE = 8
+"""Which error ends a command with which code. 0: done; 1: any other error; 2: wrong usage;
+`FOUND_DAMAGE`: docket fsck found something."""
 
 _PLAIN_SECONDS = 5.0
 
@@ -156,10 +158,14 @@ class _Lines:
 
 
 def _words(progress: LayerProgress) -> str:
-    amount = size(progress.total)
+    amount = _amount(progress.total, progress.unit)
     if progress.done < progress.total:
-        amount = f"{size(progress.done)} of {amount}"
+        amount = f"{_amount(progress.done, progress.unit)} of {amount}"
     words = f"{progress.state} {amount}"
     if progress.state == FETCHING and progress.peers:
         words += f" from {progress.peers} peers at {rate(progress.rate)}"
     return words
+
+
+def _amount(count: int, unit: str) -> str:
+    return f"{count} {unit}" if unit else size(count)

@@ -13,7 +13,7 @@ import click
 from docket import config, console
 from docket.client import Client, registry_url
 from docket.manifest import Platform
-from docket.store import Store
+from docket.store import PIN_SECONDS, Store
 from docket.torrent.pieces import PIECE_LENGTH, PieceHasher
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -75,14 +75,20 @@ class Options:
         """A client of the registry that -h and -p name."""
         return Client(registry_url(self.host, self.port))
 
-    def store(self) -> Store:
+    @property
+    def place(self) -> Path:
+        """Where this host's own store is."""
+        return self.location or config.data_location()
+
+    def store(self, *, pin_seconds: float = PIN_SECONDS) -> Store:
         """This host's own store; waits while another docket command uses it."""
         return Store(
-            self.location or config.data_location(),
+            self.place,
             new_pieces=PieceHasher,
             piece_length=PIECE_LENGTH,
             owner=f"docket {click.get_current_context().info_name}",
             wait=self._wait,
+            pin_seconds=pin_seconds,
         )
 
     def _wait(self, holder: str) -> bool:

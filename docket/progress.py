@@ -10,11 +10,15 @@ UPLOADING = "uploading"
 FETCHING = "fetching"
 VERIFIED = "verified"
 DONE = "done"
+CHECKING = "checking"
 
 
 @dataclass(frozen=True, slots=True)
 class LayerProgress:
-    """How far one layer is: *done* of *total* bytes, at *rate* bytes a second from *peers*."""
+    """How far one layer is: *done* of *total* bytes, at *rate* bytes a second from *peers*.
+
+    Where something else is counted, *unit* says what.
+    """
 
     name: str
     state: str
@@ -22,6 +26,7 @@ class LayerProgress:
     total: int
     rate: float = 0.0
     peers: int = 0
+    unit: str = ""
 
 
 class Progress(Protocol):

@@ -186,22 +186,51 @@ def show_gc(report: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         say_json(report)
         return
-    verb = "would free" if report["dry_run"] else "freed"
+    verb, removed = ("would free", "would remove") if report["dry_run"] else ("freed", "removed")
+    if report["tags"]:
+        say(f"{removed} {len(report['tags'])} tags: {', '.join(report['tags'])}")
     say(
         f"{verb} {size(report['freed'])}: {report['blobs']} blobs of {report['manifests']} "
         "images that no tag names"
     )
-    say(f"kept {size(report['kept'])}: {report['kept_blobs']} blobs that images need")
-    if report["pinned_manifests"]:
+    if report["orphans"] or report["leftovers"]:
         say(
-            f"{report['pinned_manifests']} images that no tag names stay, with their blobs: they "
-            "are new, or someone was just told that the registry has them"
+            f"of that, {report['orphans']} files that a crash left, and "
+            f"{size(report['leftovers'])} of broken-off pulls and old quarantine"
         )
-    if report["pinned_blobs"]:
-        say(
-            f"kept {size(report['pinned'])}: {report['pinned_blobs']} blobs that are new, or that "
-            "someone was just told the registry has; they go when their time is over"
+    say(
+        f"kept {size(report['kept'])}: {report['kept_blobs']} blobs that images need, which "
+        f"{report['kept_tags']} tags name"
+    )
+    _say_kept(report, "young", "they are younger than the grace time")
+    _say_kept(report, "pinned", "someone was just told that the registry has them")
+
+
+def _say_kept(report: dict[str, Any], kind: str, why: str) -> None:
+    manifests, blobs = report[f"{kind}_manifests"], report[f"{kind}_blobs"]
+    if manifests:
+        say(f"{manifests} images that no tag names stay, with their blobs: {why}")
+    if blobs:
+        say(f"kept {size(report[kind])}: {blobs} blobs that no image needs; {why}")
+
+
+def show_fsck(report: dict[str, Any], *, as_json: bool) -> None:
+    """What a check found, and what became of it."""
+    if as_json:
+        say_json(report)
+        return
+    if report["findings"]:
+        say_table(
+            ["FOUND", "WHAT", "NOW"],
+            [[one["kind"], one["what"], one["outcome"]] for one in report["findings"]],
+            right=frozenset(),
         )
+    found = len(report["findings"])
+    say(
+        f"checked {report['blobs']} blobs, {report['read_blobs']} of them byte by byte "
+        f"({size(report['read'])}), and {report['rows']} rows: "
+        f"{f'{found} findings' if found else 'all is well'}"
+    )
 
 
 def _count(layers: tuple[PulledLayer, ...], source: str) -> int:

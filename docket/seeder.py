@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import threading
 from collections import OrderedDict
+from collections.abc import Iterable
 from pathlib import Path
 
 from docket import manifest
@@ -89,13 +90,18 @@ class Seeder:
         for info_hash in self._swarm.info_hashes():
             named = self._store.torrent(info_hash)
             idle = self._swarm.idle_seconds(info_hash) > self._idle_seconds
-            with self._lock:
-                if idle or named is None:
-                    self._swarm.forget(info_hash)
-                    if named:
-                        shutil.rmtree(self._folder / named[1].hex, ignore_errors=True)
-                    continue
-            self._pin(*named)
+            if idle or named is None:
+                self._let_go(info_hash, named and named[1])
+            else:
+                self._pin(*named)
+
+    def drop(self, blobs: Iterable[Digest]) -> None:
+        """Seed nothing any more that contains one of *blobs*, which were found to be wrong."""
+        paths = [one.layout_path for one in blobs]
+        for info_hash in self._swarm.info_hashes():
+            named = self._store.torrent(info_hash)
+            if named and any((self._folder / named[1].hex / path).exists() for path in paths):
+                self._let_go(info_hash, named[1])
 
     def close(self) -> None:
         """Leave all swarms."""
@@ -129,6 +135,12 @@ class Seeder:
         for name, content in small.items():
             self._store.write_synced(folder / name, content)
         return folder
+
+    def _let_go(self, info_hash: bytes, manifest: Digest | None) -> None:
+        with self._lock:
+            self._swarm.forget(info_hash)
+            if manifest:
+                shutil.rmtree(self._folder / manifest.hex, ignore_errors=True)
 
     def _pin(self, repository: str, digest: Digest) -> None:
         try:

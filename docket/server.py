@@ -7,7 +7,9 @@ import contextlib
 import logging
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,14 +24,22 @@ from docket.torrent.pieces import PIECE_LENGTH, PieceHasher
 from docket.torrent.swarm import Swarm
 from docket.torrent.tracker import Tracker
 
+SCRUB_RATE = 20_000_000
+"""Bytes a second that scrubbing reads at most."""
+
 _REST_SECONDS = 15.0
+_SCRUB_PAUSE_SECONDS = 600.0
 
 log = logging.getLogger("docket")
 
 
 @dataclass(frozen=True, slots=True)
 class ServerOptions:
-    """How to serve. *port* 0 takes a free one; *tracker* is an outside announce URL, or empty."""
+    """How to serve. *port* 0 takes a free one; *tracker* is an outside announce URL, or empty.
+
+    Every blob is read again after *scrub_seconds*, at most at *scrub_rate* bytes a second; never
+    when they are 0.
+    """
 
     location: Path
     bind: str = "0.0.0.0"
@@ -39,6 +49,8 @@ class ServerOptions:
     advertise: str = ""
     pin_seconds: float = PIN_SECONDS
     idle_seconds: float = IDLE_SECONDS
+    scrub_seconds: float = 0.0
+    scrub_rate: float = SCRUB_RATE
 
 
 def serve(options: ServerOptions, *, on_ready: Callable[[str], None]) -> None:
@@ -59,7 +71,7 @@ def serve(options: ServerOptions, *, on_ready: Callable[[str], None]) -> None:
         seeder = Seeder(
             store, swarm, tracker=options.tracker or None, idle_seconds=options.idle_seconds
         )
-        with contextlib.closing(seeder):
+        with contextlib.closing(seeder), _scrubbing(store, seeder, options):
             registry = Registry(store, seeder, Tracker(), advertise=advertised)
             with contextlib.suppress(KeyboardInterrupt):
                 _run(registry, listening, on_ready)
@@ -74,6 +86,36 @@ def open_store(options: ServerOptions) -> Store:
         owner="docket registry",
         pin_seconds=options.pin_seconds,
     )
+
+
+@contextlib.contextmanager
+def _scrubbing(store: Store, seeder: Seeder, options: ServerOptions) -> Iterator[None]:
+    """Meanwhile blobs are read again, on a thread of its own, off the path of requests."""
+    stop = threading.Event()
+    thread = threading.Thread(target=_scrub, args=(store, seeder, options, stop), name="scrub")
+    if options.scrub_seconds:
+        thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        if thread.ident:
+            thread.join()
+
+
+def _scrub(store: Store, seeder: Seeder, options: ServerOptions, stop: threading.Event) -> None:
+    while not stop.is_set():
+        try:
+            report = store.scrub(
+                older_than=time.time() - options.scrub_seconds, rate=options.scrub_rate, stop=stop
+            )
+        except Exception:  # the outermost edge of a thread that must not end
+            log.exception("scrubbing failed; trying again")
+        else:
+            seeder.drop(report.quarantined)
+            for digest in report.quarantined:
+                log.error("blob %s has rotted: it is in quarantine; push its image again", digest)
+        stop.wait(_SCRUB_PAUSE_SECONDS)
 
 
 def _run(registry: Registry, listening: socket.socket, on_ready: Callable[[str], None]) -> None:

@@ -17,7 +17,7 @@ PARTS = {"store", "torrent", "archive", "runtime", "client"}
 STORIES = {"push", "fetch", "pull", "seeder"}
 API = {"api"}
 PROGRAMS = {"server", "deploy"}
-COMMANDS = {"config", "console", "options", "reports", "cli"}
+COMMANDS = {"config", "console", "options", "reports", "upkeep", "cli"}
 
 TIERS = (VALUES, COMPRESS, PARTS, STORIES, API, PROGRAMS, COMMANDS)
 
@@ -26,12 +26,13 @@ BESIDE = {
     "pull": {"fetch"},  # a pull is a plan and a fetch
     "options": {"config", "console"},
     "reports": {"console"},
+    "upkeep": {"console", "options", "reports"},
     "cli": COMMANDS,
 }
 """What a unit may import of its own tier; nothing where it isn't named."""
 
 HOMES = {
-    "click": {"docket/cli.py", "docket/options.py"},
+    "click": {"docket/cli.py", "docket/options.py", "docket/upkeep.py"},
     "docker": {"docket/runtime.py"},
     "libtorrent": {"docket/torrent/session.py", "docket/torrent/swarm.py"},
     "lmdb": {"docket/store/index.py"},

@@ -5,7 +5,7 @@ from __future__ import annotations
 from starlette.applications import Starlette
 from starlette.types import Lifespan
 
-from docket.api import announce, health, images, oci, openapi
+from docket.api import announce, health, images, oci, openapi, upkeep
 from docket.api.problems import EXCEPTION_HANDLERS
 from docket.api.registry import Registry
 
@@ -20,6 +20,7 @@ def app(registry: Registry, *, lifespan: Lifespan[Starlette] | None = None) -> S
             *openapi.ROUTES,
             *announce.ROUTES,
             *images.ROUTES,
+            *upkeep.ROUTES,
             *oci.ROUTES,
         ],
         exception_handlers=EXCEPTION_HANDLERS,

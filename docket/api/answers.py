@@ -13,8 +13,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from docket.errors import BlobUnknown, TooLarge
-from docket.store import Blob
+from docket.errors import BlobUnknown, InvalidManifest, TooLarge
+from docket.store import Blob, Store
 
 API_VERSION = {"Docker-Distribution-Api-Version": "registry/2.0"}
 """docker 20.10 asks for this header on every answer."""
@@ -74,11 +74,24 @@ async def read_body(request: Request, *, limit: int, what: str) -> bytes:
     return bytes(content)
 
 
-class BlobAnswer(Response):
-    """A blob, or one range of it, read in threads; breaks off rather than send a wrong length."""
+def decoded(body: bytes, kind: type[Any]) -> Any:
+    """A JSON *body* as a value of *kind*. Raises `InvalidManifest`."""
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise InvalidManifest(f"the request is not what this call takes: {error}") from error
 
-    def __init__(self, blob: Blob, request: Request) -> None:
+
+class BlobAnswer(Response):
+    """A blob, or one range of it, read in threads.
+
+    Breaks off rather than send a wrong length, or more of a blob that was found to be wrong.
+    """
+
+    def __init__(self, store: Store, blob: Blob, request: Request) -> None:
+        self._store = store
         self._blob = blob
+        self._quarantines = store.times_quarantined(blob.digest)
         self._head = request.method == "HEAD"
         self._start, self._end = 0, blob.size
         status = 200
@@ -117,14 +130,22 @@ class BlobAnswer(Response):
             os.close(descriptor)
 
     def _open(self) -> int:
+        digest = self._blob.digest
         try:
-            return os.open(self._blob.path, os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = os.open(self._blob.path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError as error:
-            raise BlobUnknown(self._blob.digest) from error
+            raise BlobUnknown(digest) from error
+        if os.fstat(descriptor).st_size != self._blob.size:
+            os.close(descriptor)
+            self._store.check(digest)
+            raise BlobUnknown(digest)
+        return descriptor
 
     async def _send_body(self, descriptor: int, send: Send) -> None:
         offset = self._start
         while offset < self._end:
+            if self._store.times_quarantined(self._blob.digest) != self._quarantines:
+                raise OSError(f"{self._blob.digest} was found to be wrong")
             count = min(_BLOCK, self._end - offset)
             block: bytes | bytearray | None = _cached(descriptor, count, offset)
             if block is None:

@@ -5,10 +5,9 @@ Paths follow the OCI extension convention, ``/v2/<name>/_docket/…``.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 from anyio.to_thread import run_sync
@@ -17,7 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from docket import compress, manifest
-from docket.api.answers import answer_json, read_body
+from docket.api.answers import answer_json, decoded, read_body
 from docket.api.registry import registry_of, repository_of
 from docket.digest import Digest
 from docket.errors import InvalidInput, InvalidManifest, NotFound
@@ -37,18 +36,11 @@ class Question(msgspec.Struct):
     diff_ids: list[str]
 
 
-class Sweep(msgspec.Struct):
-    """How to collect garbage: *grace* in seconds."""
-
-    dry_run: bool = False
-    grace: Annotated[float, msgspec.Meta(ge=0)] | None = None
-
-
 async def missing(request: Request) -> Response:
     """POST diff_ids: those that are held become blobs of this repository, and are pinned."""
     repository = repository_of(request)
     store = registry_of(request).store
-    question = _decoded(await read_body(request, limit=1 << 20, what="the question"), Question)
+    question = decoded(await read_body(request, limit=1 << 20, what="the question"), Question)
     if len(question.diff_ids) > _MAX_DIFF_IDS:
         raise InvalidManifest(f"more than {_MAX_DIFF_IDS} diff_ids in one question")
     diff_ids = [Digest.parse(text) for text in question.diff_ids]
@@ -95,17 +87,6 @@ async def images(request: Request) -> Response:
     repository = request.query_params.get("name")
     rows = await run_sync(lambda: list(_rows(store, store.tagged(repository))))
     return answer_json({"images": rows})
-
-
-async def sweep(request: Request) -> Response:
-    """POST: collect garbage now, or say what would be."""
-    registry = registry_of(request)
-    body = await read_body(request, limit=1 << 16, what="the request")
-    wanted = _decoded(body or b"{}", Sweep)
-    options = {} if wanted.grace is None else {"grace": wanted.grace}
-    await run_sync(registry.seeder.rest)
-    report = await run_sync(lambda: registry.store.gc(dry_run=wanted.dry_run, **options))
-    return answer_json(dataclasses.asdict(report))
 
 
 def _mount_layers(store: Store, repository: str, diff_ids: list[Digest]) -> dict[Digest, LayerBlob]:
@@ -231,17 +212,9 @@ def _platforms(store: Store, described: Descriptor) -> list[str]:
     return [str(config.platform)] if config.platform else []
 
 
-def _decoded(body: bytes, kind: type[Any]) -> Any:
-    try:
-        return msgspec.json.decode(body, type=kind)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise InvalidManifest(f"the request is not what this call takes: {error}") from error
-
-
 ROUTES = [
     Route("/torrents/{name:path}.torrent", friendly_torrent),
     Route("/v2/_docket/images", images),
-    Route("/v2/_docket/gc", sweep, methods=["POST"]),
     Route("/v2/{name:path}/_docket/missing", missing, methods=["POST"]),
     Route("/v2/{name:path}/_docket/layers/{reference}", layers),
     Route("/v2/{name:path}/_docket/torrent/{reference}", torrent),

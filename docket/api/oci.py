@@ -48,7 +48,7 @@ async def get_blob(request: Request) -> Response:
     """GET and HEAD a blob, whole or a range of it."""
     store = registry_of(request).store
     blob = await run_sync(lambda: store.blob(digest_of(request), repository=repository_of(request)))
-    return BlobAnswer(blob, request)
+    return BlobAnswer(store, blob, request)
 
 
 async def delete_blob(request: Request) -> Response:

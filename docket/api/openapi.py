@@ -12,116 +12,27 @@ from starlette.routing import Route
 
 from docket import __version__, manifest
 from docket.api.answers import answer_json
-from docket.reference import MAX_REPOSITORY
+from docket.api.schemas import (
+    BINARY,
+    COUNT,
+    DIGEST,
+    FLAG,
+    INDEX_TYPES,
+    JSON,
+    MANIFEST_TYPES,
+    NAME,
+    SCHEMAS,
+    SECONDS,
+    TAG,
+    TEXT,
+    Json,
+    list_of,
+    object_of,
+    ref,
+    whole,
+)
 
-Json = dict[str, Any]
-
-_NAME = r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*"
-_TAG = r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}"
-_DIGEST = r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}"
-
-_BINARY = "application/octet-stream"
-_JSON = "application/json"
-_MANIFEST_TYPES = sorted(manifest.MANIFEST_TYPES)
-_INDEX_TYPES = sorted(manifest.INDEX_TYPES)
-
-_TEXT: Json = {"type": "string"}
-_COUNT: Json = {"type": "integer", "minimum": 0}
-_FLAG: Json = {"type": "boolean"}
-_SECONDS: Json = {"type": "number", "minimum": 0}
-
-
-def _ref(name: str) -> Json:
-    return {"$ref": f"#/components/schemas/{name}"}
-
-
-def _list(items: Json) -> Json:
-    return {"type": "array", "items": items}
-
-
-def _object(required: Json, **optional: Json) -> Json:
-    """An object with these fields; more may come."""
-    return {
-        "type": "object",
-        "properties": {**required, **optional},
-        "required": list(required),
-    }
-
-
-def _whole(pattern: str, **more: Any) -> Json:
-    return {"type": "string", "pattern": f"^({pattern})$", **more}
-
-
-_SCHEMAS: Json = {
-    "Name": _whole(_NAME, maxLength=MAX_REPOSITORY),
-    "Digest": _whole(_DIGEST),
-    "Error": _object(
-        {"errors": _list(_object({"code": _TEXT, "message": _TEXT}, detail={})) | {"minItems": 1}}
-    ),
-    "Platform": _object({"os": _TEXT, "architecture": _TEXT}, variant=_TEXT),
-    "Annotations": {"type": "object", "additionalProperties": _TEXT},
-    "Descriptor": _object(
-        {"mediaType": _TEXT | {"minLength": 1}, "digest": _ref("Digest"), "size": _COUNT},
-        annotations=_ref("Annotations"),
-        platform=_ref("Platform"),
-        artifactType=_TEXT,
-    ),
-    "Manifest": _object(
-        {
-            "schemaVersion": {"const": 2},
-            "config": _ref("Descriptor"),
-            "layers": _list(_ref("Descriptor")),
-        },
-        mediaType={"enum": _MANIFEST_TYPES},
-        subject=_ref("Descriptor"),
-        artifactType=_TEXT,
-        annotations=_ref("Annotations"),
-    ),
-    "Index": _object(
-        {"schemaVersion": {"const": 2}, "manifests": _list(_ref("Descriptor"))},
-        mediaType={"enum": _INDEX_TYPES},
-        subject=_ref("Descriptor"),
-        artifactType=_TEXT,
-        annotations=_ref("Annotations"),
-    ),
-    "Layer": _object(
-        {
-            "diff_id": _ref("Digest"),
-            "digest": _ref("Digest"),
-            "size": _COUNT,
-            "plain_size": _COUNT,
-            "media_type": _TEXT,
-            "encoder": _TEXT,
-        }
-    ),
-    "Image": _object(
-        {
-            "name": _ref("Name"),
-            "tag": _TEXT,
-            "digest": _ref("Digest"),
-            "media_type": _TEXT,
-            "platforms": _list(_TEXT),
-            "layers": _COUNT,
-            "size": _COUNT,
-            "unique": _COUNT,
-            "shared": _COUNT,
-            "tagged": _SECONDS,
-        }
-    ),
-    "GcReport": _object(
-        {
-            "dry_run": _FLAG,
-            "manifests": _COUNT,
-            "blobs": _COUNT,
-            "freed": _COUNT,
-            "kept_blobs": _COUNT,
-            "kept": _COUNT,
-            "pinned_blobs": _COUNT,
-            "pinned": _COUNT,
-            "pinned_manifests": _COUNT,
-        }
-    ),
-}
+_SAMPLE = "[1-9][0-9]{0,5}/[1-9][0-9]{0,5}"
 
 
 def _parameter(place: str, name: str, schema: Json, text: str, *, required: bool = False) -> Json:
@@ -135,36 +46,40 @@ def _parameter(place: str, name: str, schema: Json, text: str, *, required: bool
 
 
 _NAMED = _parameter(
-    "path", "name", _ref("Name"), "the repository; its slashes may stand as they are"
+    "path", "name", ref("Name"), "the repository; its slashes may stand as they are"
 )
-_DIGESTED = _parameter("path", "digest", _ref("Digest"), "of a blob or manifest")
-_REFERRED = _parameter("path", "reference", _whole(f"{_TAG}|{_DIGEST}"), "a tag or digest")
-_UPLOADED = _parameter("path", "upload", _TEXT | {"format": "uuid"}, "the session")
-_IMAGE = _parameter("path", "name", _whole(f"{_NAME}(:{_TAG})?(@({_DIGEST}))?"), "name:tag")
+_DIGESTED = _parameter("path", "digest", ref("Digest"), "of a blob or manifest")
+_REFERRED = _parameter("path", "reference", whole(f"{TAG}|{DIGEST}"), "a tag or digest")
+_UPLOADED = _parameter("path", "upload", TEXT | {"format": "uuid"}, "the session")
+_IMAGE = _parameter("path", "name", whole(f"{NAME}(:{TAG})?(@({DIGEST}))?"), "name:tag")
 
 _RANGE = _parameter(
-    "header", "Range", _whole("bytes=[0-9]*-[0-9]*"), "other ranges, and several, give the whole"
+    "header", "Range", whole("bytes=[0-9]*-[0-9]*"), "other ranges, and several, give the whole"
 )
 _PART = _parameter(
-    "header", "Content-Range", _whole("[0-9]{1,18}-[0-9]{1,18}"), "the part's first and last byte"
+    "header", "Content-Range", whole("[0-9]{1,18}-[0-9]{1,18}"), "the part's first and last byte"
 )
-_PLATFORM = _parameter("query", "platform", _TEXT, "os/architecture, where it is an index")
+_PLATFORM = _parameter("query", "platform", TEXT, "os/architecture, where it is an index")
 _PAGE = (
-    _parameter("query", "n", _COUNT, "how many, at most 1000"),
-    _parameter("query", "last", _TEXT, "the name behind which the page begins"),
+    _parameter("query", "n", COUNT, "how many, at most 1000"),
+    _parameter("query", "last", TEXT, "the name behind which the page begins"),
 )
 
 
 def _answer(text: str, *headers: str, media_type: str = "", schema: Json | None = None) -> Json:
     answer: Json = {"description": text}
     if headers:
-        answer["headers"] = {name: {"schema": _TEXT} for name in headers}
+        answer["headers"] = {name: {"schema": TEXT} for name in headers}
     if media_type:
         answer["content"] = {media_type: {"schema": schema} if schema else {}}
     return answer
 
 
-def _json(text: str, schema: Json, *headers: str, media_type: str = _JSON) -> Json:
+def _or_null(schema: Json) -> Json:
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
+def _json(text: str, schema: Json, *headers: str, media_type: str = JSON) -> Json:
     return _answer(text, *headers, media_type=media_type, schema=schema)
 
 
@@ -180,7 +95,7 @@ def _call(
     for status in (*refused, 405):
         phrase = HTTPStatus(status).phrase
         headers = ("Allow",) if status == 405 else ()
-        answers.setdefault(str(status), _json(phrase, _ref("Error"), *headers))
+        answers.setdefault(str(status), _json(phrase, ref("Error"), *headers))
     return {"summary": summary, "parameters": list(takes), "responses": answers, **more}
 
 
@@ -197,13 +112,13 @@ def _get(
 
 
 _BLOB_HEADERS = ("Docker-Content-Digest", "ETag", "Accept-Ranges")
-_MANIFESTS = {kind: {"schema": _ref("Manifest")} for kind in _MANIFEST_TYPES} | {
-    kind: {"schema": _ref("Index")} for kind in _INDEX_TYPES
+_MANIFESTS = {kind: {"schema": ref("Manifest")} for kind in MANIFEST_TYPES} | {
+    kind: {"schema": ref("Index")} for kind in INDEX_TYPES
 }
-_BYTES: Json = {_BINARY: {}}
+_BYTES: Json = {BINARY: {}}
 _SESSION = ("Location", "Range", "Docker-Upload-UUID")
 _STORED = _answer("stored", "Location", "Docker-Content-Digest")
-_OUT_OF_ORDER = _json("the part belongs elsewhere", _ref("Error"), *_SESSION)
+_OUT_OF_ORDER = _json("the part belongs elsewhere", ref("Error"), *_SESSION)
 _WRITE_REFUSALS = (400, 404, 409, 507)
 _TORRENT = _get(
     "The torrent of an image; seeding begins",
@@ -217,7 +132,7 @@ _PATHS: dict[str, Json] = {
     "/v2/": _get("Whether this is a registry", {200: _json("it is", {"type": "object"})}),
     "/v2/_catalog": _get(
         "The repositories, sorted",
-        {200: _json("a page", _object({"repositories": _list(_ref("Name"))}), "Link")},
+        {200: _json("a page", object_of({"repositories": list_of(ref("Name"))}), "Link")},
         *(400,),
         takes=_PAGE,
     ),
@@ -227,13 +142,13 @@ _PATHS: dict[str, Json] = {
             {
                 201: _STORED,
                 202: _answer("a session", *_SESSION),
-                416: _json("a whole blob begins at 0", _ref("Error")),
+                416: _json("a whole blob begins at 0", ref("Error")),
             },
             *_WRITE_REFUSALS,
             takes=(
-                _parameter("query", "digest", _ref("Digest"), "of the body, which is the blob"),
-                _parameter("query", "mount", _ref("Digest"), "a blob that is to be had here too"),
-                _parameter("query", "from", _ref("Name"), "whose blob; none: anyone's"),
+                _parameter("query", "digest", ref("Digest"), "of the body, which is the blob"),
+                _parameter("query", "mount", ref("Digest"), "a blob that is to be had here too"),
+                _parameter("query", "from", ref("Name"), "whose blob; none: anyone's"),
                 _PART,
             ),
             requestBody=_body(_BYTES, required=False),
@@ -253,7 +168,7 @@ _PATHS: dict[str, Json] = {
             {201: _STORED, 416: _OUT_OF_ORDER},
             *_WRITE_REFUSALS,
             takes=(
-                _parameter("query", "digest", _ref("Digest"), "of the whole", required=True),
+                _parameter("query", "digest", ref("Digest"), "of the whole", required=True),
                 _PART,
             ),
             requestBody=_body(_BYTES, required=False),
@@ -264,8 +179,8 @@ _PATHS: dict[str, Json] = {
         **_get(
             "A blob, or a range of it",
             {
-                200: _answer("the blob", *_BLOB_HEADERS, media_type=_BINARY),
-                206: _answer("the range", *_BLOB_HEADERS, "Content-Range", media_type=_BINARY),
+                200: _answer("the blob", *_BLOB_HEADERS, media_type=BINARY),
+                206: _answer("the range", *_BLOB_HEADERS, "Content-Range", media_type=BINARY),
                 416: _answer("no byte of it is in the range", "Content-Range"),
             },
             *(400, 404),
@@ -298,7 +213,7 @@ _PATHS: dict[str, Json] = {
     },
     "/v2/{name}/tags/list": _get(
         "The tags, sorted",
-        {200: _json("a page", _object({"name": _ref("Name"), "tags": _list(_TEXT)}), "Link")},
+        {200: _json("a page", object_of({"name": ref("Name"), "tags": list_of(TEXT)}), "Link")},
         *(400, 404),
         takes=_PAGE,
     ),
@@ -306,11 +221,11 @@ _PATHS: dict[str, Json] = {
         "The manifests whose subject this is; none is an empty index",
         {
             200: _json(
-                "an index", _ref("Index"), "OCI-Filters-Applied", media_type=manifest.OCI_INDEX
+                "an index", ref("Index"), "OCI-Filters-Applied", media_type=manifest.OCI_INDEX
             )
         },
         *(400, 404),
-        takes=(_parameter("query", "artifactType", _TEXT, "only those of this type"),),
+        takes=(_parameter("query", "artifactType", TEXT, "only those of this type"),),
     ),
     "/v2/{name}/_docket/missing": {
         "post": _call(
@@ -318,14 +233,16 @@ _PATHS: dict[str, Json] = {
             {
                 200: _json(
                     "both kinds",
-                    _object({"held": _list(_ref("Layer")), "missing": _list(_ref("Digest"))}),
+                    object_of({"held": list_of(ref("Layer")), "missing": list_of(ref("Digest"))}),
                 )
             },
             *(400, 404, 413, 507),
             requestBody=_body(
                 {
-                    _JSON: {
-                        "schema": _object({"diff_ids": _list(_ref("Digest")) | {"maxItems": 4096}})
+                    JSON: {
+                        "schema": object_of(
+                            {"diff_ids": list_of(ref("Digest")) | {"maxItems": 4096}}
+                        )
                     }
                 }
             ),
@@ -336,10 +253,10 @@ _PATHS: dict[str, Json] = {
         {
             200: _json(
                 "null where that is unknown",
-                _object(
+                object_of(
                     {
-                        "digest": _ref("Digest"),
-                        "layers": _list({"anyOf": [_ref("Layer"), {"type": "null"}]}),
+                        "digest": ref("Digest"),
+                        "layers": list_of({"anyOf": [ref("Layer"), {"type": "null"}]}),
                     }
                 ),
             )
@@ -351,22 +268,44 @@ _PATHS: dict[str, Json] = {
     "/torrents/{name}.torrent": {**_TORRENT, "parameters": [_IMAGE]},
     "/v2/_docket/images": _get(
         "The tagged images with their sizes",
-        {200: _json("sorted", _object({"images": _list(_ref("Image"))}))},
-        takes=(_parameter("query", "name", _ref("Name"), "of this repository alone"),),
+        {200: _json("sorted", object_of({"images": list_of(ref("Image"))}))},
+        takes=(_parameter("query", "name", ref("Name"), "of this repository alone"),),
     ),
     "/v2/_docket/gc": {
         "post": _call(
             "Collect garbage",
-            {200: _json("what was done, or would be", _ref("GcReport"))},
+            {200: _json("what was done, or would be", ref("GcReport"))},
             *(400, 413, 507),
             requestBody=_body(
                 {
-                    _JSON: {
-                        "schema": _object(
-                            {}, dry_run=_FLAG, grace={"anyOf": [_SECONDS, {"type": "null"}]}
+                    JSON: {
+                        "schema": object_of(
+                            {},
+                            dry_run=FLAG,
+                            grace=_or_null(SECONDS),
+                            keep=_or_null(COUNT),
+                            protect=list_of(TEXT),
+                            age=_or_null(SECONDS),
                         )
                     }
                 },
+                required=False,
+            ),
+        )
+    },
+    "/v2/_docket/fsck": {
+        "post": _call(
+            "Check the store",
+            {
+                200: _json(
+                    "lines: how many blobs are done, of how many; the report, or an error, last",
+                    object_of({}, done=COUNT, total=COUNT, report={}, error=TEXT),
+                    media_type="application/x-ndjson",
+                )
+            },
+            *(400, 413),
+            requestBody=_body(
+                {JSON: {"schema": object_of({}, read_data=_or_null(whole(_SAMPLE)))}},
                 required=False,
             ),
         )
@@ -377,19 +316,19 @@ _PATHS: dict[str, Json] = {
         takes=tuple(
             _parameter("query", name, schema, text)
             for name, schema, text in (
-                ("info_hash", _TEXT, "20 bytes"),
-                ("peer_id", _TEXT, "20 bytes"),
-                ("port", _COUNT, "where the peer listens"),
-                ("left", _COUNT, "bytes it lacks"),
-                ("numwant", _COUNT, "peers it wants"),
-                ("event", _TEXT, "started, completed or stopped"),
+                ("info_hash", TEXT, "20 bytes"),
+                ("peer_id", TEXT, "20 bytes"),
+                ("port", COUNT, "where the peer listens"),
+                ("left", COUNT, "bytes it lacks"),
+                ("numwant", COUNT, "peers it wants"),
+                ("event", TEXT, "started, completed or stopped"),
             )
         ),
     ),
     "/scrape": _get(
         "How many peers torrents have (BEP 48)",
         {200: _BENCODED},
-        takes=(_parameter("query", "info_hash", _list(_TEXT), "20 bytes each"),),
+        takes=(_parameter("query", "info_hash", list_of(TEXT), "20 bytes each"),),
     ),
     "/healthz": _get("Whether the process answers", {200: _answer("ok", media_type="text/plain")}),
     "/readyz": _get("Whether the store answers", {200: _answer("ok", media_type="text/plain")}),
@@ -415,7 +354,7 @@ def document() -> Json:
             "license": {"name": "GPL-3.0-or-later", "identifier": "GPL-3.0-or-later"},
         },
         "paths": {path: _with_path_parameters(path, item) for path, item in sorted(paths.items())},
-        "components": {"schemas": _SCHEMAS},
+        "components": {"schemas": SCHEMAS},
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import chain
 from typing import Any
 from zlib import crc32
@@ -67,6 +67,10 @@ class FsckReport:
     def add(self, kind: str, what: object, outcome: str) -> None:
         """Note something that was found."""
         self.findings.append(Finding(kind, str(what), outcome))
+
+    def to_json(self) -> dict[str, Any]:
+        """The same for machines; digests as texts."""
+        return asdict(self) | {"quarantined": [str(one) for one in self.quarantined]}
 
 
 OnBlob = Callable[[int, int], None]

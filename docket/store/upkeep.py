@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from threading import Event, Lock
 
+from docket.digest import Digest
 from docket.store.blobs import QUARANTINE_SECONDS
 from docket.store.fsck import Fsck, FsckReport, OnBlob, Sample
 from docket.store.gc import Collector, GcReport
@@ -17,7 +18,6 @@ from docket.store.repositories import Repositories
 from docket.store.retention import Retention
 from docket.store.scrub import Scrub, ScrubReport
 from docket.store.uploads import UPLOAD_SECONDS
-
 
 # a second check would only wait for the same disk
 _one_check = Lock()
@@ -71,7 +71,7 @@ class Upkeep(Repositories):
             return self._fsck(sample, on_blob)
 
     def check(self, digest: Digest) -> None:
-        """Look at the bytes of one blob that seems wrong; if they are, it is unknown from now on."""
+        """Look at the bytes of a blob that seems wrong; if they are, it is unknown from now on."""
         self._verifier.check(digest, read=True)
 
     def scrub(self, *, older_than: float, rate: float, stop: Event) -> ScrubReport:
