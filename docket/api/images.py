@@ -234,7 +234,7 @@ def _platforms(store: Store, described: Descriptor) -> list[str]:
 def _decoded(body: bytes, kind: type[Any]) -> Any:
     try:
         return msgspec.json.decode(body, type=kind)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidManifest(f"the request is not what this call takes: {error}") from error
 
 
