@@ -171,10 +171,16 @@ class _GzipFrames:
         self._member = zlib.decompressobj(16 + zlib.MAX_WBITS)
         self._members = 0
         self._fresh = True
+        self._padded = False
 
     def feed(self, block: bytes, emit: Callable[[bytes], None]) -> None:
         while block:
-            if self._fresh and self._members and not block.strip(b"\0"):
+            # no member begins with a zero
+            if self._fresh and self._members and not block[0]:
+                self._padded = True
+            if self._padded:
+                if block.strip(b"\0"):
+                    raise InvalidArchive("broken gzip stream: it goes on behind its padding")
                 return
             self._fresh = False
             block = self._feed_member(block, emit)

@@ -99,6 +99,15 @@ def test_zeros_behind_a_gzip_stream() -> None:
     assert unpacked(packed(b"layer", GZIP) + bytes(1000), cut=7) == (b"layer", GZIP)
 
 
+@pytest.mark.parametrize("behind", [b"x", packed(b"layer", GZIP)])
+def test_what_follows_the_padding(behind: bytes) -> None:
+    """Whether a stream is read doesn't depend on where its blocks are cut."""
+    stream = packed(b"layer", GZIP) + bytes(64) + behind
+    for cut in (1, 7, 16, len(stream)):
+        with pytest.raises(InvalidArchive):
+            unpacked(stream, cut=cut)
+
+
 def test_skippable_zstd_frames() -> None:
     """RFC 8878 § 3.1.2: skippable frames may stand before, between and behind frames."""
     frame = packed(b"layer", ZSTD)

@@ -606,7 +606,7 @@ def test_a_size_that_is_wrong(repo: Repository, which: str) -> None:
 
 def test_errors_quote_little(repo: Repository) -> None:
     """Bad input: an answer tells what is wrong in a line, however long or odd the thing is."""
-    answer = repo.put("v1", bad_manifest(mediaType="\x1b]0;" + "x" * 1_000_000), kind="")
+    answer = repo.put("v1", bad_manifest(mediaType="\x1b]0;" + "x" * 1_000_000))
     assert answer.refused(400, "MANIFEST_INVALID")
     message = answer.json["errors"][0]["message"]
     assert r"\x1b]0;xxx" in message
