@@ -6,9 +6,10 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, TypeVar
 from urllib.parse import quote, urlencode, urljoin, urlsplit
 
+import msgspec
 import urllib3
 from urllib3.exceptions import HTTPError, LocationParseError
 
@@ -70,6 +71,31 @@ def registry_url(host: str, port: int | None = None) -> str:
     chosen = own_port or port or (None if parts.scheme == "https" else DEFAULT_PORT)
     name = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     return f"{parts.scheme}://{name}{f':{chosen}' if chosen else ''}"
+
+
+_Answer = TypeVar("_Answer")
+_Size = Annotated[int, msgspec.Meta(ge=0, le=1 << 62)]
+
+
+class _Layer(msgspec.Struct):
+    diff_id: str
+    digest: str
+    size: _Size
+    plain_size: _Size
+    media_type: str
+    encoder: str = ""
+
+
+class _Held(msgspec.Struct):
+    held: list[_Layer]
+
+
+class _Layers(msgspec.Struct):
+    layers: list[_Layer | None]
+
+
+class _Images(msgspec.Struct):
+    images: list[dict[str, Any]]
 
 
 class Client:
@@ -180,7 +206,7 @@ class Client:
 
         The digest is found on the way, so that compressing and sending are one pass.
         """
-        location = self._call("POST", f"/v2/{repository}/blobs/uploads/").headers["Location"]
+        location = self._location(self._call("POST", f"/v2/{repository}/blobs/uploads/"))
         try:
             return self._send_blob(location, blocks)
         except BaseException:
@@ -204,7 +230,7 @@ class Client:
         headers = {"Content-Type": "application/octet-stream"}
         sent = self._call("PATCH", location, body=hashed(), headers=headers)
         digest = Digest("sha256", running.hexdigest())
-        location = sent.headers["Location"]
+        location = self._location(sent)
         joint = "&" if "?" in location else "?"
         self._call("PUT", f"{location}{joint}{urlencode({'digest': str(digest)})}")
         return digest, size
@@ -214,15 +240,15 @@ class Client:
     def missing(self, repository: str, diff_ids: Sequence[Digest]) -> dict[Digest, RemoteLayer]:
         """Those of *diff_ids* that the registry holds; they are this repository's now."""
         body = json.dumps({"diff_ids": [str(one) for one in diff_ids]}).encode()
-        answer = self._json("POST", f"/v2/{repository}/_docket/missing", body=body)
-        layers = [_remote_layer(one) for one in answer["held"]]
+        path = f"/v2/{repository}/_docket/missing"
+        layers = [_remote_layer(one) for one in self._json(_Held, "POST", path, body=body).held]
         return {layer.diff_id: layer for layer in layers}
 
     def layers(self, reference: Reference) -> list[RemoteLayer | None]:
         """What each layer of an image manifest unpacks to, where the registry knows."""
         path = f"/v2/{reference.repository}/_docket/layers/{reference.target}"
-        answer = self._json("GET", path, unknown=reference)
-        return [_remote_layer(one) if one else None for one in answer["layers"]]
+        answer = self._json(_Layers, "GET", path, unknown=reference)
+        return [_remote_layer(one) if one else None for one in answer.layers]
 
     def torrent(self, reference: Reference) -> bytes:
         """The torrent of an image manifest; the registry seeds it from now on."""
@@ -232,26 +258,31 @@ class Client:
     def images(self, name: str | None = None) -> list[dict[str, Any]]:
         """All tagged images (of one repository), with their sizes in bytes."""
         query = f"?{urlencode({'name': name})}" if name else ""
-        rows: list[dict[str, Any]] = self._json("GET", f"/v2/_docket/images{query}")["images"]
-        return rows
+        return self._json(_Images, "GET", f"/v2/_docket/images{query}").images
 
     def gc(self, *, dry_run: bool, grace: float | None) -> dict[str, Any]:
         """Collect garbage in the registry; the report of `docket.store.GcReport`."""
         body = json.dumps({"dry_run": dry_run, "grace": grace}).encode()
-        return self._json("POST", "/v2/_docket/gc", body=body)
+        return self._json(dict[str, Any], "POST", "/v2/_docket/gc", body=body)
 
     # -- inside
 
     def _manifest_path(self, reference: Reference) -> str:
         return f"/v2/{reference.repository}/manifests/{quote(str(reference.target), safe=':')}"
 
-    def _json(self, method: str, path: str, **options: Any) -> dict[str, Any]:
+    def _json(self, kind: type[_Answer], method: str, path: str, **options: Any) -> _Answer:
         response = self._call(method, path, **options)
         try:
-            answer: dict[str, Any] = json.loads(response.data)
-        except ValueError as error:
-            raise RegistryRefused(path, status=response.status, message="no JSON") from error
-        return answer
+            return msgspec.json.decode(response.data, type=kind)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            why = f"the answer is none of docket's: {error}"
+            raise RegistryRefused(path, status=response.status, message=why) from error
+
+    def _location(self, response: urllib3.BaseHTTPResponse) -> str:
+        """Where an upload goes on. Raises `RegistryRefused`."""
+        if location := response.headers.get("Location"):
+            return location
+        raise RegistryRefused("an upload", status=response.status, message="without a Location")
 
     def _call(
         self,
@@ -313,13 +344,10 @@ class Client:
         raise RegistryRefused(what, status=response.status, code=code, message=message)
 
 
-def _remote_layer(plain: dict[str, Any]) -> RemoteLayer:
-    encoder = plain.get("encoder", "")
-    annotations = {manifest.ANNOTATION_ENCODER: encoder} if encoder else {}
-    descriptor = Descriptor(
-        plain["media_type"], Digest.parse(plain["digest"]), plain["size"], annotations
-    )
-    return RemoteLayer(descriptor, Digest.parse(plain["diff_id"]), plain["plain_size"])
+def _remote_layer(told: _Layer) -> RemoteLayer:
+    annotations = {manifest.ANNOTATION_ENCODER: told.encoder} if told.encoder else {}
+    descriptor = Descriptor(told.media_type, Digest.parse(told.digest), told.size, annotations)
+    return RemoteLayer(descriptor, Digest.parse(told.diff_id), told.plain_size)
 
 
 def _oci_error(response: urllib3.BaseHTTPResponse) -> tuple[str, str]:
