@@ -4,8 +4,11 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # tests start real engines and swarms: two at a time keeps small machines steady
 JOBS ?= 2
+# how long each target is fuzzed
+FUZZ_SECONDS ?= 60
+FUZZ_TARGETS := archive members stream manifest name announce range torrent call
 
-.PHONY: help install demo test check fix images clean
+.PHONY: help install demo test check fix fuzz images clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -18,6 +21,10 @@ $(VENV)/.docket: setup.cfg pyproject.toml
 
 $(VENV)/.dev: $(VENV)/.docket
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+$(VENV)/.fuzz: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet --editable '.[fuzz]'
 	touch $@
 
 install: $(VENV)/.docket  ## Install docket into .venv
@@ -37,6 +44,11 @@ check: $(VENV)/.dev  ## Format, lint, types and tests
 fix: $(VENV)/.dev  ## Mend what can be mended
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+fuzz: $(VENV)/.fuzz  ## Search for inputs that break docket, FUZZ_SECONDS (60) for each target
+	@for target in $(FUZZ_TARGETS); do \
+	    $(BIN)/python -m tests.fuzz $$target --seconds $(FUZZ_SECONDS) || exit 1; \
+	done
 
 images: $(VENV)/.dev  ## Build the family of real images for tests (the small one)
 	$(BIN)/python -m benchmarks.images --small --out benchmarks/built

@@ -6,9 +6,10 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, TypeVar
 from urllib.parse import quote, urlencode, urljoin, urlsplit
 
+import msgspec
 import urllib3
 from urllib3.exceptions import HTTPError, LocationParseError
 
@@ -70,6 +71,53 @@ def registry_url(host: str, port: int | None = None) -> str:
     chosen = own_port or port or (None if parts.scheme == "https" else DEFAULT_PORT)
     name = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     return f"{parts.scheme}://{name}{f':{chosen}' if chosen else ''}"
+
+
+_Answer = TypeVar("_Answer")
+_Size = Annotated[int, msgspec.Meta(ge=0, le=1 << 62)]
+
+
+class _Layer(msgspec.Struct):
+    diff_id: str
+    digest: str
+    size: _Size
+    plain_size: _Size
+    media_type: str
+    encoder: str = ""
+
+
+class _Held(msgspec.Struct):
+    held: list[_Layer]
+
+
+class _Layers(msgspec.Struct):
+    layers: list[_Layer | None]
+
+
+class _Images(msgspec.Struct):
+    images: list[dict[str, Any]]
+
+
+class _Finding(msgspec.Struct):
+    kind: str
+    what: str
+    outcome: str
+
+
+class _CheckReport(msgspec.Struct):
+    rows: int
+    blobs: int
+    read_blobs: int
+    read: int
+    quarantined: list[str]
+    findings: list[_Finding]
+
+
+class _CheckLine(msgspec.Struct):
+    done: int = 0
+    total: int = 0
+    error: str = ""
+    report: _CheckReport | None = None
 
 
 class Client:
@@ -180,7 +228,7 @@ class Client:
 
         The digest is found on the way, so that compressing and sending are one pass.
         """
-        location = self._call("POST", f"/v2/{repository}/blobs/uploads/").headers["Location"]
+        location = self._location(self._call("POST", f"/v2/{repository}/blobs/uploads/"))
         try:
             return self._send_blob(location, blocks)
         except BaseException:
@@ -204,7 +252,7 @@ class Client:
         headers = {"Content-Type": "application/octet-stream"}
         sent = self._call("PATCH", location, body=hashed(), headers=headers)
         digest = Digest("sha256", running.hexdigest())
-        location = sent.headers["Location"]
+        location = self._location(sent)
         joint = "&" if "?" in location else "?"
         self._call("PUT", f"{location}{joint}{urlencode({'digest': str(digest)})}")
         return digest, size
@@ -214,15 +262,15 @@ class Client:
     def missing(self, repository: str, diff_ids: Sequence[Digest]) -> dict[Digest, RemoteLayer]:
         """Those of *diff_ids* that the registry holds; they are this repository's now."""
         body = json.dumps({"diff_ids": [str(one) for one in diff_ids]}).encode()
-        answer = self._json("POST", f"/v2/{repository}/_docket/missing", body=body)
-        layers = [_remote_layer(one) for one in answer["held"]]
+        path = f"/v2/{repository}/_docket/missing"
+        layers = [_remote_layer(one) for one in self._json(_Held, "POST", path, body=body).held]
         return {layer.diff_id: layer for layer in layers}
 
     def layers(self, reference: Reference) -> list[RemoteLayer | None]:
         """What each layer of an image manifest unpacks to, where the registry knows."""
         path = f"/v2/{reference.repository}/_docket/layers/{reference.target}"
-        answer = self._json("GET", path, unknown=reference)
-        return [_remote_layer(one) if one else None for one in answer["layers"]]
+        answer = self._json(_Layers, "GET", path, unknown=reference)
+        return [_remote_layer(one) if one else None for one in answer.layers]
 
     def torrent(self, reference: Reference) -> bytes:
         """The torrent of an image manifest; the registry seeds it from now on."""
@@ -232,27 +280,27 @@ class Client:
     def images(self, name: str | None = None) -> list[dict[str, Any]]:
         """All tagged images (of one repository), with their sizes in bytes."""
         query = f"?{urlencode({'name': name})}" if name else ""
-        rows: list[dict[str, Any]] = self._json("GET", f"/v2/_docket/images{query}")["images"]
-        return rows
+        return self._json(_Images, "GET", f"/v2/_docket/images{query}").images
 
     def gc(self, **how: Any) -> dict[str, Any]:
         """Collect garbage in the registry; the report of `docket.store.GcReport`.
 
         *how*: ``dry_run``, ``grace`` (seconds), ``keep``, ``protect`` and ``age`` (seconds).
         """
-        return self._json("POST", "/v2/_docket/gc", body=json.dumps(how).encode())
+        return self._json(dict[str, Any], "POST", "/v2/_docket/gc", body=json.dumps(how).encode())
 
     def fsck(self, *, read_data: str | None, on_blob: Callable[[int, int], None]) -> dict[str, Any]:
         """Check the registry's store; the report of `docket.store.FsckReport`."""
         body = json.dumps({"read_data": read_data}).encode()
         with self._streamed("POST", "/v2/_docket/fsck", body=body) as response:
             for line in _lines(self._blocks(response)):
-                if "report" in line:
-                    report: dict[str, Any] = line["report"]
+                told = _decoded(_CheckLine, line, "/v2/_docket/fsck", response.status)
+                if told.report is not None:
+                    report: dict[str, Any] = msgspec.to_builtins(told.report)
                     return report
-                if "error" in line:
-                    raise RegistryError(f"the check at {self.url} failed: {line['error']}")
-                on_blob(line["done"], line["total"])
+                if told.error:
+                    raise RegistryError(f"the check at {self.url} failed: {told.error}")
+                on_blob(told.done, told.total)
         raise RegistryUnreachable(self.url, "it ended in the middle of the check")
 
     # -- inside
@@ -260,13 +308,15 @@ class Client:
     def _manifest_path(self, reference: Reference) -> str:
         return f"/v2/{reference.repository}/manifests/{quote(str(reference.target), safe=':')}"
 
-    def _json(self, method: str, path: str, **options: Any) -> dict[str, Any]:
+    def _json(self, kind: type[_Answer], method: str, path: str, **options: Any) -> _Answer:
         response = self._call(method, path, **options)
-        try:
-            answer: dict[str, Any] = json.loads(response.data)
-        except ValueError as error:
-            raise RegistryRefused(path, status=response.status, message="no JSON") from error
-        return answer
+        return _decoded(kind, response.data, path, response.status)
+
+    def _location(self, response: urllib3.BaseHTTPResponse) -> str:
+        """Where an upload goes on. Raises `RegistryRefused`."""
+        if location := response.headers.get("Location"):
+            return location
+        raise RegistryRefused("an upload", status=response.status, message="without a Location")
 
     def _call(
         self,
@@ -334,21 +384,27 @@ class Client:
         raise RegistryRefused(what, status=response.status, code=code, message=message)
 
 
-def _lines(blocks: Iterator[bytes]) -> Iterator[dict[str, Any]]:
-    """Lines of JSON."""
+def _decoded(kind: type[_Answer], text: bytes, path: str, status: int) -> _Answer:
+    """What a registry told, as a value of *kind*. Raises `RegistryRefused`."""
+    try:
+        return msgspec.json.decode(text, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        why = f"the answer is none of docket's: {error}"
+        raise RegistryRefused(path, status=status, message=why) from error
+
+
+def _lines(blocks: Iterator[bytes]) -> Iterator[bytes]:
+    """Whole lines."""
     rest = b""
     for block in blocks:
         *whole, rest = (rest + block).split(b"\n")
-        yield from map(json.loads, whole)
+        yield from whole
 
 
-def _remote_layer(plain: dict[str, Any]) -> RemoteLayer:
-    encoder = plain.get("encoder", "")
-    annotations = {manifest.ANNOTATION_ENCODER: encoder} if encoder else {}
-    descriptor = Descriptor(
-        plain["media_type"], Digest.parse(plain["digest"]), plain["size"], annotations
-    )
-    return RemoteLayer(descriptor, Digest.parse(plain["diff_id"]), plain["plain_size"])
+def _remote_layer(told: _Layer) -> RemoteLayer:
+    annotations = {manifest.ANNOTATION_ENCODER: told.encoder} if told.encoder else {}
+    descriptor = Descriptor(told.media_type, Digest.parse(told.digest), told.size, annotations)
+    return RemoteLayer(descriptor, Digest.parse(told.diff_id), told.plain_size)
 
 
 def _oci_error(response: urllib3.BaseHTTPResponse) -> tuple[str, str]:

@@ -9,7 +9,7 @@ from typing import BinaryIO, Protocol
 
 import zstandard
 
-from docket.errors import InvalidArchive, TooLarge
+from docket.errors import InvalidArchive, InvalidInput, TooLarge
 
 GZIP = "gzip"
 ZSTD = "zstd"
@@ -23,7 +23,17 @@ MAX_WINDOW = 128 << 20
 _GZIP_MAGIC = b"\x1f\x8b"
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _BLOCK = 1 << 18
-_SLICE = 1 << 12
+
+# Compressed bytes that are taken at a time, as all that they unpack to is held in memory: 1 KiB of
+# zstd's RLE blocks (4 bytes → 128 KiB each) is 32 MiB, beside a window of 128 MiB; 16 KiB of gzip
+# is 16 MiB, and 800 empty members, each of which copies what is behind it.
+_STEPS = {NONE: 1 << 20, GZIP: 1 << 14, ZSTD: 1 << 10}
+
+# a small layer may well be zeros alone
+_FREE = 1 << 28
+
+MAX_RATIO = 200
+"""How many times its size a stream from outside may unpack to; for a layer of text it is ten."""
 
 
 class Compressor(Protocol):
@@ -74,45 +84,69 @@ class Decompressor:
     """Push-style decompression of a stream that may be gzip, zstd or neither.
 
     `feed` hands every block of plain bytes to *sink*. A stream of several gzip members or zstd
-    frames is one stream. More than *limit* plain bytes raise `TooLarge`; broken input raises
-    `InvalidArchive`.
+    frames is one stream. More than *limit* plain bytes raise `TooLarge`, and so does, when the
+    stream is *foreign*, more than 256 MiB that are more than `MAX_RATIO` times what was fed; broken
+    input raises `InvalidArchive`.
     """
 
-    def __init__(self, sink: Callable[[bytes], object], *, limit: int = 1 << 62) -> None:
+    def __init__(
+        self, sink: Callable[[bytes], object], *, limit: int = 1 << 62, foreign: bool = False
+    ) -> None:
         self._sink = sink
         self._limit = limit
+        self._foreign = foreign
         self._start = b""
         self._inner: _Frames | None = None
+        self._fed = 0
         self.compression = NONE
         self.size = 0
 
-    def feed(self, block: bytes) -> None:
-        """Take the next compressed bytes."""
+    def feed(self, block: bytes, *, enough: int = 1 << 62) -> int:
+        """Take the next compressed bytes; how many were taken.
+
+        That is all of them, unless *enough* plain bytes came of a part: at most 32 MiB more come
+        then.
+        """
         if self._inner is None:
+            waiting = len(self._start)
             self._start += block
             if len(self._start) < len(_ZSTD_MAGIC):
-                return
+                return len(block)
             block, self._start = self._start, b""
             self._begin(block)
-        assert self._inner is not None
-        self._inner.feed(block, self._emit)
+            return self._feed(block, enough) - waiting
+        return self._feed(block, enough)
 
     def finish(self) -> None:
         """The stream is over. Raises `InvalidArchive` when it breaks off in a frame."""
         if self._inner is None:
             self._begin(self._start)
-            assert self._inner is not None
-            self._inner.feed(self._start, self._emit)
+            self._feed(self._start, 1 << 62)
+        assert self._inner is not None
         self._inner.finish()
 
     def _begin(self, start: bytes) -> None:
         self.compression = sniff(start)
         self._inner = _FRAMES[self.compression]()
 
+    def _feed(self, block: bytes, enough: int) -> int:
+        assert self._inner is not None
+        feed, emit, step = self._inner.feed, self._emit, _STEPS[self.compression]
+        enough += self.size
+        for start in range(0, len(block), step):
+            part = block[start : start + step]
+            self._fed += len(part)
+            feed(part, emit)
+            if self.size >= enough:
+                return start + len(part)
+        return len(block)
+
     def _emit(self, plain: bytes) -> None:
         self.size += len(plain)
         if self.size > self._limit:
             raise TooLarge("the uncompressed layer", limit=self._limit)
+        if self._foreign and self.size > max(_FREE, MAX_RATIO * self._fed):
+            raise TooLarge("what this unpacks to", limit=max(_FREE, MAX_RATIO * self._fed))
         self._sink(plain)
 
 
@@ -137,10 +171,16 @@ class _GzipFrames:
         self._member = zlib.decompressobj(16 + zlib.MAX_WBITS)
         self._members = 0
         self._fresh = True
+        self._padded = False
 
     def feed(self, block: bytes, emit: Callable[[bytes], None]) -> None:
         while block:
-            if self._fresh and self._members and not block.strip(b"\0"):
+            # no member begins with a zero
+            if self._fresh and self._members and not block[0]:
+                self._padded = True
+            if self._padded:
+                if block.strip(b"\0"):
+                    raise InvalidArchive("broken gzip stream: it goes on behind its padding")
                 return
             self._fresh = False
             block = self._feed_member(block, emit)
@@ -174,12 +214,6 @@ class _ZstdFrames:
         self._fresh = True
 
     def feed(self, block: bytes, emit: Callable[[bytes], None]) -> None:
-        # 4 KiB of RLE blocks (4 bytes → 128 KiB each) blow up to 128 MiB at most in one call
-        view = memoryview(block)
-        for start in range(0, len(view), _SLICE):
-            self._feed_slice(bytes(view[start : start + _SLICE]), emit)
-
-    def _feed_slice(self, block: bytes, emit: Callable[[bytes], None]) -> None:
         while block:
             self._fresh = False
             try:
@@ -209,17 +243,26 @@ _FRAMES: dict[str, Callable[[], _Frames]] = {
 class PlainReader(io.RawIOBase):
     """A readable stream of the plain bytes of *source*, whatever compresses it.
 
-    Reading raises `InvalidArchive` on broken input and `TooLarge` past *limit* plain bytes. With
+    Reading raises `InvalidArchive` on broken input and `TooLarge` as a `Decompressor` does. With
     *owns*, closing this closes *source*.
     """
 
-    def __init__(self, source: BinaryIO, *, limit: int = 1 << 62, owns: bool = False) -> None:
+    def __init__(
+        self,
+        source: BinaryIO,
+        *,
+        limit: int = 1 << 62,
+        foreign: bool = False,
+        owns: bool = False,
+    ) -> None:
         self._source = source
         self._owns = owns
-        self._pending: list[bytes] = []
-        self._offset = 0
+        self._packed = b""
+        self._parts: list[bytes] = []
+        self._plain = memoryview(b"")
         self._over = False
-        self._decompressor = Decompressor(self._pending.append, limit=limit)
+        self._error: InvalidInput | None = None
+        self._decompressor = Decompressor(self._parts.append, limit=limit, foreign=foreign)
 
     def readable(self) -> bool:
         return True
@@ -230,19 +273,32 @@ class PlainReader(io.RawIOBase):
         super().close()
 
     def readinto(self, target: bytearray | memoryview) -> int:  # type: ignore[override]
-        while not self._pending and not self._over:
-            if block := self._source.read(1 << 16):
-                self._decompressor.feed(block)
+        if not self._plain:
+            self._unpack()
+        count = min(len(self._plain), len(target))
+        memoryview(target)[:count] = self._plain[:count]
+        self._plain = self._plain[count:]
+        return count
+
+    def _unpack(self) -> None:
+        """Unpack the next part; what came before an error is read before it."""
+        self._plain = memoryview(b"")  # what was read is let go before more comes
+        if not self._error:
+            try:
+                self._feed()
+            except InvalidInput as error:
+                self._error = error
+        self._plain = memoryview(b"".join(self._parts))
+        self._parts.clear()
+        if self._error and not self._plain:
+            raise self._error
+
+    def _feed(self) -> None:
+        while not self._parts and not self._over:
+            self._packed = self._packed or self._source.read(_BLOCK)
+            if self._packed:
+                taken = self._decompressor.feed(self._packed, enough=_BLOCK)
+                self._packed = self._packed[taken:]
             else:
                 self._over = True
                 self._decompressor.finish()
-        if not self._pending:
-            return 0
-        first = memoryview(self._pending[0])[self._offset :]
-        count = min(len(first), len(target))
-        memoryview(target)[:count] = first[:count]
-        self._offset += count
-        if count == len(first):
-            self._pending.pop(0)
-            self._offset = 0
-        return count

@@ -38,7 +38,8 @@ Messages say what happened, to what, and what to do next; data is in attributes.
 
 from __future__ import annotations
 
-from typing import Any
+MAX_SUMMARY = 1000
+"""Characters of the longest line that an error is told in."""
 
 
 class DocketError(Exception):
@@ -269,6 +270,14 @@ class SwarmError(DocketError):
 
 
 def summary(error: BaseException) -> str:
-    """One line that says what *error* is, for people."""
-    text: Any = " ".join(str(error).split())
-    return text or type(error).__name__
+    """One line of at most `MAX_SUMMARY` characters that says what *error* is, for people.
+
+    Messages quote what came in: nothing in it drives a terminal or fills it.
+    """
+    text = " ".join(str(error).split()) or type(error).__name__
+    shown = "".join(map(_printable, text[:MAX_SUMMARY]))
+    return shown if len(shown) < MAX_SUMMARY else f"{shown[: MAX_SUMMARY - 1]}…"
+
+
+def _printable(character: str) -> str:
+    return character if character.isprintable() else ascii(character)[1:-1]

@@ -328,7 +328,7 @@ def test_truncation_at_any_place(tmp_path: Path) -> None:
     """An archive that breaks off is never taken for an image."""
     whole = IMAGE.docker_save_legacy()
     end = len(whole.rstrip(b"\0")) - 600  # inside of manifest.json
-    for length in (1, 511, 512, 513, 1000, *range(1024, end, 1777)):
+    for length in (1, 511, 513, *range(512, end, 512), *range(1024, end, 1777)):
         refused(whole[:length], tmp_path, ".")
 
 
@@ -343,7 +343,7 @@ def test_much_json_is_refused(tmp_path: Path) -> None:
     """What is kept in memory is bounded."""
     filler = b"{" + bytes(4_000_000)
     members = {f"{number}.json": filler for number in range(20)}
-    refused(packed(tar(members), "zstd"), tmp_path, "64 MiB")
+    refused(packed(tar(members), "zstd"), tmp_path, "32 MiB")
 
 
 READ_IN_PROCESS = """

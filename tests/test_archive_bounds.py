@@ -14,9 +14,12 @@ from typing import BinaryIO
 import pytest
 
 from docket.archive import read
+from docket.compress import GZIP, ZSTD
 from docket.digest import Digest
 from docket.errors import ImageNotInArchive, TooLarge
 from docket.manifest import OCI_INDEX, dump
+from tests.fuzz.guard import PEAK_MEGABYTES
+from tests.support.bombs import bomb, tar_bomb
 from tests.support.images import docker_save_legacy, image_of, layer_tar, packed, tar, tiny_image
 from tests.test_archive import header, pax, refused
 
@@ -72,11 +75,69 @@ def trailing_without_end() -> Iterator[bytes]:
 
 COSTLY: dict[str, tuple[Callable[[], Iterator[bytes]], str]] = {
     "many pax headers": (many_pax_headers, "more than 16 headers"),
-    "many long names": (many_long_names, "16 Mi characters"),
+    "many long names": (many_long_names, "the names in the archive"),
     "an index of indexes": (index_of_indexes, "16 MiB of JSON"),
     "many images": (many_images, "more than 10000 images"),
     "zeros without end": (zeros_without_end, "behind its end"),
     "trailing bytes without end": (trailing_without_end, "behind its end"),
+}
+
+
+def full_of_all() -> Iterator[bytes]:
+    """All that is kept in memory, each just below its bound, and JSON that grows when parsed."""
+    links = 4_500
+    for number in range(links):
+        name = b"%08d" % number + NAME
+        long = header("L", type=b"L", size=b"%011o" % len(name))
+        yield long + name.ljust(-(-len(name) // 512) * 512, b"\0") + header("x", type=b"2")
+    lists = b"[[]]," * 830_000
+    files = {f"{n}.json": b"{" + bytes(4_190_000) for n in range(7)}
+    rows = b'[{"Config":"0.json","Layers":[],"x":[' + lists + b"0]}]"
+    yield tar({**files, "manifest.json": rows})
+
+
+def full_of_all_and_a_bomb() -> Iterator[bytes]:
+    """The same within a zstd stream, and behind it a GiB of zeros that should be more."""
+    member = tarfile.TarInfo("zeros")
+    member.size = 64 << 30
+    start = b"".join(full_of_all()).rstrip(b"\0")
+    start += bytes(-len(start) % 512) + member.tobuf(tarfile.GNU_FORMAT)
+    yield bomb(ZSTD, 1 << 30, start=start)
+
+
+def gzip_bomb() -> Iterator[bytes]:
+    """An archive of 2 MiB that unpacks to two GiB."""
+    yield tar_bomb(GZIP, 2 << 30)
+
+
+def zstd_bomb() -> Iterator[bytes]:
+    """An archive of 2 MiB that unpacks to 64 GiB, in the largest window."""
+    yield tar_bomb(ZSTD, 64 << 30)
+
+
+def zstd_layer_bomb() -> Iterator[bytes]:
+    """A plain archive with such a layer."""
+    yield tar({"layer": bomb(ZSTD, 64 << 30)})
+
+
+def gzip_layer_bomb() -> Iterator[bytes]:
+    """A plain archive with a layer that unpacks to 1,000 times its size."""
+    yield tar({"layer": bomb(GZIP, 2 << 30)})
+
+
+def empty_gzip_members() -> Iterator[bytes]:
+    """A layer of a great many gzip members without bytes, and then half of one."""
+    yield tar({"layer": packed(b"", "gzip") * 800_000 + b"x"})
+
+
+BOMBS: dict[str, tuple[Callable[[], Iterator[bytes]], str]] = {
+    "full of all": (full_of_all, "not JSON"),
+    "full of all and a bomb": (full_of_all_and_a_bomb, "breaks off in"),
+    "gzip bomb": (gzip_bomb, "unpacks to is larger"),
+    "zstd bomb": (zstd_bomb, "unpacks to is larger"),
+    "gzip bomb as a layer": (gzip_layer_bomb, "unpacks to is larger"),
+    "zstd bomb as a layer": (zstd_layer_bomb, "unpacks to is larger"),
+    "empty gzip members": (empty_gzip_members, "breaks off"),
 }
 
 
@@ -127,6 +188,37 @@ def test_a_costly_archive_is_refused_cheaply(kind: str, tmp_path: Path) -> None:
     assert COSTLY[kind][1] in why
     assert int(seconds) < 10
     assert int(megabytes) < 100
+    assert not list(spool.iterdir())
+
+
+READ_FILE = """
+import sys
+from pathlib import Path
+from docket.archive import read
+from docket.errors import InvalidInput
+from tests.fuzz.guard import peak_megabytes, within_seconds
+try:
+    with within_seconds(5):
+        read(Path(sys.argv[1]), spool=Path(sys.argv[2]))
+except InvalidInput as error:
+    print(error)
+print(peak_megabytes())
+"""
+
+
+@pytest.mark.parametrize("kind", BOMBS)
+def test_a_bomb_takes_little_time_and_memory(kind: str, tmp_path: Path) -> None:
+    """Bad input § bombs: one line within 5 s, in a process that never has 256 MB of memory."""
+    spool = tmp_path / "spool"
+    spool.mkdir()
+    archive = tmp_path / "archive"
+    with archive.open("wb") as file:
+        file.writelines(BOMBS[kind][0]())
+    argv = [sys.executable, "-c", READ_FILE, str(archive), str(spool)]
+    done = subprocess.run(argv, check=True, capture_output=True, text=True, timeout=60)
+    why, megabytes = done.stdout.splitlines()
+    assert BOMBS[kind][1] in why
+    assert int(megabytes) < PEAK_MEGABYTES
     assert not list(spool.iterdir())
 
 

@@ -78,7 +78,7 @@ def decoded(body: bytes, kind: type[Any]) -> Any:
     """A JSON *body* as a value of *kind*. Raises `InvalidManifest`."""
     try:
         return msgspec.json.decode(body, type=kind)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidManifest(f"the request is not what this call takes: {error}") from error
 
 

@@ -90,15 +90,20 @@ def read(
                 cast(BinaryIO, file), spool=spool, name=name, platform=platform, limit=limit
             )
     contents = Spool(spool, limit)
-    plain = PlainReader(source, limit=limit)
     try:
-        contents.fill(cast(BinaryIO, io.BufferedReader(plain, READ_SIZE)))
+        contents.fill(_plain(source, limit))
         image = _image(contents, name, wanted)
     except BaseException:
         contents.keep_only(())
         raise
     contents.keep_only(layer.path for layer in image.layers)
     return image
+
+
+def _plain(source: BinaryIO, limit: int) -> BinaryIO:
+    return cast(
+        BinaryIO, io.BufferedReader(PlainReader(source, limit=limit, foreign=True), READ_SIZE)
+    )
 
 
 def _image(contents: Contents, name: str | None, platform: Platform) -> Image:

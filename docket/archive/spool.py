@@ -21,7 +21,7 @@ from docket.manifest import MAX_MANIFEST
 MAX_PLAIN = 1 << 40
 """Bytes that an archive, and the layers in it together, may unpack to."""
 
-_MAX_SMALL_TOTAL = 64 << 20
+_MAX_SMALL_TOTAL = 32 << 20
 _MAX_MEMBERS = 100_000
 _MAX_NAMES_TOTAL = 16 << 20
 _MAX_LINKS = 16
@@ -91,9 +91,9 @@ class Spool:
 
     def _take(self, member: Member) -> None:
         name = _clean(member.name)
-        self._names_total += len(member.name) + len(member.target)
+        self._names_total += len(os.fsencode(member.name)) + len(os.fsencode(member.target))
         if self._names_total > _MAX_NAMES_TOTAL:
-            raise InvalidArchive("the names in the archive have more than 16 Mi characters")
+            raise InvalidArchive("the names in the archive have more than 16 MiB")
         if member.kind == OTHER:
             return
         if member.kind != FILE:
@@ -114,7 +114,7 @@ class Spool:
             self._small[name] = content
             self._small_total += len(content)
             if self._small_total > _MAX_SMALL_TOTAL:
-                raise InvalidArchive("the archive has more than 64 MiB of JSON")
+                raise InvalidArchive("the archive has more than 32 MiB of JSON")
             return
         stored = self._spooled(blocks, name, first)
         self._check_again(name, self._large.get(name, stored).digest == stored.digest)
@@ -159,8 +159,8 @@ class Folder:
     limit: int = MAX_PLAIN
 
     def text(self, name: str) -> bytes | None:
-        path = self._path(name)
-        if not path.is_file():
+        path = self._file(name)
+        if path is None:
             return None
         with path.open("rb") as file:
             content = file.read(MAX_MANIFEST + 1)
@@ -170,8 +170,8 @@ class Folder:
         return content
 
     def stored(self, name: str) -> Stored:
-        path = self._path(name)
-        if not path.is_file():
+        path = self._file(name)
+        if path is None:
             raise InvalidArchive(f"{self.root} names {name[:160]!r} but doesn't hold it")
         with path.open("rb", buffering=0) as file:
             first = file.read(READ_SIZE)
@@ -183,8 +183,12 @@ class Folder:
         _check_digest(name, stored.digest)
         return stored
 
-    def _path(self, name: str) -> Path:
-        return self.root / _clean(name)
+    def _file(self, name: str) -> Path | None:
+        path = self.root / _clean(name)
+        try:
+            return path if path.is_file() else None
+        except OSError:  # a name that no filesystem takes
+            return None
 
 
 class _Hashing:
@@ -196,7 +200,7 @@ class _Hashing:
         self._plain = new_hash()
         self._unpacking: Decompressor | None = None
         if sniff(first[:4]) != NONE:
-            self._unpacking = Decompressor(self._plain.update, limit=limit)
+            self._unpacking = Decompressor(self._plain.update, limit=limit, foreign=True)
 
     def feed(self, block: bytes) -> None:
         self._raw.update(block)

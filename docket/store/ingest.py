@@ -159,7 +159,7 @@ class _Unpacking:
 
     def _run(self) -> None:
         plain = new_hash()
-        decompressor = Decompressor(plain.update, limit=_MAX_PLAIN)
+        decompressor = Decompressor(plain.update, limit=_MAX_PLAIN, foreign=True)
         broken = False
         while (block := self._blocks.get()) is not None:
             if not broken:
@@ -169,7 +169,7 @@ class _Unpacking:
             self._result = Unpacked(digest, decompressor.size, decompressor.compression)
 
 
-def _try(step: Callable[[], None]) -> bool:
+def _try(step: Callable[[], object]) -> bool:
     try:
         step()
     except InvalidInput:

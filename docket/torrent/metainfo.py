@@ -151,7 +151,7 @@ def parse_metainfo(content: bytes) -> Metainfo:
         raise InvalidMetainfo("the torrent has more in it than that of an image")
     if info["piece length"] > MAX_PIECE_LENGTH:
         raise InvalidMetainfo(f"the torrent's pieces are longer than {MAX_PIECE_LENGTH} bytes")
-    found = _described(info, str(torrent.metainfo.get("announce", "")), content, torrent.infohash)
+    found = _described(torrent, str(torrent.metainfo.get("announce", "")), content)
     if (
         found.piece_count * HASH_SIZE != len(found.all_hashes)
         or sum(one.pieces for one in found.files) != found.piece_count
@@ -168,7 +168,7 @@ def _metainfo(info: dict[str, Any], announce: str) -> Metainfo:
         torrent.metainfo["announce"] = announce
     torrent.validate()
     content = torrent.dump(validate=False)
-    return _described(info, announce, content, torrent.infohash)
+    return _described(torrent, announce, content)
 
 
 def _read(content: bytes) -> Any:
@@ -180,15 +180,18 @@ def _read(content: bytes) -> Any:
         raise InvalidMetainfo(f"this is no torrent: {error}") from error
 
 
-def _described(info: Mapping[str, Any], announce: str, content: bytes, infohash: str) -> Metainfo:
+def _described(torrent: Any, announce: str, content: bytes) -> Metainfo:
+    info = torrent.metainfo["info"]
     name, piece_length = info["name"], int(info["piece length"])
     try:
         Digest.sha256(name)
         files = tuple(_files(info["files"], piece_length))
+        # encodes all anew, which fails where keys are no texts
+        info_hash = bytes.fromhex(torrent.infohash)
     except (DocketError, KeyError, TypeError, ValueError) as error:
         raise InvalidMetainfo(f"the torrent is not that of an image: {error}") from error
     return Metainfo(
-        info_hash=bytes.fromhex(infohash),
+        info_hash=info_hash,
         name=str(name),
         piece_length=piece_length,
         files=files,

@@ -86,6 +86,7 @@ def test_what_is_held_is_mounted(repo: Repository, registry: Registry) -> None:
         (b"{}", "MANIFEST_INVALID"),
         (b"[]", "MANIFEST_INVALID"),
         (b'{"diff_ids":5}', "MANIFEST_INVALID"),
+        (b'{"diff_ids":["\xff"]}', "MANIFEST_INVALID"),
         (b'{"diff_ids":' + b"[" * 100_000, "MANIFEST_INVALID"),
         (b'{"diff_ids":["x"]}', "DIGEST_INVALID"),
         (json.dumps({"diff_ids": [str(ONE.digest)] * 4097}).encode(), "MANIFEST_INVALID"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import socket
@@ -588,6 +589,68 @@ def test_bad_manifests(repo: Repository, content: bytes) -> None:
     assert repo.put("v1", content).refused(400, "MANIFEST_INVALID")
     assert repo.registry.files() == before
     assert repo.ask("GET", "tags/list").json["tags"] == []
+
+
+@pytest.mark.parametrize("which", ["config", "layers"])
+def test_a_size_that_is_wrong(repo: Repository, which: str) -> None:
+    """Bad input § size mismatch: 400 SIZE_INVALID, nothing stored."""
+    for blob in ONE.blobs:
+        repo.upload(blob)
+    before = repo.registry.files()
+    size = len(ONE.config if which == "config" else ONE.layers[0])
+    content = ONE.content.replace(b'"size":%d' % size, b'"size":7', 1)
+    assert repo.put("v1", content).refused(400, "SIZE_INVALID")
+    assert repo.registry.files() == before
+    assert repo.ask("GET", "tags/list").json["tags"] == []
+
+
+def test_errors_quote_little(repo: Repository) -> None:
+    """Bad input: an answer tells what is wrong in a line, however long or odd the thing is."""
+    answer = repo.put("v1", bad_manifest(mediaType="\x1b]0;" + "x" * 1_000_000))
+    assert answer.refused(400, "MANIFEST_INVALID")
+    message = answer.json["errors"][0]["message"]
+    assert r"\x1b]0;xxx" in message
+    assert message.isprintable()
+    assert len(message) <= 1000
+
+
+RAW = {
+    "nothing": b"\r\n\r\n",
+    "no HTTP": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(500),
+    "path not in ASCII": b"GET /v2/\xff\xfe/tags/list HTTP/1.1\r\nHost: x\r\n\r\n",
+    "percent without digits": b"GET /v2/%zz%/tags/list HTTP/1.1\r\nHost: x\r\n\r\n",
+    "percent not in UTF-8": b"GET /v2/%ff%c0%af/tags/list HTTP/1.1\r\nHost: x\r\n\r\n",
+    "zero in the path": b"GET /v2/a%00/blobs/sha256:x HTTP/1.1\r\nHost: x\r\n\r\n",
+    "address for a path": b"GET http:// HTTP/1.1\r\nHost: x\r\n\r\n",
+    "two lengths": b"PUT /v2/a/manifests/b HTTP/1.1\r\nHost: x\r\n"
+    b"Content-Length: 1\r\nContent-Length: 2\r\n\r\n{}",
+    "length and chunks": b"PUT /v2/a/manifests/b HTTP/1.1\r\nHost: x\r\n"
+    b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n{}",
+    "negative length": b"POST /v2/_docket/gc HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+    "absurd chunk": b"POST /v2/_docket/gc HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    b"ffffffffffffffffff\r\n{}",
+    "header not in ASCII": b"GET /v2/ HTTP/1.1\r\nHost: \xff\r\nRange: \xb2\xb3\r\n\r\n",
+    "many headers": b"GET /v2/ HTTP/1.1\r\n" + b"".join(b"h%d: x\r\n" % n for n in range(5000)),
+    "endless line": b"GET /" + b"a" * 300_000,
+}
+
+
+@pytest.mark.parametrize("kind", RAW)
+def test_bytes_that_are_hardly_http(registry: Registry, kind: str) -> None:
+    """Bad input: an answer that is no fault of the server's, or none; and the registry lives on.
+
+    What it would write on standard error is found when it ends.
+    """
+    before = registry.files()
+    host = urlsplit(registry.url)
+    with socket.create_connection((host.hostname or "", host.port or 0), timeout=30) as client:
+        with contextlib.suppress(ConnectionError):
+            client.sendall(RAW[kind])
+            client.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(ConnectionError):
+            assert not client.recv(1 << 16).startswith(b"HTTP/1.1 5")
+    assert registry.ask("GET", "/v2/").status == 200
+    assert registry.files() == before
 
 
 def test_manifests_of_four_mebibytes(repo: Repository) -> None:

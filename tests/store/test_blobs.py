@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from docket.store import Store
 from docket.store.ingest import Unpacked
 from docket.torrent.pieces import PIECE_LENGTH, PieceHasher
 from tests.store.samples import ENCODER, blob_files, image, packed, push, tar, upload
+from tests.support.bombs import bomb
 
 
 def piece_hashes(content: bytes) -> bytes:
@@ -166,6 +168,15 @@ def test_what_is_no_layer_has_no_diff_id(store: Store) -> None:
     for content in (b"{}", broken, b"\x1f\x8b", b""):
         upload(store, "app", content)
         assert store.unpacked(Digest.of(content)) is None
+
+
+def test_a_bomb_has_no_diff_id(store: Store) -> None:
+    """Bad input § decompression bombs: bytes are bytes, but what they unpack to isn't hashed."""
+    content = bomb(ZSTD, 64 << 30)
+    began = time.process_time()
+    upload(store, "app", content)
+    assert store.unpacked(Digest.of(content)) is None
+    assert time.process_time() - began < 5
 
 
 @pytest.mark.parametrize("size", [1, PIECE_LENGTH - 1, PIECE_LENGTH, 3 * PIECE_LENGTH + 17])

@@ -137,7 +137,9 @@ def _path(*parts: bytes) -> Change:
 
 def _row(**values: Any) -> Change:
     def change(info: dict[bytes, Any]) -> None:
-        _layer_row(info).update({name.replace("_", " ").encode(): v for name, v in values.items()})
+        for name, value in values.items():
+            key = name.replace("_", " ").encode("utf-8", "surrogateescape")
+            _layer_row(info)[key] = value
 
     return change
 
@@ -189,6 +191,13 @@ def _ragged_pieces(info: dict[bytes, Any]) -> None:
     info[b"pieces"] = info[b"pieces"][:-1]
 
 
+def _pad_path(path: list[Any]) -> Change:
+    def change(info: dict[bytes, Any]) -> None:
+        next(row for row in info[b"files"] if row.get(b"attr") == b"p")[b"path"] = path
+
+    return change
+
+
 _HEX = "ab" * 32
 
 REFUSED: dict[str, Change] = {
@@ -201,6 +210,8 @@ REFUSED: dict[str, Change] = {
     "path in capitals": _path(b"blobs", b"sha256", _HEX.upper().encode()),
     "path of an unknown algorithm": _path(b"blobs", b"md5", b"ab" * 16),
     "path that is empty": _path(),
+    "file with a key that is no text": _row(**{"\udcff": b""}),
+    "pad whose path has keys that are no texts": _pad_path([{b"\xff": b"", b"a": b""}]),
     "path by another key": _row(**{"path.utf-8": [b"..", b"evil"]}),
     "symlink": _row(attr=b"l", symlink_path=[b"..", b"..", b"etc"]),
     "pad that is a symlink": _row(attr=b"lp"),

@@ -1,0 +1,1 @@
+"""Fuzzing of all that docket reads from outside; ``python -m tests.fuzz --help``."""
