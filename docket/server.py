@@ -15,6 +15,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from docket.api import Registry, app
+from docket.api.protocol import TrackerFirst
 from docket.errors import InvalidReference
 from docket.seeder import IDLE_SECONDS, Seeder
 from docket.store import PIN_SECONDS, Store
@@ -23,6 +24,7 @@ from docket.torrent.swarm import Swarm
 from docket.torrent.tracker import Tracker
 
 _REST_SECONDS = 15.0
+_ACCEPTED = 8
 
 log = logging.getLogger("docket")
 
@@ -37,6 +39,7 @@ class ServerOptions:
     peer_port: int = 0
     tracker: str = ""
     advertise: str = ""
+    zone: str = ""
     pin_seconds: float = PIN_SECONDS
     idle_seconds: float = IDLE_SECONDS
 
@@ -60,7 +63,7 @@ def serve(options: ServerOptions, *, on_ready: Callable[[str], None]) -> None:
             store, swarm, tracker=options.tracker or None, idle_seconds=options.idle_seconds
         )
         with contextlib.closing(seeder):
-            registry = Registry(store, seeder, Tracker(), advertise=advertised)
+            registry = Registry(store, seeder, Tracker(), advertise=advertised, zone=options.zone)
             with contextlib.suppress(KeyboardInterrupt):
                 _run(registry, listening, on_ready)
 
@@ -87,7 +90,7 @@ def _run(registry: Registry, listening: socket.socket, on_ready: Callable[[str],
 
     config = uvicorn.Config(
         app(registry, lifespan=lifespan),
-        http="httptools",
+        http=TrackerFirst,
         loop="uvloop",
         lifespan="on",
         log_level="error",
@@ -96,7 +99,9 @@ def _run(registry: Registry, listening: socket.socket, on_ready: Callable[[str],
         timeout_graceful_shutdown=5,
     )
     server = _Server(config, lambda: on_ready(_url(listening)))
-    server.run(sockets=[listening])
+    # libuv accepts one connection a turn and socket, however many wait, and a turn may be long
+    # while blobs are sent; uvicorn closes what it gets
+    server.run(sockets=[listening.dup() for _ in range(_ACCEPTED)])
 
 
 class _Server(uvicorn.Server):

@@ -18,6 +18,7 @@ Json = dict[str, Any]
 
 _NAME = r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*"
 _TAG = r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}"
+_ZONE = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 _DIGEST = r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}"
 
 _BINARY = "application/octet-stream"
@@ -139,6 +140,7 @@ _NAMED = _parameter(
 )
 _DIGESTED = _parameter("path", "digest", _ref("Digest"), "of a blob or manifest")
 _REFERRED = _parameter("path", "reference", _whole(f"{_TAG}|{_DIGEST}"), "a tag or digest")
+_IN_ZONE = _parameter("path", "zone", _whole(_ZONE), "where the peer is")
 _UPLOADED = _parameter("path", "upload", _TEXT | {"format": "uuid"}, "the session")
 _IMAGE = _parameter("path", "name", _whole(f"{_NAME}(:{_TAG})?(@({_DIGEST}))?"), "name:tag")
 
@@ -149,6 +151,7 @@ _PART = _parameter(
     "header", "Content-Range", _whole("[0-9]{1,18}-[0-9]{1,18}"), "the part's first and last byte"
 )
 _PLATFORM = _parameter("query", "platform", _TEXT, "os/architecture, where it is an index")
+_TOLD_ZONE = _parameter("query", "zone", _whole(_ZONE), "where the peers of the torrent are")
 _PAGE = (
     _parameter("query", "n", _COUNT, "how many, at most 1000"),
     _parameter("query", "last", _TEXT, "the name behind which the page begins"),
@@ -209,9 +212,25 @@ _TORRENT = _get(
     "The torrent of an image; seeding begins",
     {200: _answer("the torrent", "Docker-Content-Digest", media_type="application/x-bittorrent")},
     *(400, 404, 507),
-    takes=(_PLATFORM,),
+    takes=(_PLATFORM, _TOLD_ZONE),
 )
 _BENCODED = _answer("bencoded, refusals too", media_type="text/plain")
+_ANNOUNCE = _get(
+    "A BitTorrent peer's report (BEP 3)",
+    {200: _BENCODED},
+    takes=tuple(
+        _parameter("query", name, schema, text)
+        for name, schema, text in (
+            ("info_hash", _TEXT, "20 bytes"),
+            ("peer_id", _TEXT, "20 bytes"),
+            ("port", _COUNT, "where the peer listens"),
+            ("left", _COUNT, "bytes it lacks"),
+            ("numwant", _COUNT, "peers it wants"),
+            ("event", _TEXT, "started, completed, stopped or paused"),
+            ("key", _TEXT, "known to the peer alone"),
+        )
+    ),
+)
 
 _PATHS: dict[str, Json] = {
     "/v2/": _get("Whether this is a registry", {200: _json("it is", {"type": "object"})}),
@@ -371,21 +390,8 @@ _PATHS: dict[str, Json] = {
             ),
         )
     },
-    "/announce": _get(
-        "A BitTorrent peer's report (BEP 3)",
-        {200: _BENCODED},
-        takes=tuple(
-            _parameter("query", name, schema, text)
-            for name, schema, text in (
-                ("info_hash", _TEXT, "20 bytes"),
-                ("peer_id", _TEXT, "20 bytes"),
-                ("port", _COUNT, "where the peer listens"),
-                ("left", _COUNT, "bytes it lacks"),
-                ("numwant", _COUNT, "peers it wants"),
-                ("event", _TEXT, "started, completed or stopped"),
-            )
-        ),
-    ),
+    "/announce": _ANNOUNCE,
+    "/announce/{zone}": _ANNOUNCE,
     "/scrape": _get(
         "How many peers torrents have (BEP 48)",
         {200: _BENCODED},
@@ -400,7 +406,7 @@ _PATHS: dict[str, Json] = {
 _ALSO = {"/v2": "/v2/", "/v2/{name}/blobs/uploads": "/v2/{name}/blobs/uploads/"}
 """Paths that answer as another does."""
 
-_IN_PATH = {one["name"]: one for one in (_NAMED, _DIGESTED, _REFERRED, _UPLOADED)}
+_IN_PATH = {one["name"]: one for one in (_NAMED, _DIGESTED, _REFERRED, _UPLOADED, _IN_ZONE)}
 
 
 def document() -> Json:

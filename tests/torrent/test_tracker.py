@@ -11,14 +11,8 @@ from urllib.parse import quote_from_bytes
 import pytest
 
 from docket.errors import InvalidAnnounce
-from docket.torrent.tracker import (
-    INTERVAL,
-    MAX_PEERS,
-    Announce,
-    Tracker,
-    compact,
-    failure,
-)
+from docket.torrent.announce import MAX_PEERS, Announce, compact, failure
+from docket.torrent.tracker import INTERVAL, Tracker
 from tests.torrent.samples import decoded
 
 _HASH = bytes(range(20))
