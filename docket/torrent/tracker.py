@@ -222,8 +222,8 @@ class Tracker:
         known = swarm.peers[place] if place else None
         if report.event == COMPLETED and not (known and known.is_complete):
             swarm.completed += 1
-        # it got nothing where it is, so it can't wait for its time
-        early = known is not None and not report.event and now - known.seen < self.interval / 2
+        # it gets nothing where it is, or it would wait for its time
+        early = known is not None and not report.event and now - known.seen < 0.8 * self.interval
         peer = swarm.put(report, now)
         self._peers += len(swarm.peers) - before
         zone = swarm.zones[peer.zone]

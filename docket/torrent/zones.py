@@ -8,7 +8,7 @@ telling both: nobody but gates is told to gates of other zones.
 - A zone has `GATES` gates; its seeds count as such, since who has a seed needs no more.
 - One more for each interval that its oldest gate has been fetching, at most `MOST_GATES`: a slow
   gate must not hold up its zone for ever.
-- A leech that announces long before its time gets nothing where it is: it becomes one, too.
+- A leech that announces before its time gets nothing where it is: it becomes one, too.
 
 In one network without labels all peers and the registry are in one zone, and there is no outside.
 """
