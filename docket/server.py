@@ -55,7 +55,7 @@ def serve(options: ServerOptions, *, on_ready: Callable[[str], None]) -> None:
     listening = _listen(options.bind, options.port)
     with contextlib.closing(listening), open_store(options) as store:
         swarm = Swarm(
-            listen=f"{options.bind}:{options.peer_port}",
+            listen=f"{_bracketed(options.bind)}:{options.peer_port}",
             announce_ip=advertised,
             is_registry=True,
         )
@@ -130,7 +130,8 @@ async def _upkeep(registry: Registry) -> None:
 
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server((host, port), family=family, backlog=2048)
+    both = host == "::"  # all addresses, so IPv4's too
+    return socket.create_server((host, port), family=family, backlog=2048, dualstack_ipv6=both)
 
 
 def _resolved(host: str) -> str:
@@ -149,4 +150,8 @@ def _resolved(host: str) -> str:
 def _url(listening: socket.socket) -> str:
     host, port = listening.getsockname()[:2]
     shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    return f"http://{f'[{shown}]' if ':' in shown else shown}:{port}"
+    return f"http://{_bracketed(shown)}:{port}"
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

@@ -1,20 +1,28 @@
-"""Zones on a real network: what crosses into them while all their hosts pull at once."""
+"""Zones on a real network: what crosses into them, and what happens when nothing does."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
+from urllib.request import urlopen
 
 from benchmarks.commands import Commands, registry
+from docket.torrent.zones import GATES
 from tests.support.netns import Host, namespaces
 from tests.support.programs import short_folder
 from tests.support.releases import release
 
+Named = Callable[[str], Commands]
+
 IMAGE = release("app:1.0", [("zone-base", 24_000_000), ("zone-app", 8_000_000)])
+SMALL = release("small:1.0", [("zone-small", 500_000)])
 HOSTS = 4
+PATIENCE = 6.0
 MBIT = 60.0
 
 
@@ -82,3 +90,23 @@ def test_about_one_copy_of_an_image_comes_into_a_zone() -> None:
     # less than one copy would mean that not all of it was counted
     assert size < min(crossed)
     assert max(crossed) <= 2 * size, [round(one / size, 2) for one in crossed]
+
+
+def test_a_host_whose_zone_gives_nothing_hears_of_the_outside(host: Named, tmp_path: Path) -> None:
+    """Where a zone's gates have nothing to give, a fetch asks again, and the registry's seed gives.
+
+    The gates are peers that have announced, and at whose port nobody answers.
+    """
+    host("build")("push", SMALL.name, "--archive", SMALL.archive(tmp_path / "image.tar"))
+    found = host("build")("inspect", SMALL.name)
+    for port in range(1, 1 + GATES):
+        query = {"info_hash": bytes.fromhex(found["info_hash"]), "peer_id": f"{port:020}"}
+        asked = f"{found['tracker']}/silent?{urlencode(query)}&port={port}&left=1&event=started"
+        with urlopen(asked, timeout=20) as answer:
+            assert b"8:completei1e" in answer.read()
+    pulled = host("a")(
+        "pull", SMALL.name, "--layers-only", "--zone", "silent", "--patience", PATIENCE
+    )
+    assert {layer["source"] for layer in pulled["layers"]} == {"swarm"}
+    # the first answer was no help: it was asked again after half the patience
+    assert pulled["seconds"]["fetch"] > PATIENCE / 2

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import re
 from urllib.parse import unquote
 
@@ -17,6 +19,12 @@ from docket.torrent.announce import Announce, failure, scraped
 PATH = "/announce"
 
 MEDIA_TYPE = "text/plain; charset=utf-8"
+
+_FRESH_SECONDS = 1.0
+_TRUSTED_SECONDS = 15.0
+"""A torrent that the registry had so lately is taken to be there while the registry is asked."""
+
+log = logging.getLogger("docket.api")
 
 _PATH = re.compile(rf"{PATH}(?:/(?P<zone>[^/]+))?")
 
@@ -59,9 +67,25 @@ def answer_at_once(
         report = Announce.parse(query, address=client, zone=unquote(found["zone"] or ""))
     except InvalidAnnounce:
         return None
-    if not registry.tracker.admits(report.info_hash):
+    age = registry.tracker.admitted_seconds(report.info_hash)
+    if age is None or age > _TRUSTED_SECONDS:
         return None
+    if age > _FRESH_SECONDS:
+        # so that nobody else asks meanwhile
+        registry.tracker.admit(report.info_hash)
+        asyncio.get_running_loop().run_in_executor(None, _readmit, registry, report.info_hash)
     return _take(registry, report, server=server)
+
+
+def _readmit(registry: Registry, info_hash: bytes) -> None:
+    """Ask again whether the registry has the torrent, and keep it seeded."""
+    has = False
+    try:
+        has = registry.seeder.want(info_hash)
+    except Exception:  # the outermost edge of a thread; the usual way tells the peer
+        log.exception("a torrent can't be seeded")
+    if not has:
+        registry.tracker.dismiss(info_hash)
 
 
 def _take(registry: Registry, report: Announce, *, server: str) -> bytes:

@@ -15,8 +15,6 @@ from docket.torrent.zones import Bag, Zone, choose
 INTERVAL = 15
 """Seconds between a peer's announces; one that misses two is gone."""
 
-ADMITTED_SECONDS = 1.0
-"""How long a torrent counts as the registry's own before the registry is asked again."""
 
 MAX_TOTAL = 100_000
 """Peers of all torrents that are remembered."""
@@ -143,16 +141,21 @@ class Tracker:
         self._random = random.Random()  # noqa: S311
 
     def admit(self, info_hash: bytes) -> None:
-        """The torrent is one of the registry's own, as the registry said just now."""
+        """The torrent is one of the registry's own now."""
         with self._lock:
             self._swarm(info_hash).admitted = self._clock()
 
-    def admits(self, info_hash: bytes) -> bool:
-        """Whether the torrent was the registry's own a moment ago."""
+    def dismiss(self, info_hash: bytes) -> None:
+        """The torrent is none of the registry's own any more."""
+        with self._lock:
+            self._swarm(info_hash).admitted = None
+
+    def admitted_seconds(self, info_hash: bytes) -> float | None:
+        """How long ago the torrent was admitted last; None: not at all."""
         swarm = self._swarms.get(info_hash)
         if swarm is None or swarm.admitted is None:
-            return False
-        return self._clock() - swarm.admitted < ADMITTED_SECONDS
+            return None
+        return self._clock() - swarm.admitted
 
     def announce(
         self, report: Announce, *, extra: Sequence[tuple[str, int]] = (), extra_zone: str = ""
@@ -169,7 +172,7 @@ class Tracker:
             self._sweep(swarm)
             chosen, is_gate = self._take(swarm, report)
             complete, incomplete = swarm.complete, len(swarm.peers) - swarm.complete
-        if report.is_leech:
+        if report.is_leech and report.event != STOPPED:
             near = [one for one in own if is_gate or zone_of(one, extra_zone) == report.zone]
             chosen = [one for one in chosen if one not in near] + near
         return answer(self.interval, complete + len(own), incomplete, chosen)

@@ -12,7 +12,7 @@ import pytest
 
 from docket.errors import InvalidAnnounce
 from docket.torrent.announce import MAX_PEERS, Announce, compact, failure, zone_of
-from docket.torrent.tracker import ADMITTED_SECONDS, INTERVAL, Tracker
+from docket.torrent.tracker import INTERVAL, Tracker
 from tests.torrent.samples import decoded
 
 _HASH = bytes(range(20))
@@ -255,14 +255,17 @@ def test_a_torrent_too_many_is_answered_and_not_remembered(swarm: Swarm) -> None
     assert swarm.tracker.peers(_OTHER_HASH) == 1
 
 
-def test_a_torrent_is_admitted_for_a_moment(swarm: Swarm) -> None:
-    """Known torrents only: what the registry said of one is asked anew after a second."""
-    assert not swarm.tracker.admits(_HASH)
+def test_the_tracker_knows_when_a_torrent_was_admitted(swarm: Swarm) -> None:
+    """Known torrents only: how long ago the registry had one, which the caller may trust or not."""
+    assert swarm.tracker.admitted_seconds(_HASH) is None
     swarm.tracker.admit(_HASH)
-    assert swarm.tracker.admits(_HASH)
-    assert not swarm.tracker.admits(_OTHER_HASH)
-    swarm.clock.now += ADMITTED_SECONDS
-    assert not swarm.tracker.admits(_HASH)
+    swarm.clock.now += 2
+    assert swarm.tracker.admitted_seconds(_HASH) == 2
+    assert swarm.tracker.admitted_seconds(_OTHER_HASH) is None
+    swarm.tracker.admit(_HASH)
+    assert swarm.tracker.admitted_seconds(_HASH) == 0
+    swarm.tracker.dismiss(_HASH)
+    assert swarm.tracker.admitted_seconds(_HASH) is None
 
 
 def test_a_leech_that_has_all_becomes_a_seed(swarm: Swarm) -> None:
