@@ -12,6 +12,7 @@ import argparse
 import json
 import multiprocessing
 import os
+import re
 import select
 import socket
 import subprocess
@@ -26,6 +27,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import quote_from_bytes
+from urllib.request import urlopen
 
 from benchmarks.commands import DOCKET
 from docket.client import Client
@@ -90,6 +92,14 @@ class Target:
         line = _status(self.pid, "VmRSS:")
         return int(line.split()[1]) * 1024
 
+    def peers(self) -> int:
+        """How many peers the tracker knows of."""
+        url = f"http://127.0.0.1:{self.port}/scrape?info_hash={quote_from_bytes(self.info_hash)}"
+        with urlopen(url, timeout=_STALL_SECONDS) as answer:
+            found = re.search(rb"8:completei(\d+)e.*10:incompletei(\d+)e", answer.read(), re.DOTALL)
+        assert found
+        return int(found[1]) + int(found[2])
+
     def cpu_seconds(self) -> float:
         """CPU time so far, user's and system's."""
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
@@ -115,14 +125,14 @@ class _Layer:
 
 
 @contextmanager
-def target(folder: Path) -> Iterator[Target]:
-    """A registry with its store in *folder*, and an image in it."""
+def target(folder: Path, *, size: int = _LAYER_SIZE) -> Iterator[Target]:
+    """A registry with its store in *folder*, and an image of *size* bytes in it."""
     argv = [*DOCKET, "registry", "--bind", "127.0.0.1", "-p", "0", "-l", str(folder), "--json"]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as running:
         try:
             assert running.stdout
             url = json.loads(running.stdout.readline())["url"]
-            layer = _Layer(os.urandom(_LAYER_SIZE))
+            layer = _Layer(os.urandom(size))
             config = {"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers"}}
             config["rootfs"]["diff_ids"] = [str(layer.diff_id)]  # type: ignore[index]
             with Client(url) as client:
