@@ -15,7 +15,14 @@ from click.shell_completion import get_completion_class
 from docket import __version__, compress, config, console, deploy, reports, upkeep
 from docket.errors import DocketError, summary
 from docket.manifest import Platform
-from docket.options import Options, command_options, option, platform_option, shared_options
+from docket.options import (
+    Options,
+    command_options,
+    option,
+    platform_option,
+    shared_options,
+    zone_option,
+)
 from docket.pull import PullReport
 from docket.push import Compression
 from docket.reference import Reference, parse_repository
@@ -98,6 +105,7 @@ def cli(
     metavar="HOST",
     help="The address of the registry's seed, where peers see another than it has.",
 )
+@zone_option("Where the registry's seed is; without it, its network counts.")
 @option(
     "--pin",
     default=PIN_SECONDS,
@@ -143,6 +151,7 @@ def registry_command(
     location: Path | None,
     tracker: str,
     advertise: str,
+    zone: str,
     pin: float,
     idle: float,
     scrub: float,
@@ -158,6 +167,7 @@ def registry_command(
         peer_port=peer_port,
         tracker=config.tracker_url(tracker) if tracker else "",
         advertise=advertise,
+        zone=zone,
         pin_seconds=pin,
         idle_seconds=idle,
         scrub_seconds=scrub * 86400,
@@ -257,6 +267,7 @@ def push(
     metavar="SECONDS",
     help="How long to wait for a byte from peers before HTTP.",
 )
+@zone_option("Where this host is: peers of one zone give to each other first.")
 @option(
     "--no-swarm",
     is_flag=True,

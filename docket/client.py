@@ -272,9 +272,13 @@ class Client:
         answer = self._json(_Layers, "GET", path, unknown=reference)
         return [_remote_layer(one) if one else None for one in answer.layers]
 
-    def torrent(self, reference: Reference) -> bytes:
-        """The torrent of an image manifest; the registry seeds it from now on."""
+    def torrent(self, reference: Reference, *, zone: str = "") -> bytes:
+        """The torrent of an image manifest; the registry seeds it from now on.
+
+        Whoever uses it tells the registry's tracker to be in *zone*, if that isn't empty.
+        """
         path = f"/v2/{reference.repository}/_docket/torrent/{reference.target}"
+        path += f"?{urlencode({'zone': zone})}" if zone else ""
         return self._call("GET", path, unknown=reference).data
 
     def images(self, name: str | None = None) -> list[dict[str, Any]]:

@@ -62,6 +62,7 @@ class PullRequest:
     output: str | None = None
     seed: float = 0.0
     patience: float = PATIENCE
+    zone: str = ""
     no_swarm: bool = False
     max_upload: int = 0
     max_download: int = 0
@@ -139,6 +140,7 @@ def pull_image(
                 swarm=None if request.no_swarm else begin_swarm,
                 progress=progress,
                 patience=request.patience,
+                zone=request.zone,
             )
             _deliver(report, image, store, request, engine)
         on_done(report)

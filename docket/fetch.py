@@ -79,15 +79,20 @@ class Fetch:
         swarm: Callable[[], Swarm] | None,
         progress: Progress,
         patience: float = PATIENCE,
+        zone: str = "",
         cancelled: Event | None = None,
     ) -> None:
-        """*swarm* begins the BitTorrent session; None: everything comes over HTTP."""
+        """*swarm* begins the BitTorrent session; None: everything comes over HTTP.
+
+        *zone* is the label that the tracker is told.
+        """
         self._client = client
         self._store = store
         self._image = image
         self._swarm = swarm
         self._progress = progress
         self._patience = patience
+        self._zone = zone
         self._cancelled = cancelled
         self._folder = incoming_folder(store.location, image.digest)
         self._wanted = {one.digest: one for one in image.wanted}
@@ -119,7 +124,7 @@ class Fetch:
         """The image's torrent, or None (with a note) when HTTP is all there is."""
         at_digest = Reference(self._image.reference.repository, self._image.digest)
         try:
-            metainfo = parse_metainfo(self._client.torrent(at_digest))
+            metainfo = parse_metainfo(self._client.torrent(at_digest, zone=self._zone))
             self._check(metainfo)
         except (NotFound, RegistryRefused, InvalidMetainfo) as error:
             self._progress.note(f"no torrent ({summary(error)}); layers come over HTTP")

@@ -14,6 +14,7 @@ from docket import config, console
 from docket.client import Client, registry_url
 from docket.manifest import Platform
 from docket.store import PIN_SECONDS, Store
+from docket.torrent.announce import check_zone
 from docket.torrent.pieces import PIECE_LENGTH, PieceHasher
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -37,6 +38,15 @@ platform_option = option(
     callback=_platform,
     help="The platform; that of this host by default.",
 )
+
+
+def _zone(_context: click.Context, _parameter: click.Parameter, label: str) -> str:
+    return check_zone(label) if label else ""
+
+
+def zone_option(help_text: str) -> Callable[[F], F]:
+    """--zone, checked."""
+    return option("--zone", default="", metavar="NAME", callback=_zone, help=help_text)
 
 
 @dataclass(slots=True)

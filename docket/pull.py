@@ -143,12 +143,14 @@ def pull(
     swarm: Callable[[], Swarm] | None,
     progress: Progress,
     patience: float = PATIENCE,
+    zone: str = "",
     cancelled: Event | None = None,
 ) -> PullReport:
     """Bring all layers of *image* into *store*, but those that *engine* has at its base.
 
     Returning means that they are verified and durable and that the store knows the image by its
     tag. *swarm* makes the BitTorrent session, when there is something to fetch; None: HTTP only.
+    *zone* is the label that the tracker is told.
     """
     began = time.monotonic()
     rows = plan(image, store, engine=engine)
@@ -176,6 +178,7 @@ def pull(
             swarm=swarm,
             progress=progress,
             patience=patience,
+            zone=zone,
             cancelled=cancelled,
         ).run()
     _remember(store, image)

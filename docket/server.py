@@ -17,6 +17,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from docket.api import Registry, app
+from docket.api.protocol import TrackerFirst
 from docket.errors import InvalidReference
 from docket.seeder import IDLE_SECONDS, Seeder
 from docket.store import PIN_SECONDS, Store
@@ -29,6 +30,7 @@ SCRUB_RATE = 20_000_000
 
 _REST_SECONDS = 15.0
 _SCRUB_PAUSE_SECONDS = 600.0
+_ACCEPTED = 8
 
 log = logging.getLogger("docket")
 
@@ -47,6 +49,7 @@ class ServerOptions:
     peer_port: int = 0
     tracker: str = ""
     advertise: str = ""
+    zone: str = ""
     pin_seconds: float = PIN_SECONDS
     idle_seconds: float = IDLE_SECONDS
     scrub_seconds: float = 0.0
@@ -64,7 +67,7 @@ def serve(options: ServerOptions, *, on_ready: Callable[[str], None]) -> None:
     listening = _listen(options.bind, options.port)
     with contextlib.closing(listening), open_store(options) as store:
         swarm = Swarm(
-            listen=f"{options.bind}:{options.peer_port}",
+            listen=f"{_bracketed(options.bind)}:{options.peer_port}",
             announce_ip=advertised,
             is_registry=True,
         )
@@ -72,7 +75,7 @@ def serve(options: ServerOptions, *, on_ready: Callable[[str], None]) -> None:
             store, swarm, tracker=options.tracker or None, idle_seconds=options.idle_seconds
         )
         with contextlib.closing(seeder), _scrubbing(store, seeder, options):
-            registry = Registry(store, seeder, Tracker(), advertise=advertised)
+            registry = Registry(store, seeder, Tracker(), advertise=advertised, zone=options.zone)
             with contextlib.suppress(KeyboardInterrupt):
                 _run(registry, listening, on_ready)
 
@@ -129,7 +132,7 @@ def _run(registry: Registry, listening: socket.socket, on_ready: Callable[[str],
 
     config = uvicorn.Config(
         app(registry, lifespan=lifespan),
-        http="httptools",
+        http=TrackerFirst,
         loop="uvloop",
         lifespan="on",
         log_level="error",
@@ -138,7 +141,9 @@ def _run(registry: Registry, listening: socket.socket, on_ready: Callable[[str],
         timeout_graceful_shutdown=5,
     )
     server = _Server(config, lambda: on_ready(_url(listening)))
-    server.run(sockets=[listening])
+    # libuv accepts one connection a turn and socket, however many wait, and a turn may be long
+    # while blobs are sent; uvicorn closes what it gets
+    server.run(sockets=[listening.dup() for _ in range(_ACCEPTED)])
 
 
 class _Server(uvicorn.Server):
@@ -167,7 +172,8 @@ async def _upkeep(registry: Registry) -> None:
 
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server((host, port), family=family, backlog=2048)
+    both = host == "::"  # all addresses, so IPv4's too
+    return socket.create_server((host, port), family=family, backlog=2048, dualstack_ipv6=both)
 
 
 def _resolved(host: str) -> str:
@@ -186,4 +192,8 @@ def _resolved(host: str) -> str:
 def _url(listening: socket.socket) -> str:
     host, port = listening.getsockname()[:2]
     shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    return f"http://{f'[{shown}]' if ':' in shown else shown}:{port}"
+    return f"http://{_bracketed(shown)}:{port}"
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

@@ -16,6 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from docket import compress, manifest
+from docket.api.announce import PATH as ANNOUNCE
 from docket.api.answers import answer_json, decoded, read_body
 from docket.api.registry import registry_of, repository_of
 from docket.digest import Digest
@@ -23,6 +24,7 @@ from docket.errors import InvalidInput, InvalidManifest, NotFound
 from docket.manifest import Descriptor, Platform
 from docket.reference import Reference, parse_target
 from docket.store import LayerBlob, Store, StoredManifest, Tagged
+from docket.torrent.announce import check_zone
 from docket.torrent.metainfo import Metainfo
 
 _MAX_DIFF_IDS = 4096
@@ -127,8 +129,10 @@ def _torrent(request: Request, announce: str) -> Response:
 
 
 def _announce_url(request: Request) -> str:
-    """The tracker's address, as this client spells the registry's."""
-    return f"{request.url.scheme}://{request.url.netloc}/announce"
+    """The tracker's address, as this client spells the registry's, for peers of its ?zone=."""
+    url = f"{request.url.scheme}://{request.url.netloc}{ANNOUNCE}"
+    zone = request.query_params.get("zone")
+    return f"{url}/{check_zone(zone)}" if zone else url
 
 
 def _image(store: Store, request: Request) -> StoredManifest:

@@ -25,6 +25,7 @@ from docket.api.schemas import (
     SECONDS,
     TAG,
     TEXT,
+    ZONE,
     Json,
     list_of,
     object_of,
@@ -50,6 +51,7 @@ _NAMED = _parameter(
 )
 _DIGESTED = _parameter("path", "digest", ref("Digest"), "of a blob or manifest")
 _REFERRED = _parameter("path", "reference", whole(f"{TAG}|{DIGEST}"), "a tag or digest")
+_IN_ZONE = _parameter("path", "zone", whole(ZONE), "where the peer is")
 _UPLOADED = _parameter("path", "upload", TEXT | {"format": "uuid"}, "the session")
 _IMAGE = _parameter("path", "name", whole(f"{NAME}(:{TAG})?(@({DIGEST}))?"), "name:tag")
 
@@ -60,6 +62,7 @@ _PART = _parameter(
     "header", "Content-Range", whole("[0-9]{1,18}-[0-9]{1,18}"), "the part's first and last byte"
 )
 _PLATFORM = _parameter("query", "platform", TEXT, "os/architecture, where it is an index")
+_TOLD_ZONE = _parameter("query", "zone", whole(ZONE), "where the peers of the torrent are")
 _PAGE = (
     _parameter("query", "n", COUNT, "how many, at most 1000"),
     _parameter("query", "last", TEXT, "the name behind which the page begins"),
@@ -124,9 +127,26 @@ _TORRENT = _get(
     "The torrent of an image; seeding begins",
     {200: _answer("the torrent", "Docker-Content-Digest", media_type="application/x-bittorrent")},
     *(400, 404, 507),
-    takes=(_PLATFORM,),
+    takes=(_PLATFORM, _TOLD_ZONE),
 )
 _BENCODED = _answer("bencoded, refusals too", media_type="text/plain")
+
+_ANNOUNCE = _get(
+    "A BitTorrent peer's report (BEP 3)",
+    {200: _BENCODED},
+    takes=tuple(
+        _parameter("query", name, schema, text)
+        for name, schema, text in (
+            ("info_hash", TEXT, "20 bytes"),
+            ("peer_id", TEXT, "20 bytes"),
+            ("port", COUNT, "where the peer listens"),
+            ("left", COUNT, "bytes it lacks"),
+            ("numwant", COUNT, "peers it wants"),
+            ("event", TEXT, "started, completed, stopped or paused"),
+            ("key", TEXT, "known to the peer alone"),
+        )
+    ),
+)
 
 _PATHS: dict[str, Json] = {
     "/v2/": _get("Whether this is a registry", {200: _json("it is", {"type": "object"})}),
@@ -310,21 +330,8 @@ _PATHS: dict[str, Json] = {
             ),
         )
     },
-    "/announce": _get(
-        "A BitTorrent peer's report (BEP 3)",
-        {200: _BENCODED},
-        takes=tuple(
-            _parameter("query", name, schema, text)
-            for name, schema, text in (
-                ("info_hash", TEXT, "20 bytes"),
-                ("peer_id", TEXT, "20 bytes"),
-                ("port", COUNT, "where the peer listens"),
-                ("left", COUNT, "bytes it lacks"),
-                ("numwant", COUNT, "peers it wants"),
-                ("event", TEXT, "started, completed or stopped"),
-            )
-        ),
-    ),
+    "/announce": _ANNOUNCE,
+    "/announce/{zone}": _ANNOUNCE,
     "/scrape": _get(
         "How many peers torrents have (BEP 48)",
         {200: _BENCODED},
@@ -339,7 +346,7 @@ _PATHS: dict[str, Json] = {
 _ALSO = {"/v2": "/v2/", "/v2/{name}/blobs/uploads": "/v2/{name}/blobs/uploads/"}
 """Paths that answer as another does."""
 
-_IN_PATH = {one["name"]: one for one in (_NAMED, _DIGESTED, _REFERRED, _UPLOADED)}
+_IN_PATH = {one["name"]: one for one in (_NAMED, _DIGESTED, _REFERRED, _UPLOADED, _IN_ZONE)}
 
 
 def document() -> Json:

@@ -15,12 +15,13 @@ from docket.torrent.tracker import Tracker
 @dataclass(frozen=True, slots=True)
 class Registry:
     """*advertise* is the host name or address that peers should use for the registry's own seed;
-    empty means the one at which they reached the tracker."""
+    empty means the one at which they reached the tracker. *zone* is the seed's label, if any."""
 
     store: Store
     seeder: Seeder
     tracker: Tracker
     advertise: str = ""
+    zone: str = ""
 
 
 def registry_of(request: Request) -> Registry:

@@ -11,6 +11,7 @@ Json = dict[str, Any]
 
 NAME = r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*"
 TAG = r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}"
+ZONE = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 DIGEST = r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}"
 
 BINARY = "application/octet-stream"

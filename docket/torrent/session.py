@@ -241,12 +241,14 @@ def is_registry_peer(peer_id: Any) -> bool:
 def _interfaces(listen: str) -> str:
     """libtorrent's spelling, with a free port in the place of 0: all addresses get the same."""
     host, _, port = listen.rpartition(":")
-    if port != "0":
-        return listen
-    family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.bind((host.strip("[]"), 0))
-        return f"{host}:{probe.getsockname()[1]}"
+    if port == "0":
+        family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
+        with socket.socket(family) as probe:
+            probe.bind((host.strip("[]"), 0))
+            port = probe.getsockname()[1]
+    # libtorrent takes [::] for IPv6 alone
+    hosts = ("0.0.0.0", host) if host == "[::]" else (host,)
+    return ",".join(f"{one}:{port}" for one in hosts)
 
 
 def _is_address(text: str) -> bool:

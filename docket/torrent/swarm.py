@@ -282,7 +282,7 @@ class _Fetch:
         cancelled: threading.Event | None,
     ) -> FetchResult:
         moved = time.monotonic()
-        told = 0.0
+        asked = told = 0.0
         payload = -1
         self._give_out(self._arrived)
         while self._left:
@@ -296,6 +296,10 @@ class _Fetch:
             on_progress(self._progress(status))
             if status.total_payload_download != payload:
                 payload, moved = status.total_payload_download, now
+            if asked < moved < now - patience / 2:
+                # the peers that the tracker named give nothing: it may name others
+                asked = now
+                self._torrent.force_reannounce(0, -1, lt.torrent_handle.ignore_min_interval)
             if now - moved > patience or (cancelled and cancelled.is_set()):
                 return self._ended(stalled=True)
         return self._ended(stalled=False)

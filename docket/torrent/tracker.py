@@ -1,86 +1,117 @@
-"""A tracker's peer table (BEP 3, 7, 23, 48), without sockets."""
+"""A tracker's peer table (BEP 3, 7, 21, 23, 48), without sockets."""
 
 from __future__ import annotations
 
-import ipaddress
 import random
-import struct
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
-from urllib.parse import unquote_to_bytes
 
-from docket.errors import InvalidAnnounce
+from docket.torrent.announce import COMPLETED, STOPPED, Announce, answer, compact, zone_of
+from docket.torrent.zones import Bag, Zone, choose
 
 INTERVAL = 15
 """Seconds between a peer's announces; one that misses two is gone."""
 
-MAX_PEERS = 50
-"""Peers handed out in one answer."""
 
+MAX_TOTAL = 100_000
+"""Peers of all torrents that are remembered."""
+
+MAX_TORRENTS = 20_000
 _PER_TORRENT = 20_000
-_MAX_TORRENTS = 20_000
-_MAX_TOTAL = 200_000
-_ID_SIZE = 20
-_MAX_QUERY = 2048
-_MAX_SCRAPE = 8192
 _SCRAPED = 64
-
-
-@dataclass(frozen=True, slots=True)
-class Announce:
-    """A peer's report; *compact* is its address and port as 6 or 18 bytes."""
-
-    info_hash: bytes
-    peer_id: bytes
-    compact: bytes
-    left: int
-    event: str
-    wanted: int
-
-    @classmethod
-    def parse(cls, query: bytes, *, address: str) -> Announce:
-        """The report in a raw *query*, from a peer at *address*; an ``ip`` in it is ignored.
-
-        Raises `InvalidAnnounce`.
-        """
-        if len(query) > _MAX_QUERY:
-            raise InvalidAnnounce("the announce is too long")
-        values = _values(query)
-        for name in ("info_hash", "peer_id"):
-            if len(values.get(name, b"")) != _ID_SIZE:
-                raise InvalidAnnounce(f"{name} must have 20 bytes")
-        port = _count(values, "port", default=None)
-        if not 0 < port < 1 << 16:
-            raise InvalidAnnounce("port must be between 1 and 65535")
-        return cls(
-            info_hash=values["info_hash"],
-            peer_id=values["peer_id"],
-            compact=compact(address, port),
-            # a peer that doesn't say how much it lacks may lack all
-            left=_count(values, "left", default=1),
-            event=values.get("event", b"").decode("ascii", "replace"),
-            wanted=min(_count(values, "numwant", default=MAX_PEERS), MAX_PEERS),
-        )
 
 
 @dataclass(slots=True)
 class _Peer:
+    """*identity* is id and key, empty without a key; *gate* is since when it is one, or None."""
+
     compact: bytes
+    identity: bytes
+    zone: bytes
     seen: float
-    seed: bool
+    is_leech: bool
+    is_complete: bool
+    gate: float | None = None
 
 
 @dataclass(slots=True)
 class _Swarm:
-    """Peers by id, those that announced last at the end."""
+    """Peers by endpoint, those that announced last at the end.
 
-    leeches: dict[bytes, _Peer] = field(default_factory=dict)
-    seeds: dict[bytes, _Peer] = field(default_factory=dict)
+    Nobody announces from another's endpoint, so nobody replaces or stops another peer; only with
+    its id and its key a peer takes its entry along to a new address.
+    """
+
+    peers: OrderedDict[bytes, _Peer] = field(default_factory=OrderedDict)
+    by_identity: dict[bytes, bytes] = field(default_factory=dict)
+    zones: dict[bytes, Zone] = field(default_factory=dict)
+    gates: Bag = field(default_factory=Bag)
+    complete: int = 0
     completed: int = 0
-    swept: float = 0.0
+    admitted: float | None = None
+
+    def place_of(self, report: Announce) -> bytes | None:
+        """The endpoint at which this peer is remembered, be it another than it has now."""
+        if report.compact in self.peers:
+            return report.compact
+        return self.by_identity.get(_identity(report))
+
+    def put(self, report: Announce, now: float) -> _Peer:
+        """Remember a peer as it reports itself, in the place of what it was."""
+        identity = _identity(report)
+        before = self.peers.get(report.compact)
+        if (
+            before is not None
+            and before.identity == identity
+            and before.zone == report.zone
+            and before.is_leech == report.is_leech
+        ):
+            before.seen = now
+            self.peers.move_to_end(report.compact)
+            return before
+        known = self.remove(report)
+        peer = _Peer(report.compact, identity, report.zone, now, report.is_leech, not report.left)
+        self.peers[peer.compact] = peer
+        if identity:
+            self.by_identity[identity] = peer.compact
+        self.complete += peer.is_complete
+        zone = self.zones.setdefault(peer.zone, Zone())
+        (zone.leeches if peer.is_leech else zone.seeds).add(peer.compact)
+        if known and known.gate is not None:
+            self.open_gate(peer, known.gate)
+        return peer
+
+    def open_gate(self, peer: _Peer, since: float) -> None:
+        """The peer hears of the outside, and the outside of it."""
+        peer.gate = since
+        self.gates.add(peer.compact)
+        if peer.is_leech:
+            self.zones[peer.zone].gates[peer.compact] = since
+
+    def remove(self, report: Announce) -> _Peer | None:
+        """Forget the peer that reports, wherever it is remembered; what was it?"""
+        moved = self.by_identity.get(_identity(report))
+        known = self.discard(report.compact)
+        return (self.discard(moved) if moved else None) or known
+
+    def discard(self, endpoint: bytes) -> _Peer | None:
+        """Forget the peer at *endpoint*, if there is one; what was it?"""
+        peer = self.peers.pop(endpoint, None)
+        if peer is None:
+            return None
+        if self.by_identity.get(peer.identity) == endpoint:
+            del self.by_identity[peer.identity]
+        self.complete -= peer.is_complete
+        self.gates.discard(endpoint)
+        zone = self.zones[peer.zone]
+        zone.gates.pop(endpoint, None)
+        (zone.leeches if peer.is_leech else zone.seeds).discard(endpoint)
+        if not len(zone.leeches) and not len(zone.seeds):
+            del self.zones[peer.zone]
+        return peer
 
 
 class Tracker:
@@ -90,12 +121,17 @@ class Tracker:
         self,
         *,
         interval: int = INTERVAL,
-        max_peers: int = _MAX_TOTAL,
+        max_peers: int = MAX_TOTAL,
+        max_torrents: int = MAX_TORRENTS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """*max_peers* of all torrents are remembered; one more is answered, but told to nobody."""
+        """*max_peers* of all torrents are remembered; one more is answered, but told to nobody.
+
+        So is a peer of one torrent more than *max_torrents*.
+        """
         self.interval = interval
         self._max_peers = max_peers
+        self._max_torrents = max_torrents
         self._clock = clock
         self._peers = 0
         self._swept = 0.0
@@ -104,22 +140,42 @@ class Tracker:
         # it spreads peers; it guards nothing
         self._random = random.Random()  # noqa: S311
 
-    def announce(self, report: Announce, *, extra: Sequence[tuple[str, int]] = ()) -> bytes:
+    def admit(self, info_hash: bytes) -> None:
+        """The torrent is one of the registry's own now."""
+        with self._lock:
+            self._swarm(info_hash).admitted = self._clock()
+
+    def dismiss(self, info_hash: bytes) -> None:
+        """The torrent is none of the registry's own any more."""
+        with self._lock:
+            self._swarm(info_hash).admitted = None
+
+    def admitted_seconds(self, info_hash: bytes) -> float | None:
+        """How long ago the torrent was admitted last; None: not at all."""
+        swarm = self._swarms.get(info_hash)
+        if swarm is None or swarm.admitted is None:
+            return None
+        return self._clock() - swarm.admitted
+
+    def announce(
+        self, report: Announce, *, extra: Sequence[tuple[str, int]] = (), extra_zone: str = ""
+    ) -> bytes:
         """Take *report* and answer it, bencoded.
 
-        *extra* are seeds that don't announce, such as the registry's own; a peer that still lacks
-        something always gets them, last.
+        *extra* are seeds that don't announce, such as the registry's own, and *extra_zone* is their
+        label, if they have one. A leech in their zone always gets them, last; so does one that
+        hears of the outside.
         """
+        own = [compact(*one) for one in extra]
         with self._lock:
             swarm = self._swarm(report.info_hash)
             self._sweep(swarm)
-            self._note(swarm, report)
-            chosen = [] if report.event == "stopped" else self._choose(swarm, report)
-            complete, incomplete = len(swarm.seeds), len(swarm.leeches)
-        if report.left and report.event != "stopped":
-            own = [compact(*one) for one in extra]
-            chosen = [one for one in chosen if one not in own] + own
-        return _answer(self.interval, complete + len(extra), incomplete, chosen)
+            chosen, is_gate = self._take(swarm, report)
+            complete, incomplete = swarm.complete, len(swarm.peers) - swarm.complete
+        if report.is_leech and report.event != STOPPED:
+            near = [one for one in own if is_gate or zone_of(one, extra_zone) == report.zone]
+            chosen = [one for one in chosen if one not in near] + near
+        return answer(self.interval, complete + len(own), incomplete, chosen)
 
     def scrape(self, info_hashes: Iterable[bytes]) -> bytes:
         """How many seeds and leeches each of these torrents has, bencoded (BEP 48)."""
@@ -128,10 +184,10 @@ class Tracker:
             for info_hash in sorted(set(info_hashes))[:_SCRAPED]:
                 if swarm := self._swarms.get(info_hash):
                     self._sweep(swarm)
-                    counts = (len(swarm.seeds), swarm.completed, len(swarm.leeches))
+                    incomplete = len(swarm.peers) - swarm.complete
                     rows.append(
                         b"20:%bd8:completei%de10:downloadedi%de10:incompletei%dee"
-                        % (info_hash, *counts)
+                        % (info_hash, swarm.complete, swarm.completed, incomplete)
                     )
         return b"d5:filesd%bee" % b"".join(rows)
 
@@ -139,131 +195,90 @@ class Tracker:
         """How many peers the torrent has."""
         with self._lock:
             swarm = self._swarms.get(info_hash)
-            return len(swarm.seeds) + len(swarm.leeches) if swarm else 0
+            return len(swarm.peers) if swarm else 0
 
     def _swarm(self, info_hash: bytes) -> _Swarm:
         swarm = self._swarms.get(info_hash)
         if swarm is None:
-            if len(self._swarms) >= _MAX_TORRENTS:
+            swarm = _Swarm()
+            if len(self._swarms) >= self._max_torrents:
                 self._drop_empty()
-            swarm = self._swarms.setdefault(info_hash, _Swarm())
+            if len(self._swarms) < self._max_torrents:
+                self._swarms[info_hash] = swarm
         return swarm
 
-    def _note(self, swarm: _Swarm, report: Announce) -> None:
-        peer_id = report.peer_id
-        was_leech = swarm.leeches.pop(peer_id, None)
-        was_seed = swarm.seeds.pop(peer_id, None)
-        known = was_leech or was_seed
-        if known:
-            self._peers -= 1
-        if report.event == "stopped":
-            return
-        if report.event == "completed" and not was_seed:
-            swarm.completed += 1
-        full = len(swarm.leeches) + len(swarm.seeds) >= _PER_TORRENT
-        if not known and (full or not self._has_room()):
-            return
-        peer = _Peer(report.compact, self._clock(), seed=not report.left)
-        (swarm.seeds if peer.seed else swarm.leeches)[peer_id] = peer
-        self._peers += 1
+    def _take(self, swarm: _Swarm, report: Announce) -> tuple[list[bytes], bool]:
+        """Remember what *report* says; whom to tell the peer, and whether it hears of the outside.
 
-    def _has_room(self) -> bool:
+        A peer for which there is no room hears of its zone, or of the outside when it has none.
+        """
+        now = self._clock()
+        before = len(swarm.peers)
+        if report.event == STOPPED:
+            swarm.remove(report)
+            self._peers += len(swarm.peers) - before
+            return [], False
+        place = swarm.place_of(report)
+        if place is None and not self._has_room(swarm):
+            zone = swarm.zones.get(report.zone)
+            return self._choose(swarm, zone or Zone(), report, is_gate=zone is None), zone is None
+        known = swarm.peers[place] if place else None
+        if report.event == COMPLETED and not (known and known.is_complete):
+            swarm.completed += 1
+        # it gets nothing where it is, or it would wait for its time
+        early = known is not None and not report.event and now - known.seen < 0.8 * self.interval
+        peer = swarm.put(report, now)
+        self._peers += len(swarm.peers) - before
+        zone = swarm.zones[peer.zone]
+        if (
+            peer.is_leech
+            and peer.gate is None
+            and zone.wants_gate(now, self.interval, is_early=early)
+        ):
+            swarm.open_gate(peer, now)
+        is_gate = peer.is_leech and peer.gate is not None
+        return self._choose(swarm, zone, report, is_gate=is_gate), is_gate
+
+    def _choose(self, swarm: _Swarm, zone: Zone, report: Announce, *, is_gate: bool) -> list[bytes]:
+        return choose(
+            zone,
+            report.compact,
+            wanted=report.wanted,
+            is_leech=report.is_leech,
+            outside=swarm.gates if is_gate else None,
+            chance=self._random,
+        )
+
+    def _has_room(self, swarm: _Swarm) -> bool:
         """Whether one more peer may be remembered; when not, look for gone ones once a second."""
+        if len(swarm.peers) >= _PER_TORRENT:
+            return False
         now = self._clock()
         if self._peers >= self._max_peers and now - self._swept >= 1.0:
             self._swept = now
-            for swarm in self._swarms.values():
-                self._sweep(swarm)
+            for one in self._swarms.values():
+                self._sweep(one)
         return self._peers < self._max_peers
 
-    def _choose(self, swarm: _Swarm, report: Announce) -> list[bytes]:
-        """Other peers for this one, at random; leeches first, and no seeds for a seed."""
-        others = self._sample(swarm.leeches, report)
-        if report.left and len(others) < report.wanted:
-            others += self._sample(swarm.seeds, report)
-        return others[: report.wanted]
-
-    def _sample(self, peers: dict[bytes, _Peer], report: Announce) -> list[bytes]:
-        count = len(peers)
-        if count <= report.wanted + 1:
-            found = [one.compact for one in peers.values() if one.compact != report.compact]
-            self._random.shuffle(found)
-            return found
-        # a run from a random place: the table is in the order of the last announces, which is
-        # already as good as random, and looking at all peers would cost too much
-        start = self._random.randrange(count - report.wanted)
-        run = islice(peers.values(), start, start + report.wanted)
-        return [one.compact for one in run if one.compact != report.compact]
-
     def _sweep(self, swarm: _Swarm) -> None:
-        """Forget peers that missed two announces; at most once a second, oldest first."""
-        now = self._clock()
-        if now - swarm.swept < 1.0:
-            return
-        swarm.swept = now
-        horizon = now - 2 * self.interval
-        for table in (swarm.leeches, swarm.seeds):
-            gone = []
-            for peer_id, peer in table.items():
-                if peer.seen >= horizon:
-                    break  # each announce moves its peer to the end
-                gone.append(peer_id)
-            for peer_id in gone:
-                del table[peer_id]
-            self._peers -= len(gone)
+        """Forget peers that missed two announces, oldest first."""
+        horizon = self._clock() - 2 * self.interval
+        while swarm.peers:
+            endpoint, peer = next(iter(swarm.peers.items()))
+            if peer.seen >= horizon:
+                break  # each announce moves its peer to the end
+            swarm.discard(endpoint)
+            self._peers -= 1
 
     def _drop_empty(self) -> None:
         for info_hash, swarm in list(self._swarms.items()):
             self._sweep(swarm)
-            if not swarm.leeches and not swarm.seeds:
+            if not swarm.peers:
                 del self._swarms[info_hash]
 
 
-def compact(address: str, port: int) -> bytes:
-    """BEP 23 and BEP 7: 4 or 16 bytes of address, 2 of port. Raises `InvalidAnnounce`."""
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError as error:
-        raise InvalidAnnounce(f"{address!r} is no IP address") from error
-    mapped = getattr(parsed, "ipv4_mapped", None)
-    return (mapped or parsed).packed + struct.pack(">H", port)
-
-
-def scraped(query: bytes) -> list[bytes]:
-    """The info-hashes that a raw scrape *query* asks about (BEP 48)."""
-    values = (pair.partition(b"=") for pair in query[:_MAX_SCRAPE].split(b"&"))
-    hashes = [unquote_to_bytes(value) for name, _, value in values if name == b"info_hash"]
-    return [one for one in hashes if len(one) == _ID_SIZE]
-
-
-def failure(reason: str) -> bytes:
-    """The answer to a report that is refused (BEP 3)."""
-    text = reason.encode()[:200]
-    return b"d14:failure reason%d:%be" % (len(text), text)
-
-
-def _answer(interval: int, complete: int, incomplete: int, peers: Sequence[bytes]) -> bytes:
-    four = b"".join(one for one in peers if len(one) == 6)
-    six = b"".join(one for one in peers if len(one) == 18)
-    return (
-        b"d8:completei%de10:incompletei%de8:intervali%de12:min intervali%de"
-        b"5:peers%d:%b6:peers6%d:%be"
-        % (complete, incomplete, interval, max(interval // 3, 1), len(four), four, len(six), six)
-    )
-
-
-def _values(query: bytes) -> dict[str, bytes]:
-    values: dict[str, bytes] = {}
-    for pair in query.split(b"&"):
-        name, _, value = pair.partition(b"=")
-        values[name.decode("latin-1")] = unquote_to_bytes(value)
-    return values
-
-
-def _count(values: dict[str, bytes], name: str, *, default: int | None) -> int:
-    text = values.get(name)
-    if text is None and default is not None:
-        return default
-    if not text or not text.isdigit() or len(text) > 18:
-        raise InvalidAnnounce(f"{name} must be a count")
-    return int(text)
+def _identity(report: Announce) -> bytes:
+    """What only this peer can say; it has one for each family of addresses (BEP 7)."""
+    if not report.key:
+        return b""
+    return b"%b%b%d" % (report.peer_id, report.key, len(report.compact))

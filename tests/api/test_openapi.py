@@ -45,6 +45,7 @@ _KNOWN = {
     "reference": "latest",
     "digest": str(_IMAGE.digest),
     "upload": _SESSION,
+    "zone": "rack-1",
 }
 """Values for what paths name; the session stands for one that is open."""
 

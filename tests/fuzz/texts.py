@@ -20,7 +20,8 @@ from docket.errors import (
 )
 from docket.manifest import Descriptor, Index, Manifest, Platform
 from docket.reference import Reference, parse_repository, parse_target
-from docket.torrent.tracker import Announce, Tracker, compact, failure, scraped
+from docket.torrent.announce import Announce, compact, failure, scraped
+from docket.torrent.tracker import Tracker
 from tests.fuzz.properties import assert_readable, refused_or_fine
 from tests.fuzz.target import Target, always
 from tests.support.images import tiny_image

@@ -11,14 +11,8 @@ from urllib.parse import quote_from_bytes
 import pytest
 
 from docket.errors import InvalidAnnounce
-from docket.torrent.tracker import (
-    INTERVAL,
-    MAX_PEERS,
-    Announce,
-    Tracker,
-    compact,
-    failure,
-)
+from docket.torrent.announce import MAX_PEERS, Announce, compact, failure, zone_of
+from docket.torrent.tracker import INTERVAL, Tracker
 from tests.torrent.samples import decoded
 
 _HASH = bytes(range(20))
@@ -200,6 +194,80 @@ def test_a_peer_that_announces_in_time_stays(swarm: Swarm) -> None:
     assert swarm.told(3) == [1]
 
 
+def test_a_dead_peer_is_gone_after_two_intervals_at_once(swarm: Swarm) -> None:
+    """Whoever asked just before: no peer is told a moment longer than two intervals."""
+    swarm.announce(1)
+    swarm.clock.now += 2 * INTERVAL - 0.01
+    assert swarm.told(2) == [1]
+    swarm.clock.now += 0.02
+    assert swarm.told(2) == []
+
+
+def test_a_peer_that_moves_keeps_its_entry_by_its_key(swarm: Swarm) -> None:
+    """Key: with the same id and key a peer at a new address is the peer that it was."""
+    _come(swarm, "10.0.0.7", key=b"secret")
+    _come(swarm, "10.0.0.8", key=b"secret")
+    assert _peers(swarm.announce(1)) == [("10.0.0.8", 7000)]
+    assert swarm.tracker.peers(_HASH) == 2
+    _come(swarm, "10.0.0.9", key=b"secret", event="stopped")
+    assert swarm.told(1) == []
+
+
+@pytest.mark.parametrize("key", [b"", b"guessed"])
+@pytest.mark.parametrize("event", ["", "stopped"])
+def test_nobody_takes_over_a_peer_without_its_key(swarm: Swarm, key: bytes, event: str) -> None:
+    """Key: who knows but a peer's id can neither stop it nor send others elsewhere."""
+    _come(swarm, "10.0.0.7", key=b"secret")
+    _come(swarm, "10.0.0.66", key=key, event=event)
+    assert ("10.0.0.7", 7000) in _peers(swarm.announce(1))
+
+
+def test_a_peer_of_both_families_has_two_entries(swarm: Swarm) -> None:
+    """BEP 7: a host announces over IPv4 and IPv6 with one id and key; both addresses are told."""
+    _come(swarm, "10.0.0.7", key=b"secret")
+    _come(swarm, "2001:db8::7", key=b"secret", zone="here")
+    _come(swarm, "10.0.0.7", key=b"secret", zone="here")
+    report = Announce.parse(_query(peer_id=b"a" * 20), address="10.0.0.1", zone="here")
+    answer = decoded(swarm.tracker.announce(report))
+    assert answer[b"peers"] == compact("10.0.0.7", 7000)
+    assert answer[b"peers6"] == compact("2001:db8::7", 7000)
+
+
+def test_a_paused_peer_wants_nothing(swarm: Swarm) -> None:
+    """BEP 21: a peer with all that it wants gets no seeds, though it lacks some of the torrent."""
+    swarm.announce(1, left=0)
+    swarm.announce(2)
+    extra = (("10.0.0.99", 9999),)
+    assert _peers(swarm.announce(3, event="paused", extra=extra)) == [(_address(2), 1002)]
+    assert swarm.told(2) == [1, 3]
+    assert _scraped(swarm.tracker, _HASH)[b"incomplete"] == 2
+
+
+def test_a_torrent_too_many_is_answered_and_not_remembered(swarm: Swarm) -> None:
+    """There is a bound of torrents; one whose peers are gone makes room."""
+    swarm.tracker = Tracker(max_torrents=1, clock=swarm.clock)
+    swarm.announce(1)
+    other = Announce(_OTHER_HASH, b"o" * 20, compact("10.0.0.9", 9), 1, "", 50)
+    swarm.tracker.announce(other)
+    assert swarm.tracker.peers(_OTHER_HASH) == 0
+    swarm.announce(1, event="stopped")
+    swarm.tracker.announce(other)
+    assert swarm.tracker.peers(_OTHER_HASH) == 1
+
+
+def test_the_tracker_knows_when_a_torrent_was_admitted(swarm: Swarm) -> None:
+    """Known torrents only: how long ago the registry had one, which the caller may trust or not."""
+    assert swarm.tracker.admitted_seconds(_HASH) is None
+    swarm.tracker.admit(_HASH)
+    swarm.clock.now += 2
+    assert swarm.tracker.admitted_seconds(_HASH) == 2
+    assert swarm.tracker.admitted_seconds(_OTHER_HASH) is None
+    swarm.tracker.admit(_HASH)
+    assert swarm.tracker.admitted_seconds(_HASH) == 0
+    swarm.tracker.dismiss(_HASH)
+    assert swarm.tracker.admitted_seconds(_HASH) is None
+
+
 def test_a_leech_that_has_all_becomes_a_seed(swarm: Swarm) -> None:
     """A completed peer is counted once among the seeds, and as a download."""
     swarm.announce(1)
@@ -211,19 +279,29 @@ def test_a_leech_that_has_all_becomes_a_seed(swarm: Swarm) -> None:
 
 
 @pytest.mark.parametrize(
-    ("numwant", "expected"), [(None, MAX_PEERS), (0, 0), (1, 1), (7, 7), (200, MAX_PEERS)]
+    ("numwant", "expected"),
+    [
+        (None, MAX_PEERS),
+        (-1, MAX_PEERS),
+        (0, 0),
+        (1, 1),
+        (7, 7),
+        (200, MAX_PEERS),
+        (10**17, MAX_PEERS),
+    ],
 )
 def test_no_more_peers_are_told_than_asked_and_allowed(
     swarm: Swarm, numwant: int | None, expected: int
 ) -> None:
-    """The answer has numwant peers, 50 at most, all of them different and none the requester."""
+    """The answer has numwant peers, 50 at most, all of them different and none the requester.
+
+    A negative number means that the tracker is to choose, as over UDP (BEP 15).
+    """
     for number in range(200):
         swarm.announce(number)
     for number in (0, 99, 199):
         told = swarm.told(number, numwant=numwant)
-        # a run from the table may hold the requester, which is left out
-        assert expected - 1 <= len(told) <= expected or not expected
-        assert len(set(told)) == len(told)
+        assert len(set(told)) == len(told) == expected
         assert number not in told
 
 
@@ -257,6 +335,7 @@ def test_the_query_is_read_as_bytes() -> None:
         left=5,
         event="started",
         wanted=9,
+        zone=zone_of(compact("10.0.0.1", 6881)),
     )
 
 
@@ -291,7 +370,6 @@ def test_a_peer_that_does_not_say_what_it_lacks_is_a_leech() -> None:
                 b"&port=1&left=lots",
                 b"&port=1&left=",
                 b"&port=1&left=" + b"9" * 19,
-                b"&port=1&numwant=-1",
                 b"&port=1&numwant=1.5",
                 b"&port=1&key=" + b"x" * 3000,
             )
@@ -302,6 +380,13 @@ def test_a_report_that_is_none_is_refused(query: bytes) -> None:
     """What doesn't follow BEP 3 is refused as such, whatever it is."""
     with pytest.raises(InvalidAnnounce):
         Announce.parse(query, address="10.0.0.1")
+
+
+@pytest.mark.parametrize("label", ["a b", "-a", "a/b", "ä", "x" * 65, "."])
+def test_a_label_that_is_none_is_refused(label: str) -> None:
+    """A zone's label is a part of a path, so it has letters, digits, dots and dashes alone."""
+    with pytest.raises(InvalidAnnounce):
+        Announce.parse(_query(), address="10.0.0.1", zone=label)
 
 
 def test_a_report_from_no_address_is_refused() -> None:
@@ -348,6 +433,12 @@ def test_many_threads_announce_at_once(swarm: Swarm) -> None:
     assert swarm.tracker.peers(_HASH) == 400
     answer = swarm.announce(0, left=0)
     assert (answer[b"complete"], answer[b"incomplete"]) == (200, 200)
+
+
+def _come(swarm: Swarm, address: str, *, key: bytes, event: str = "", zone: str = "") -> None:
+    """The peer that moves announces from *address*."""
+    query = _query(peer_id=b"m" * 20, port=7000) + b"&key=%b&event=%b" % (key, event.encode())
+    swarm.tracker.announce(Announce.parse(query, address=address, zone=zone))
 
 
 def _address(number: int) -> str:

@@ -1,0 +1,130 @@
+"""Who hears of whom: peers of one zone first, and few of them of the world outside.
+
+A zone is a network or a label. Its peers hear of each other. Only some of its leeches, its *gates*,
+hear of the gates of other zones and of a seed outside too, so that about one copy of an image comes
+into a zone, however many peers it has. Connections go both ways, so that telling one side is
+telling both: nobody but gates is told to gates of other zones.
+
+- A zone has `GATES` gates; its seeds count as such, since who has a seed needs no more.
+- One more for each interval that its oldest gate has been fetching, at most `MOST_GATES`: a slow
+  gate must not hold up its zone for ever.
+- A leech that announces before its time gets nothing where it is: it becomes one, too.
+
+In one network without labels all peers and the registry are in one zone, and there is no outside.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+
+GATES = 2
+"""Leeches of a zone that fetch from outside, to begin with."""
+
+MOST_GATES = 8
+
+OUTSIDERS = 10
+"""Gates of other zones that a gate is told of."""
+
+SEED_SHARE = 4
+"""One place in so many goes to a seed, when there are more leeches than places."""
+
+
+class Bag:
+    """Endpoints that come and go, of which some are drawn without looking at all."""
+
+    __slots__ = ("_endpoints", "_places")
+
+    def __init__(self) -> None:
+        self._endpoints: list[bytes] = []
+        self._places: dict[bytes, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._endpoints)
+
+    def __contains__(self, endpoint: bytes) -> bool:
+        return endpoint in self._places
+
+    def add(self, endpoint: bytes) -> None:
+        """Put *endpoint* in, once."""
+        if endpoint not in self._places:
+            self._places[endpoint] = len(self._endpoints)
+            self._endpoints.append(endpoint)
+
+    def discard(self, endpoint: bytes) -> None:
+        """Take *endpoint* out, if it is in."""
+        place = self._places.pop(endpoint, None)
+        if place is None:
+            return
+        last = self._endpoints.pop()
+        if last != endpoint:
+            self._endpoints[place] = last
+            self._places[last] = place
+
+    def draw(self, count: int, chance: random.Random) -> list[bytes]:
+        """*count* of them or all, beginning at a random place."""
+        total = len(self._endpoints)
+        if not total or count <= 0:
+            return []
+        # a run is as good as a choice of each: its place is another one for each asker
+        start = int(chance.random() * total)
+        run = self._endpoints[start : start + count]
+        if len(run) < min(count, total):
+            run += self._endpoints[: min(count - len(run), start)]
+        return run
+
+
+@dataclass(slots=True)
+class Zone:
+    """The peers of a torrent in one zone; *gates* are leeches, with the time they became gates."""
+
+    leeches: Bag = field(default_factory=Bag)
+    seeds: Bag = field(default_factory=Bag)
+    gates: dict[bytes, float] = field(default_factory=dict)
+
+    def wants_gate(self, now: float, interval: float, *, is_early: bool = False) -> bool:
+        """Whether one more of its leeches, that *is_early* or not, should hear of the outside."""
+        if is_early:
+            return len(self.gates) < MOST_GATES
+        most = GATES
+        if self.gates:
+            oldest = next(iter(self.gates.values()))
+            most = min(GATES + int((now - oldest) / interval), MOST_GATES)
+        return len(self.gates) + len(self.seeds) < most
+
+
+def choose(
+    zone: Zone,
+    asker: bytes,
+    *,
+    wanted: int,
+    is_leech: bool,
+    outside: Bag | None,
+    chance: random.Random,
+) -> list[bytes]:
+    """At most *wanted* peers for *asker*, who is in *zone*; never itself.
+
+    *outside* are the gates of all zones, for a leech that is one; None for others. Leeches come
+    first, then seeds, then outsiders; a seed hears of no seeds.
+    """
+    beyond = _beyond(zone, asker, outside, chance)[: max(wanted, 0)] if outside else []
+    room = wanted - len(beyond)
+    seeds = _others(zone.seeds, asker, room, chance) if is_leech else []
+    kept = min(len(seeds), max(room // SEED_SHARE, room - len(zone.leeches)))
+    leeches = _others(zone.leeches, asker, room - kept, chance)
+    return leeches + seeds[: room - len(leeches)] + beyond
+
+
+def _beyond(zone: Zone, asker: bytes, gates: Bag, chance: random.Random) -> list[bytes]:
+    """Gates of other zones."""
+    # those of its own zone are in the draw, but have been told already
+    drawn = gates.draw(2 * OUTSIDERS + len(zone.gates), chance)
+    strangers = [
+        one for one in drawn if one != asker and one not in zone.leeches and one not in zone.seeds
+    ]
+    return strangers[:OUTSIDERS]
+
+
+def _others(bag: Bag, asker: bytes, count: int, chance: random.Random) -> list[bytes]:
+    drawn = bag.draw(count + 1, chance)  # the asker may be among them
+    return [one for one in drawn if one != asker][: max(count, 0)]
