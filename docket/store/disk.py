@@ -41,6 +41,7 @@ class Disk:
         self.step(f"write {path.name}")
         with self.translated(), path.open("wb") as file:
             file.write(content)
+            file.flush()  # what Python still holds is not synced
             self.sync(file.fileno())
 
     def write_at(self, descriptor: int, content: bytes, offset: int) -> None:
