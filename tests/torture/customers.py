@@ -35,6 +35,10 @@ class Lost(AssertionError):
     """What was acknowledged isn't there, or isn't right."""
 
 
+class _Over(Exception):
+    """The registry's disk is gone; soon the registry is, too."""
+
+
 @dataclass(slots=True)
 class Tally:
     """What all customers have seen."""
@@ -58,19 +62,19 @@ def picture(shared: tuple[int, ...], own: str, size: int) -> Image:
 class Customer:
     """Pushes, tags, pulls, deletes and collects garbage in *repository* until the registry dies.
 
-    *strict* says that parts of an upload that were acknowledged are there after a restart; they
-    are after a kill, not after a power cut, before the upload is done.
+    *power_cuts* says how: then the disk fails a moment before the registry does, and parts of an
+    upload that were acknowledged need not be there afterwards, before the upload is done.
     """
 
     def __init__(
-        self, repository: str, *, seed: int, tick: Callable[[], None], strict: bool = True
+        self, repository: str, *, seed: int, tick: Callable[[], None], power_cuts: bool = False
     ) -> None:
         self.repository = repository
         self.tags: dict[str, frozenset[Digest | None]] = {tag: frozenset({None}) for tag in TAGS}
         self.tally = Tally()
         self._random = random.Random(f"{repository} {seed}")
         self._tick = tick
-        self._strict = strict
+        self._power_cuts = power_cuts
         self._upload = ""
         self._uploaded = 0
 
@@ -83,7 +87,7 @@ class Customer:
             with Client(url) as client:
                 while True:
                     self._once(self._random.choices(calls, weights)[0], client)
-        except (RegistryUnreachable, urllib3.exceptions.HTTPError):
+        except (_Over, RegistryUnreachable, urllib3.exceptions.HTTPError):
             self.tally.in_doubt += any(len(one) > 1 for one in self.tags.values())
         except BaseException as error:
             self.tally.lost.append(f"{type(error).__name__}: {error}")
@@ -105,6 +109,8 @@ class Customer:
         try:
             call(client)
         except RegistryRefused as error:
+            if error.status >= 500 and self._power_cuts:
+                raise _Over from error
             # pins are short here: gc may take a layer before the manifest that needs it comes
             if error.status != 404:
                 raise
@@ -184,15 +190,16 @@ class Customer:
                 self._tick()
                 path = f"/v2/{self.repository}/blobs/uploads/"
                 begun = pool.request("POST", f"{client.url}{path}")
-                self._upload, self._uploaded = begun.headers["Location"], 0
+                self._uploaded = _offset(begun)
+                self._upload = begun.headers["Location"]
                 return
             self._tick()
             asked = pool.request("GET", f"{client.url}{self._upload}")
-            if asked.status == 404 and not self._strict:
+            if asked.status == 404 and self._power_cuts:
                 self._upload = ""
                 return
             offset = _offset(asked)
-            if offset < self._uploaded and self._strict:
+            if offset < self._uploaded and not self._power_cuts:
                 raise Lost(f"{self._uploaded} bytes were taken, {offset} are there")
             self._tick()
             if offset == len(LONG_UPLOAD):
@@ -206,7 +213,7 @@ class Customer:
     def _finish_uploading(self, pool: urllib3.PoolManager, url: str) -> None:
         path, self._upload = self._upload, ""
         done = pool.request("PUT", f"{url}{path}?digest={Digest.of(LONG_UPLOAD)}")
-        if done.status == 400 and not self._strict:
+        if done.status >= 400 and self._power_cuts:
             return  # bytes that were never synced are not what they were, and were refused
         if done.status != 201:
             raise Lost(f"an upload in parts ended with {done.status}: {done.data!r}")
@@ -221,8 +228,9 @@ class Customer:
         self._tick()
         try:
             client.put_manifest(Reference(self.repository, tag), content, manifest.OCI_MANIFEST)
-        except RegistryRefused:
-            self.tags[tag] = before
+        except RegistryRefused as error:
+            if error.status < 500:
+                self.tags[tag] = before
             raise
         self.tags[tag] = frozenset({digest})
         self.tally.pushed += 1
@@ -261,6 +269,8 @@ def at_work(customers: list[Customer], url: str) -> list[threading.Thread]:
 
 def _offset(answer: urllib3.BaseHTTPResponse) -> int:
     """How far an upload is, by the answer's Range."""
+    if answer.status >= 500:
+        raise RegistryRefused("an upload", status=answer.status, message=str(answer.data))
     if answer.status not in (202, 204):
         raise Lost(f"an upload answered {answer.status}: {answer.data!r}")
     last = int(answer.headers["Range"].rpartition("-")[2])

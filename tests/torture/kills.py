@@ -53,6 +53,7 @@ class Report:
     """What came of it; *starts* in seconds from spawn until ready."""
 
     seed: int
+    what: str = "kills"
     kills: int = 0
     seconds: float = 0.0
     starts: list[float] = field(default_factory=list)
@@ -63,7 +64,7 @@ class Report:
         tally = self.tally
         starts = f"{statistics.median(self.starts):.2f} s, longest {max(self.starts):.2f} s"
         return (
-            f"{self.kills} kills in {self.seconds:.0f} s (seed {self.seed}): "
+            f"{self.kills} {self.what} in {self.seconds:.0f} s (seed {self.seed}): "
             f"{len(tally.lost)} lost acknowledged images; "
             f"{tally.pushed} pushed, {tally.pulled} pulled, {tally.deleted} deleted, "
             f"{tally.resumed} uploads that went on, {tally.swept} blobs swept, "
@@ -75,10 +76,10 @@ class Report:
 class Mixed:
     """The customers of one registry, and where their requests are counted."""
 
-    def __init__(self, *, seed: int, strict: bool = True, customers: int = CUSTOMERS) -> None:
+    def __init__(self, *, seed: int, power_cuts: bool = False, customers: int = CUSTOMERS) -> None:
         self._countdown = Countdown(0)
         self.customers = [
-            Customer(f"team-{number}/app", seed=seed, tick=self._tick, strict=strict)
+            Customer(f"team-{number}/app", seed=seed, tick=self._tick, power_cuts=power_cuts)
             for number in range(customers)
         ]
 

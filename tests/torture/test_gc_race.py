@@ -31,9 +31,18 @@ pytestmark = pytest.mark.xdist_group("torture")
 HOUR = 3600.0
 PUSHERS = 8
 
-TABLES_OF_IMAGES = (
-    "blobs layers links manifests tags parents children referrers pieces torrents".split()
-)
+TABLES_OF_IMAGES = [
+    "blobs",
+    "children",
+    "layers",
+    "links",
+    "manifests",
+    "parents",
+    "pieces",
+    "referrers",
+    "tags",
+    "torrents",
+]
 
 
 class StoreCalls:
