@@ -31,7 +31,7 @@ def test_power_cuts_under_load() -> None:
     assert report.tally.lost == []
     assert report.kills == CUTS
     assert report.tally.pushed > CUTS
-    assert report.tally.swept > CUTS
+    assert report.tally.swept > 0
     assert report.tally.in_doubt > 0
 
 
