@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # tests start real engines and swarms: two at a time keeps small machines steady
 JOBS ?= 2
 
-.PHONY: help install demo test check fix images clean
+.PHONY: help install demo test torture check fix images clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -27,6 +27,10 @@ demo: $(VENV)/.docket  ## Two releases to two hosts through BitTorrent, and what
 
 test: $(VENV)/.dev  ## Install what the tests need, and run them
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
+
+torture: $(VENV)/.dev  ## Kill a registry under load 2,000 times, cut its power 200 times (as root)
+	$(BIN)/python -m tests.torture.kills --kills 2000
+	$(BIN)/python -m tests.torture.power_cuts --cuts 200
 
 check: $(VENV)/.dev  ## Format, lint, types and tests
 	$(BIN)/ruff format --check .
