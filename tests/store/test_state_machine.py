@@ -38,6 +38,15 @@ TAGS = ("latest", "v1", "v2")
 IMAGES = tuple(image("base", f"common {number % 2}", f"own {number}") for number in range(4))
 BLOBS = {Digest.of(blob): blob for one in IMAGES for blob in (*one.blobs, one.content)}
 
+READ = IMAGES[:2]
+"""What readers read; so they keep it. The others only stay by what users are promised."""
+
+UNREAD = sorted(
+    {Digest.of(blob) for one in IMAGES[2:] for blob in one.blobs}
+    - {Digest.of(blob) for one in READ for blob in one.blobs},
+    key=str,
+)
+
 
 def index_of(*members: Image) -> bytes:
     """The bytes of an index of *members*."""
@@ -111,7 +120,7 @@ class Reader:
         self._thread.join()
 
     def _run(self) -> None:
-        digests = sorted(BLOBS, key=str)
+        digests = [Digest.of(blob) for one in READ for blob in (*one.blobs, one.content)]
         try:
             while not self._over:
                 self._go_on.wait()
@@ -171,6 +180,13 @@ class StoreAndModel(RuleBasedStateMachine):
             self.model[repository].tags[tag] = pushed.digest
 
     @rule(repository=repositories, number=st.sampled_from(range(2)), tag=st.none() | tags)
+    def push_images_and_index(self, repository: str, number: int, tag: str | None) -> None:
+        """A push of two images without a tag, and then of their index."""
+        for member in (number, number + 1):
+            self.push(repository, member, None)
+        self.push_index(repository, number, tag)
+
+    @rule(repository=repositories, number=st.sampled_from(range(2)), tag=st.none() | tags)
     def push_index(self, repository: str, number: int, tag: str | None) -> None:
         """A push of an index, which needs its manifests."""
         content = INDEXES[number]
@@ -219,12 +235,19 @@ class StoreAndModel(RuleBasedStateMachine):
         known.manifests.discard(digest)
         known.tags = {tag: one for tag, one in known.tags.items() if one != digest}
 
-    @rule(repository=repositories, digest=st.sampled_from(sorted(BLOBS, key=str)))
+    @rule(repository=repositories, digest=st.sampled_from(UNREAD))
     def mount(self, repository: str, digest: Digest) -> None:
         """A blob is mounted if it is held, and then stays."""
         assert self.store.mount(digest, repository=repository) == (digest in self.held)
         if digest in self.held:
             self._promise(digest)
+
+    @rule(repository=repositories, digest=st.sampled_from(UNREAD))
+    def mount_what_is_old(self, repository: str, digest: Digest) -> None:
+        """A mount of what nobody was told of for an hour, and gc behind it."""
+        self.an_hour_passes()
+        self.mount(repository, digest)
+        self.collect()
 
     # -- what happens
 
