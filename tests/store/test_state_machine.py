@@ -242,11 +242,12 @@ class StoreAndModel(RuleBasedStateMachine):
         if digest in self.held:
             self._promise(digest)
 
-    @rule(repository=repositories, digest=st.sampled_from(UNREAD))
-    def mount_what_is_old(self, repository: str, digest: Digest) -> None:
-        """A mount of what nobody was told of for an hour, and gc behind it."""
+    @rule(repository=repositories, number=st.sampled_from((2, 3)))
+    def mount_what_is_old(self, repository: str, number: int) -> None:
+        """A layer is mounted that nobody was told of for an hour, and gc comes behind it."""
+        self.push(repository, number, None)
         self.an_hour_passes()
-        self.mount(repository, digest)
+        self.mount(repository, Digest.of(IMAGES[number].layers[-1]))
         self.collect()
 
     # -- what happens
