@@ -277,7 +277,7 @@ def _open_environment(folder: Path, *, map_size: int, tables: int, disk: Disk) -
 
 def _begin_environment(folder: Path, disk: Disk) -> None:
     """An empty environment in *folder*, whole or not at all: LMDB refuses half a file for ever."""
-    draft = folder.with_name(f"{folder.name}.new")
+    draft = folder.with_name(f"{folder.name}.draft")
     disk.remove_folder(draft)
     disk.make_folder(draft)
     _hold_lock_file(draft, disk)
