@@ -8,7 +8,7 @@ JOBS ?= 2
 FUZZ_SECONDS ?= 60
 FUZZ_TARGETS := archive members stream manifest name announce range torrent call
 
-.PHONY: help install demo test check fix fuzz images clean
+.PHONY: help install demo test torture check fix fuzz images clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -34,6 +34,10 @@ demo: $(VENV)/.docket  ## Two releases to two hosts through BitTorrent, and what
 
 test: $(VENV)/.dev  ## Install what the tests need, and run them
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
+
+torture: $(VENV)/.dev  ## Kill a registry under load 2,000 times, cut its power 200 times (as root)
+	$(BIN)/python -m tests.torture.kills --kills 2000
+	$(BIN)/python -m tests.torture.power_cuts --cuts 200
 
 check: $(VENV)/.dev  ## Format, lint, types and tests
 	$(BIN)/ruff format --check .

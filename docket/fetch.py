@@ -103,8 +103,12 @@ class Fetch:
         """Fetch, verify and adopt what is wanted.
 
         Returning means that the store holds all of it. What was fetched before an error or a
-        Ctrl-C stays in the folder, and the next fetch goes on there.
+        Ctrl-C stays in the folder, and the next fetch goes on there. Raises `StoreFull`.
         """
+        with self._store.space():
+            return self._run()
+
+    def _run(self) -> Fetched:
         self._folder.mkdir(parents=True, exist_ok=True)
         gaps = {digest: [(0, one.size)] for digest, one in self._wanted.items()}
         if metainfo := self._metainfo():
@@ -242,10 +246,9 @@ class Fetch:
     def _write(self, descriptor: int, block: bytes, offset: int) -> None:
         """All of *block* at *offset*: a disk that fills up takes a part before it refuses."""
         view = memoryview(block)
-        with self._store.space():
-            while view:
-                written = os.pwrite(descriptor, view, offset)
-                view, offset = view[written:], offset + written
+        while view:
+            written = os.pwrite(descriptor, view, offset)
+            view, offset = view[written:], offset + written
 
     def _tell(
         self, digest: Digest, state: str, done: int, *, rate: float = 0.0, peers: int = 0

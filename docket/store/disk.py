@@ -16,6 +16,7 @@ from pathlib import Path
 
 from docket.errors import StoreFull
 
+_LEAST_SPARE = 1 << 16
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -41,6 +42,7 @@ class Disk:
         self.step(f"write {path.name}")
         with self.translated(), path.open("wb") as file:
             file.write(content)
+            file.flush()  # what Python still holds is not synced
             self.sync(file.fileno())
 
     def write_at(self, descriptor: int, content: bytes, offset: int) -> None:
@@ -66,6 +68,11 @@ class Disk:
         self.step("allocate")
         with self.translated():
             os.posix_fallocate(descriptor, offset, count)
+
+    def spare(self, most: int) -> int:
+        """How many bytes may be held ready: *most*, but only a small part of what is free."""
+        status = os.statvfs(self.location)
+        return max(_LEAST_SPARE, min(most, status.f_bavail * status.f_frsize // 8))
 
     def sync(self, descriptor: int) -> None:
         """Bytes written to *descriptor* survive a power cut."""

@@ -42,6 +42,9 @@ from docket.store.tables import Lines, MultiTable, Table, Transaction
 T = TypeVar("T")
 
 _FIRST_MAP = 1 << 30
+_READERS = 512
+# a cache line each, and what LMDB writes before them
+_LOCK_FILE_BYTES = _READERS * 64 + (1 << 12)
 # space that is held ready in the file, so that deletes and gc work when the disk is full
 _AHEAD = 4 << 20
 # a journal that is this much longer than what it says is written anew
@@ -88,10 +91,10 @@ class Index:
         self._holds = 0
         self._gate = threading.Condition()
         every = [one for one in vars(self).values() if isinstance(one, Table | MultiTable)]
-        self._disk.make_folder(folder)
-        self._env = _open_environment(folder, map_size=map_size, tables=len(every))
-        for table in every:
-            table.open(self._env)
+        self._env = _open_environment(folder, map_size=map_size, tables=len(every), disk=self._disk)
+        with _translated(self._location):
+            for table in every:
+                table.open(self._env)
         if journal:
             self._go_on(journal)
 
@@ -125,16 +128,10 @@ class Index:
         """
         while True:
             try:
-                with self._entered():
+                with self._entered(), _translated(self._location):
                     return self._changed(change)
             except lmdb.MapFullError:
                 self._grow()
-            except lmdb.DiskError as error:
-                raise StoreFull(self._location) from error
-            except lmdb.Error as error:
-                if "No space left" in str(error) or "quota" in str(error):
-                    raise StoreFull(self._location) from error
-                raise
 
     def batches(self, table: Table[Any]) -> Iterator[list[bytes]]:
         """The keys of *table*, some at a time, each time in a transaction of its own."""
@@ -252,7 +249,9 @@ class Index:
         with suppress(StoreFull), self._file.open("rb+", buffering=0) as file:
             size = os.fstat(file.fileno()).st_size
             if size < used + _AHEAD // 2:
-                self._disk.allocate(file.fileno(), size, used + _AHEAD - size)
+                more = used + self._disk.spare(_AHEAD) - size
+                if more > 0:
+                    self._disk.allocate(file.fileno(), size, more)
 
     def _grow(self) -> None:
         """Double the map; LMDB wants no transaction of this process under way meanwhile."""
@@ -263,16 +262,48 @@ class Index:
                 self._env.set_mapsize(before * 2)
 
 
-def _open_environment(folder: Path, *, map_size: int, tables: int) -> Any:
-    fresh = not (folder / "data.mdb").exists()
-    options: dict[str, Any] = {"lib_version": _ON_DISK_FORMAT} if fresh else {}
+def _open_environment(folder: Path, *, map_size: int, tables: int, disk: Disk) -> Any:
     try:
-        environment = lmdb.open(
-            str(folder), map_size=map_size, max_dbs=tables, max_readers=512, **options
-        )
-    except lmdb.DiskError as error:
-        raise StoreFull(folder.parent) from error
+        with _translated(folder.parent):
+            if not (folder / "data.mdb").exists():
+                _begin_environment(folder, disk)
+            _hold_lock_file(folder, disk)
+            environment = lmdb.open(
+                str(folder), map_size=map_size, max_dbs=tables, max_readers=_READERS
+            )
     except lmdb.Error as error:
         raise StoreFormat(f"the index at {folder} can't be opened: {error}") from error
     environment.reader_check()
     return environment
+
+
+def _begin_environment(folder: Path, disk: Disk) -> None:
+    """An empty environment in *folder*, whole or not at all: LMDB refuses half a file for ever."""
+    draft = folder.with_name(f"{folder.name}.draft")
+    disk.remove_folder(draft)
+    disk.make_folder(draft)
+    _hold_lock_file(draft, disk)
+    with lmdb.open(str(draft), lib_version=_ON_DISK_FORMAT) as environment:
+        environment.sync(True)
+    disk.rename(draft, folder)
+
+
+def _hold_lock_file(folder: Path, disk: Disk) -> None:
+    """Space for all of LMDB's lock file, which is mapped: touching a hole in it on a full disk
+    would kill the process (SIGBUS). Raises `StoreFull`.
+    """
+    with (folder / "lock.mdb").open("ab") as file:
+        disk.allocate(file.fileno(), 0, _LOCK_FILE_BYTES)
+
+
+@contextmanager
+def _translated(location: Path) -> Iterator[None]:
+    """Turns LMDB's words for "no space left" into `StoreFull`."""
+    try:
+        yield
+    except lmdb.DiskError as error:
+        raise StoreFull(location) from error
+    except lmdb.Error as error:
+        if "No space left" in str(error) or "quota" in str(error):
+            raise StoreFull(location) from error
+        raise

@@ -124,8 +124,11 @@ class Journal:
         size = os.fstat(descriptor).st_size
         if size >= end + _AHEAD // 2:
             return
+        more = end + self._disk.spare(_AHEAD) - size
+        if more <= 0:
+            return
         try:
-            self._disk.allocate(descriptor, size, end + _AHEAD - size)
+            self._disk.allocate(descriptor, size, more)
         except StoreFull:
             if not (frees and size >= end):
                 raise
@@ -169,7 +172,8 @@ class Draft:
     def place(self) -> Position:
         """Give the file its name, if it hasn't got it; returning means that it is durable."""
         if self._new.exists():
-            self._disk.allocate(self._file.fileno(), self._length, _AHEAD)
+            ahead = self._disk.spare(_AHEAD)
+            self._disk.allocate(self._file.fileno(), self._length, ahead)
             self._disk.sync(self._file.fileno())
             self._disk.rename(self._new, self._path)
         return Position(self._generation, self._length, self._lines)

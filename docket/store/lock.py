@@ -6,6 +6,7 @@ import fcntl
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from docket.errors import StoreLocked
@@ -34,7 +35,8 @@ class Lock:
                 raise StoreLocked(self._path.parent, holder)
             time.sleep(_POLL_SECONDS)
         os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{owner} (process {os.getpid()})".encode(), 0)
+        with suppress(OSError):  # a full disk: others then see "another process"
+            os.pwrite(descriptor, f"{owner} (process {os.getpid()})".encode(), 0)
         self._descriptor = descriptor
 
     def release(self) -> None:

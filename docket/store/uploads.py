@@ -121,9 +121,13 @@ class Uploads:
     def begin(self, repository: str) -> uuid.UUID:
         """A new, empty session of *repository*; it survives a restart."""
         upload_id = uuid.uuid4()
-        self._disk.write_new(self._path(upload_id), b"")
         record = UploadRecord(repository, time.time())
-        self._index.update(lambda txn: self._index.uploads.put(txn, _key(upload_id), record))
+        try:
+            self._disk.write_new(self._path(upload_id), b"")
+            self._index.update(lambda txn: self._index.uploads.put(txn, _key(upload_id), record))
+        except BaseException:
+            self._disk.remove(self._path(upload_id))
+            raise
         return upload_id
 
     def get(self, repository: str, upload_id: uuid.UUID) -> Upload:

@@ -110,6 +110,22 @@ def test_opening_a_new_store(tmp_path: Path) -> None:
             return
 
 
+def test_bytes_are_in_the_file_when_it_is_synced(tmp_path: Path) -> None:
+    """Invariant 1: what a program still holds in memory isn't synced, and gone with the power."""
+    sizes: list[int] = []
+
+    def look(name: str) -> None:
+        if name == "fsync":
+            files = (tmp_path / "uploads").iterdir()
+            sizes.extend(path.stat().st_size for path in files)
+
+    with open_store(tmp_path):
+        pass  # begun
+    with open_store(tmp_path, step=look) as store:
+        store.put(OLD.config)
+    assert sizes == [len(OLD.config)]
+
+
 def test_push(tmp_path: Path) -> None:
     """Invariants 1 and 2: the tag is on the old image or on the new one, and both are whole."""
 

@@ -1,0 +1,1 @@
+"""What a store must survive: kills, power cuts, gc against pushers, full disks."""
