@@ -7,6 +7,7 @@ import ipaddress
 import queue
 import socket
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,9 @@ from docket.errors import SwarmError
 
 _LISTEN_SECONDS = 10.0
 _CLOSE_SECONDS = 5.0
+
+_BANS_OF_ADDRESS = 2  # one may have been a neighbour behind the same address
+_BLOCKED = 1  # libtorrent's flag of an address that is not talked to
 
 REQUEST_DEPTH = 32
 """Blocks that a peer may ask of this one ahead.
@@ -54,6 +58,8 @@ _SETTINGS: dict[str, Any] = {
     "max_allowed_in_request_queue": REQUEST_DEPTH,
     "whole_pieces_threshold": 0,
     "request_queue_time": 1,
+    # strictly, a block that a peer owes for long would be asked of another one after 5 s only
+    "strict_end_game_mode": False,
     "piece_timeout": 10,
     "request_timeout": 10,
     "unchoke_slots_limit": -1,
@@ -75,6 +81,7 @@ _ALERTS = (
     | lt.alert.category_t.status_notification
     | lt.alert.category_t.storage_notification
     | lt.alert.category_t.file_progress_notification
+    | lt.alert.category_t.peer_notification
 )
 _BLOCK_ALERTS = lt.alert.category_t.block_progress_notification
 
@@ -142,6 +149,8 @@ class Session:
         self._lock = threading.Lock()
         self._listening = threading.Event()
         self._closing = False
+        self._bans: Counter[str] = Counter()
+        self._shut_out = lt.ip_filter()
         interfaces = _interfaces(listen)
         settings = {
             **_SETTINGS,
@@ -222,9 +231,21 @@ class Session:
             self._send(alert.handle.info_hash(), Flushed())
         elif isinstance(alert, lt.torrent_removed_alert):
             self._send(alert.info_hash, Removed())
+        elif isinstance(alert, lt.peer_ban_alert):
+            self._note_ban(alert.endpoint[0])
         elif isinstance(alert, lt.file_error_alert):
             failed = FileFailed(alert.error.value(), alert.error.message())
             self._send(alert.handle.info_hash(), failed)
+
+    def _note_ban(self, address: str) -> None:
+        """Shut *address* out when a peer there gave wrong bytes for the second time.
+
+        libtorrent bans a peer by its port, and forgets that when the peer comes from another one.
+        """
+        self._bans[address] += 1
+        if self._bans[address] == _BANS_OF_ADDRESS:
+            self._shut_out.add_rule(address, address, _BLOCKED)
+            self.lt.set_ip_filter(self._shut_out)
 
     def _send(self, info_hash: Any, event: Event) -> None:
         with self._lock:
