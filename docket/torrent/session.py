@@ -20,6 +20,8 @@ from docket.errors import SwarmError
 _LISTEN_SECONDS = 10.0
 _CLOSE_SECONDS = 5.0
 
+_TICK_WITH_LIMITS = 100  # milliseconds; libtorrent's own 500 cost 2 s until the first byte
+
 _BANS_OF_ADDRESS = 2  # one may have been a neighbour behind the same address
 _BLOCKED = 1  # libtorrent's flag of an address that is not talked to
 
@@ -124,7 +126,12 @@ class FileFailed:
     message: str
 
 
-Event = FileCompleted | Flushed | Removed | BlockSeen | FileFailed
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """The session has been closed: nothing more will come."""
+
+
+Event = FileCompleted | Flushed | Removed | BlockSeen | FileFailed | Closed
 
 
 class Session:
@@ -160,6 +167,9 @@ class Session:
             "peer_fingerprint": (REGISTRY_PEER if is_registry else HOST_PEER).decode(),
             "alert_mask": int(_ALERTS | _BLOCK_ALERTS if watch_blocks else _ALERTS),
         }
+        if max_upload or max_download:
+            # bytes are dealt out at each tick, and each message of a handshake waits for one
+            settings["tick_interval"] = _TICK_WITH_LIMITS
         if not listen.endswith(":0"):
             # else libtorrent would take another port without a word
             settings |= {"max_retry_port_bind": 0, "listen_system_port_fallback": False}
@@ -189,6 +199,7 @@ class Session:
         with contextlib.suppress(OSError):
             self._wake_writer.send(b"x")
         self._thread.join(_CLOSE_SECONDS)
+        self._send_all(Closed())
         self.lt.pause()
         del self.lt
         self._wake.close()
@@ -250,6 +261,12 @@ class Session:
     def _send(self, info_hash: Any, event: Event) -> None:
         with self._lock:
             inboxes = list(self._subscribers.get(info_hash.to_bytes(), ()))
+        for inbox in inboxes:
+            inbox.put(event)
+
+    def _send_all(self, event: Event) -> None:
+        with self._lock:
+            inboxes = [inbox for inboxes in self._subscribers.values() for inbox in inboxes]
         for inbox in inboxes:
             inbox.put(event)
 
