@@ -158,17 +158,18 @@ class Fetch:
         """Fetch from peers; the pieces of each layer that are here then."""
         self._lay_out(metainfo)
         try:
-            result = begin().fetch(
-                metainfo,
-                self._folder,
-                wanted=list(self._wanted),
-                held=self._image.held,
-                have=have,
-                on_progress=self._on_progress,
-                on_complete=self._on_complete,
-                patience=self._patience,
-                cancelled=self._cancelled,
-            )
+            with self._store.space():
+                result = begin().fetch(
+                    metainfo,
+                    self._folder,
+                    wanted=list(self._wanted),
+                    held=self._image.held,
+                    have=have,
+                    on_progress=self._on_progress,
+                    on_complete=self._on_complete,
+                    patience=self._patience,
+                    cancelled=self._cancelled,
+                )
         except SwarmError as error:
             self._progress.note(f"the swarm failed ({summary(error)}); layers come over HTTP")
             return self._have(metainfo)
