@@ -16,6 +16,7 @@ from typing import Any
 import libtorrent as lt
 
 from docket.errors import SwarmError
+from docket.torrent.guests import Guests
 
 _LISTEN_SECONDS = 10.0
 _CLOSE_SECONDS = 5.0
@@ -31,6 +32,9 @@ REQUEST_DEPTH = 32
 Short queues keep a crowd from fetching the same pieces off one seed (16 and fewer are best there);
 long ones are faster for a single pair: 16 / 32 / 64 / 500 gave 249 / 284 / 378 / 370 MB/s.
 """
+
+DEPTH_WITH_GUESTS = 2000
+"""The same while a client that isn't docket's is connected: libtorrent's default."""
 
 _SETTINGS: dict[str, Any] = {
     "user_agent": "docket",
@@ -84,6 +88,7 @@ _ALERTS = (
     | lt.alert.category_t.storage_notification
     | lt.alert.category_t.file_progress_notification
     | lt.alert.category_t.peer_notification
+    | lt.alert.category_t.connect_notification
 )
 _BLOCK_ALERTS = lt.alert.category_t.block_progress_notification
 
@@ -158,6 +163,7 @@ class Session:
         self._closing = False
         self._bans: Counter[str] = Counter()
         self._shut_out = lt.ip_filter()
+        self._guests = Guests(self._adapt_to_guests)
         interfaces = _interfaces(listen)
         settings = {
             **_SETTINGS,
@@ -220,10 +226,14 @@ class Session:
                     del self._subscribers[info_hash]
 
     def _run(self) -> None:
-        while not self._closing and self._wake.recv(4096):
+        while not self._closing:
+            self._wake.settimeout(self._guests.patience)
+            with contextlib.suppress(TimeoutError):
+                self._wake.recv(4096)
             # alerts die at the next pop: what is needed of them is copied at once
             for alert in self.lt.pop_alerts():
                 self._take(alert)
+            self._guests.look()
 
     def _take(self, alert: Any) -> None:
         if isinstance(alert, lt.listen_succeeded_alert | lt.listen_failed_alert):
@@ -242,11 +252,19 @@ class Session:
             self._send(alert.handle.info_hash(), Flushed())
         elif isinstance(alert, lt.torrent_removed_alert):
             self._send(alert.info_hash, Removed())
+        elif isinstance(alert, lt.peer_connect_alert):
+            self._guests.came(alert.handle)
+        elif isinstance(alert, lt.peer_disconnected_alert):
+            self._guests.left(alert.endpoint)
         elif isinstance(alert, lt.peer_ban_alert):
             self._note_ban(alert.endpoint[0])
         elif isinstance(alert, lt.file_error_alert):
             failed = FileFailed(alert.error.value(), alert.error.message())
             self._send(alert.handle.info_hash(), failed)
+
+    def _adapt_to_guests(self, any_here: bool) -> None:
+        depth = DEPTH_WITH_GUESTS if any_here else REQUEST_DEPTH
+        self.lt.apply_settings({"max_allowed_in_request_queue": depth})
 
     def _note_ban(self, address: str) -> None:
         """Shut *address* out when a peer there gave wrong bytes for the second time.
