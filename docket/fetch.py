@@ -22,6 +22,7 @@ from docket.errors import (
     summary,
 )
 from docket.manifest import Descriptor
+from docket.pace import Pace
 from docket.progress import FETCHING, VERIFIED, LayerProgress, Progress
 from docket.reference import Reference
 from docket.store import Store
@@ -35,7 +36,8 @@ from docket.torrent.swarm import PATIENCE, FetchProgress, Swarm
 SWARM = "swarm"
 HTTP = "http"
 
-_TRIES = 4
+_WAITS = (0.0, 0.5, 1.0, 2.0, 4.0)
+"""Seconds before each try to go on over HTTP: a registry that is restarted comes back soon."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +82,10 @@ class Fetch:
         progress: Progress,
         patience: float = PATIENCE,
         zone: str = "",
+        pace: Pace | None = None,
         cancelled: Event | None = None,
     ) -> None:
-        """*swarm* begins the BitTorrent session; None: everything comes over HTTP.
+        """*swarm* begins the BitTorrent session; None: everything comes over HTTP, at *pace*.
 
         *zone* is the label that the tracker is told.
         """
@@ -93,6 +96,7 @@ class Fetch:
         self._progress = progress
         self._patience = patience
         self._zone = zone
+        self._pace = pace or Pace()
         self._cancelled = cancelled
         self._folder = incoming_folder(store.location, image.digest)
         self._wanted = {one.digest: one for one in image.wanted}
@@ -235,10 +239,12 @@ class Fetch:
                     start += len(block)
                     self._result.http_bytes += len(block)
                     self._tell(digest, FETCHING, size - (end - start))
+                    time.sleep(self._pace.delay(len(block)))
             except (RegistryUnreachable, SizeMismatch):
                 tries = 0 if start > before else tries + 1
-                if tries >= _TRIES:
+                if tries >= len(_WAITS):
                     raise
+                time.sleep(_WAITS[tries])
 
     def _write(self, descriptor: int, block: bytes, offset: int) -> None:
         """All of *block* at *offset*: a disk that fills up takes a part before it refuses."""

@@ -14,6 +14,7 @@ from typing import Any
 
 from benchmarks.commands import DOCKET, Commands, registry
 from docket.client import Client
+from docket.digest import Digest
 from docket.reference import Reference
 from docket.torrent.metainfo import File, Metainfo, parse_metainfo
 from docket.torrent.pieces import have_pieces
@@ -22,6 +23,9 @@ from tests.support.programs import end, environment, tail, wait_until
 from tests.support.releases import Release
 
 PORT = 8000
+SEEDING = ("--seed", "600")
+"""Options of a pull that serves others for the rest of the test."""
+
 DONE_SECONDS = 120.0
 
 
@@ -84,11 +88,14 @@ class RegistryProcess:
 class Pulling:
     """``docket pull --layers-only`` under way on a host, with a store of its own at *location*."""
 
-    def __init__(self, host: Host, url: str, image: str, location: Path, *options: str) -> None:
+    def __init__(
+        self, host: Host, url: str, image: str, *options: str, location: Path, said: Path
+    ) -> None:
+        """*options* are more of the pull's; what it says goes to files named after *said*."""
         self.host = host
         self.location = location
-        self._out = location.with_suffix(".out")
-        self._log = location.with_suffix(".log")
+        self._out = said.with_suffix(".out")
+        self._log = said.with_suffix(".log")
         argv = [*DOCKET, "-h", url, "-l", str(location), "--json", "pull", image]
         with self._out.open("wb") as output, self._log.open("wb") as log:
             self.process: subprocess.Popen[bytes] = host.popen(
@@ -144,6 +151,7 @@ class Pulling:
         for folder in ("incoming", "blobs"):
             yield from (one for one in (self.location / folder).rglob("*") if one.is_file())
 
+
 @dataclass(slots=True)
 class Network:
     """Hosts on links of one speed: the first has the registry, the *others* nothing yet."""
@@ -153,26 +161,34 @@ class Network:
     others: Sequence[Host]
     stored: Stored
     place: Path
-    _pulls: list[Pulling]
+    pulls: list[Pulling]
 
     def pull(self, host: Host, *options: str, location: Path | None = None) -> Pulling:
         """Begin to pull the image on *host*."""
-        place = location or self.place / f"pull-{len(self._pulls)}"
-        pull = Pulling(host, self.registry.url, self.stored.image.name, place, *options)
-        self._pulls.append(pull)
+        said = self.place / f"pull-{len(self.pulls)}"
+        pull = Pulling(
+            host,
+            self.registry.url,
+            self.stored.image.name,
+            *options,
+            location=location or said,
+            said=said,
+        )
+        self.pulls.append(pull)
         return pull
 
-    def torrent(self) -> bytes:
-        """The image's torrent as this registry gives it, with its tracker."""
+    def torrent(self) -> Path:
+        """The image's torrent as a file, as this registry gives it: with its tracker."""
         url = f"{self.registry.url}/torrents/{self.stored.image.name}.torrent"
-        program = "import sys, urllib.request as u; sys.stdout.buffer.write(u.urlopen(sys.argv[1]).read())"
-        argv = [sys.executable, "-c", program, url]
-        content: bytes = self.others[0].run(argv, check=True, capture_output=True).stdout
-        return content
+        path = self.place / "image.torrent"
+        program = "import sys, urllib.request as u; u.urlretrieve(*sys.argv[1:])"
+        argv = [sys.executable, "-c", program, url, str(path)]
+        self.others[0].run(argv, check=True, env=environment())
+        return path
 
     def close(self) -> None:
         """End what still goes on."""
-        for pull in self._pulls:
+        for pull in self.pulls:
             pull.kill()
         self.registry.kill()
 
@@ -203,7 +219,7 @@ def network(
             made.close()
 
 
-def until(happened: Callable[[], bool], pulls: Sequence[Pulling]) -> None:
+def until(happened: Callable[[], bool], pulls: Sequence[Pulling] = ()) -> None:
     """Return once *happened*; no pull may have ended before without a report."""
     deadline = time.monotonic() + DONE_SECONDS
     while not happened():
@@ -217,3 +233,10 @@ def until(happened: Callable[[], bool], pulls: Sequence[Pulling]) -> None:
 def fetch_seconds(reports: Sequence[dict[str, Any]]) -> float:
     """How long the slowest of these pulls fetched, without the start of its process."""
     return max(float(report["seconds"]["fetch"]) for report in reports)
+
+
+def holds_the_image(pull: Pulling, stored: Stored) -> bool:
+    """Whether the host has all layers, and nothing but what hashes to its name."""
+    held = {path.name for path in pull.held()}
+    right = all(Digest.of_file(path).hex == path.name for path in pull.held())
+    return right and held >= {layer.digest.hex for layer in stored.layers if layer.digest}

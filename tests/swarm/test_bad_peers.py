@@ -20,7 +20,9 @@ DEAD_FROM, DEAD_NET = "10.77.0.192", "10.77.0.192/26"
 
 
 @contextmanager
-def hostile(net: Network, host: Host, kind: str, address: str, count: int) -> Iterator[subprocess.Popen[str]]:
+def hostile(
+    net: Network, host: Host, kind: str, address: str, count: int
+) -> Iterator[subprocess.Popen[str]]:
     """*count* peers of *kind* on *host*, entered when they have announced themselves."""
     torrent = net.place / "image.torrent"
     torrent.write_bytes(net.torrent())

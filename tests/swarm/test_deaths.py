@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from docket.torrent.pieces import have_pieces
 from tests.swarm.network import Pulling, Stored, fetch_seconds, network, until
 
 SEEDING = ("--seed", "600")
@@ -29,7 +28,10 @@ def test_a_third_of_the_hosts_killed_in_mid_pull(image: Stored, tmp_path: Path) 
     with network(image, tmp_path / "calm", hosts=10, mbit=40) as net:
         pulls = [net.pull(host, *SEEDING) for host in net.others]
         calm = fetch_seconds([pull.report() for pull in pulls])
-        print([round(r.report()["seconds"]["fetch"],2) for r in pulls], net.registry_host.tx_bytes()/image.size)
+        print(
+            [round(r.report()["seconds"]["fetch"], 2) for r in pulls],
+            net.registry_host.tx_bytes() / image.size,
+        )
     with network(image, tmp_path / "deadly", hosts=10, mbit=40) as net:
         pulls = [net.pull(host, *SEEDING) for host in net.others]
         doomed, others = pulls[:3], pulls[3:]
@@ -38,7 +40,10 @@ def test_a_third_of_the_hosts_killed_in_mid_pull(image: Stored, tmp_path: Path) 
             pull.kill()
             assert not pull.is_done()
         seconds = fetch_seconds([pull.report() for pull in others])
-        print([round(r.report()["seconds"]["fetch"],2) for r in others], net.registry_host.tx_bytes()/image.size)
+        print(
+            [round(r.report()["seconds"]["fetch"], 2) for r in others],
+            net.registry_host.tx_bytes() / image.size,
+        )
     print(calm, seconds)
     assert seconds <= 1.5 * calm
 
@@ -46,6 +51,9 @@ def test_a_third_of_the_hosts_killed_in_mid_pull(image: Stored, tmp_path: Path) 
 def copy_is_out(image: Stored, pulls: list[Pulling]) -> bool:
     """Whether the hosts have all pieces of all layers among them."""
     return all(
-        all(any(one) for one in zip(*(pull.pieces(image.metainfo, file) for pull in pulls), strict=True))
+        all(
+            any(one)
+            for one in zip(*(pull.pieces(image.metainfo, file) for pull in pulls), strict=True)
+        )
         for file in image.layers
     )
