@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.swarm.network import Pulling, Stored, fetch_seconds, network, until
-
-SEEDING = ("--seed", "600")
+from tests.swarm.network import SEEDING, Pulling, Stored, fetch_seconds, network, until
 
 
 def test_seeder_killed_once_one_copy_is_out(image: Stored, tmp_path: Path) -> None:
@@ -16,11 +14,9 @@ def test_seeder_killed_once_one_copy_is_out(image: Stored, tmp_path: Path) -> No
         until(lambda: net.registry_host.tx_bytes() > image.size, pulls)
         until(lambda: copy_is_out(image, pulls), pulls)
         net.registry.kill()
-        print(sum(pull.is_done() for pull in pulls))
         assert not all(pull.is_done() for pull in pulls)
         reports = [pull.report() for pull in pulls]
     assert all(report["payload"]["http"] == 0 for report in reports)
-    print([r["seconds"]["fetch"] for r in reports])
 
 
 def test_a_third_of_the_hosts_killed_in_mid_pull(image: Stored, tmp_path: Path) -> None:
@@ -28,10 +24,6 @@ def test_a_third_of_the_hosts_killed_in_mid_pull(image: Stored, tmp_path: Path) 
     with network(image, tmp_path / "calm", hosts=10, mbit=40) as net:
         pulls = [net.pull(host, *SEEDING) for host in net.others]
         calm = fetch_seconds([pull.report() for pull in pulls])
-        print(
-            [round(r.report()["seconds"]["fetch"], 2) for r in pulls],
-            net.registry_host.tx_bytes() / image.size,
-        )
     with network(image, tmp_path / "deadly", hosts=10, mbit=40) as net:
         pulls = [net.pull(host, *SEEDING) for host in net.others]
         doomed, others = pulls[:3], pulls[3:]
@@ -40,11 +32,6 @@ def test_a_third_of_the_hosts_killed_in_mid_pull(image: Stored, tmp_path: Path) 
             pull.kill()
             assert not pull.is_done()
         seconds = fetch_seconds([pull.report() for pull in others])
-        print(
-            [round(r.report()["seconds"]["fetch"], 2) for r in others],
-            net.registry_host.tx_bytes() / image.size,
-        )
-    print(calm, seconds)
     assert seconds <= 1.5 * calm
 
 
