@@ -234,7 +234,9 @@ class Fetch:
         while start < end:
             before = start
             try:
-                for block in self._client.blob_range(repository, digest, start, end):
+                # what was asked for comes as fast as it can: with a pace, little is at a time
+                part = start + self._pace.share(end - start)
+                for block in self._client.blob_range(repository, digest, start, part):
                     self._write(descriptor, block, start)
                     start += len(block)
                     self._result.http_bytes += len(block)
