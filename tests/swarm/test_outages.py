@@ -47,4 +47,6 @@ def test_registry_restarted(image: Stored, tmp_path: Path) -> None:
         assert not any(pull.is_done() for pull in pulls)
         net.registry.start()
         pulls.append(net.pull(late))
+        for pull in pulls:
+            pull.report()
         assert all(holds_the_image(pull, image) for pull in pulls)
