@@ -6,7 +6,7 @@ import threading
 import time
 
 _LEAST = 16 * 1024
-_SAVED_SECONDS = 0.05
+_SAVED_SECONDS = 0.1
 
 
 class Pace:

@@ -29,7 +29,7 @@ def test_idle_time_is_no_licence_for_a_burst() -> None:
     before = time.monotonic()
     while time.monotonic() < before + 0.5:
         pass
-    assert pace.delay(1_000_000) > 0.9
+    assert pace.delay(1_000_000) > 0.8
 
 
 def test_slow_streams_move_little_at_a_time() -> None:
