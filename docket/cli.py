@@ -18,6 +18,7 @@ from docket.manifest import Platform
 from docket.options import (
     Options,
     command_options,
+    limit_options,
     option,
     platform_option,
     shared_options,
@@ -122,6 +123,7 @@ def cli(
     metavar="SECONDS",
     help="How long an image is seeded after the last peer left.",
 )
+@limit_options
 @option(
     "--scrub",
     default=30.0,
@@ -156,6 +158,8 @@ def registry_command(
     idle: float,
     scrub: float,
     scrub_rate: int,
+    max_upload: int,
+    max_download: int,
     as_json: bool,
 ) -> None:
     """Serve images: registry, tracker and seeder in one process, until Ctrl-C."""
@@ -172,6 +176,8 @@ def registry_command(
         idle_seconds=idle,
         scrub_seconds=scrub * 86400,
         scrub_rate=scrub_rate,
+        max_upload=max_upload,
+        max_download=max_download,
     )
 
     def on_ready(url: str) -> None:
@@ -273,20 +279,7 @@ def push(
     is_flag=True,
     help="Fetch over HTTP alone.",
 )
-@option(
-    "--max-upload",
-    default=0,
-    type=click.IntRange(0),
-    metavar="BYTES/S",
-    help="Upload limit; 0 is none.",
-)
-@option(
-    "--max-download",
-    default=0,
-    type=click.IntRange(0),
-    metavar="BYTES/S",
-    help="Download limit; 0 is none.",
-)
+@limit_options
 @option(
     "--sources",
     is_flag=True,

@@ -34,6 +34,8 @@ DEFAULT_PORT = 8000
 _ACCEPT = ", ".join(sorted(manifest.MANIFEST_TYPES | manifest.INDEX_TYPES))
 _CONNECT_SECONDS = 5.0
 _READ_SECONDS = 60.0
+_ASKING = urllib3.Timeout(connect=_CONNECT_SECONDS, read=_READ_SECONDS)
+_SENDING = urllib3.Timeout(connect=_READ_SECONDS, read=_READ_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +130,7 @@ class Client:
         self._pool = urllib3.PoolManager(
             maxsize=connections,
             block=False,
-            timeout=urllib3.Timeout(connect=_CONNECT_SECONDS, read=_READ_SECONDS),
+            timeout=_ASKING,
             retries=False,
         )
 
@@ -334,7 +336,13 @@ class Client:
         """One request with its whole answer; a 404 means that *unknown* isn't there."""
         try:
             response = self._pool.request(
-                method, self._absolute(path), body=body, headers=headers, redirect=False
+                method,
+                self._absolute(path),
+                body=body,
+                headers=headers,
+                redirect=False,
+                # urllib3 sends under the connect timeout: a slow registry may take its time
+                timeout=_SENDING if body else _ASKING,
             )
         except (HTTPError, LocationParseError) as error:
             raise RegistryUnreachable(self.url, _why(error)) from error

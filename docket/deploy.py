@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 from docket import archive, manifest
 from docket.client import Client
 from docket.manifest import Platform
+from docket.pace import Pace
 from docket.progress import Progress
 from docket.pull import (
     LayerPlan,
@@ -141,6 +142,7 @@ def pull_image(
                 progress=progress,
                 patience=request.patience,
                 zone=request.zone,
+                pace=Pace(request.max_download),
             )
             _deliver(report, image, store, request, engine)
         on_done(report)

@@ -22,6 +22,7 @@ from docket.errors import (
     summary,
 )
 from docket.manifest import Descriptor
+from docket.pace import Pace
 from docket.progress import FETCHING, VERIFIED, LayerProgress, Progress
 from docket.reference import Reference
 from docket.store import Store
@@ -35,7 +36,8 @@ from docket.torrent.swarm import PATIENCE, FetchProgress, Swarm
 SWARM = "swarm"
 HTTP = "http"
 
-_TRIES = 4
+_WAITS = (0.0, 0.5, 1.0, 2.0, 4.0)
+"""Seconds before each try to go on over HTTP: a registry that is restarted comes back soon."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +82,10 @@ class Fetch:
         progress: Progress,
         patience: float = PATIENCE,
         zone: str = "",
+        pace: Pace | None = None,
         cancelled: Event | None = None,
     ) -> None:
-        """*swarm* begins the BitTorrent session; None: everything comes over HTTP.
+        """*swarm* begins the BitTorrent session; None: everything comes over HTTP, at *pace*.
 
         *zone* is the label that the tracker is told.
         """
@@ -93,6 +96,7 @@ class Fetch:
         self._progress = progress
         self._patience = patience
         self._zone = zone
+        self._pace = pace or Pace()
         self._cancelled = cancelled
         self._folder = incoming_folder(store.location, image.digest)
         self._wanted = {one.digest: one for one in image.wanted}
@@ -162,17 +166,18 @@ class Fetch:
         """Fetch from peers; the pieces of each layer that are here then."""
         self._lay_out(metainfo)
         try:
-            result = begin().fetch(
-                metainfo,
-                self._folder,
-                wanted=list(self._wanted),
-                held=self._image.held,
-                have=have,
-                on_progress=self._on_progress,
-                on_complete=self._on_complete,
-                patience=self._patience,
-                cancelled=self._cancelled,
-            )
+            with self._store.space():
+                result = begin().fetch(
+                    metainfo,
+                    self._folder,
+                    wanted=list(self._wanted),
+                    held=self._image.held,
+                    have=have,
+                    on_progress=self._on_progress,
+                    on_complete=self._on_complete,
+                    patience=self._patience,
+                    cancelled=self._cancelled,
+                )
         except SwarmError as error:
             self._progress.note(f"the swarm failed ({summary(error)}); layers come over HTTP")
             return self._have(metainfo)
@@ -233,15 +238,19 @@ class Fetch:
         while start < end:
             before = start
             try:
-                for block in self._client.blob_range(repository, digest, start, end):
+                # what was asked for comes as fast as it can: with a pace, little is at a time
+                part = start + self._pace.share(end - start)
+                for block in self._client.blob_range(repository, digest, start, part):
                     self._write(descriptor, block, start)
                     start += len(block)
                     self._result.http_bytes += len(block)
                     self._tell(digest, FETCHING, size - (end - start))
+                    time.sleep(self._pace.delay(len(block)))
             except (RegistryUnreachable, SizeMismatch):
                 tries = 0 if start > before else tries + 1
-                if tries >= _TRIES:
+                if tries >= len(_WAITS):
                     raise
+                time.sleep(_WAITS[tries])
 
     def _write(self, descriptor: int, block: bytes, offset: int) -> None:
         """All of *block* at *offset*: a disk that fills up takes a part before it refuses."""

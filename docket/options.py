@@ -49,6 +49,19 @@ def zone_option(help_text: str) -> Callable[[F], F]:
     return option("--zone", default="", metavar="NAME", callback=_zone, help=help_text)
 
 
+def limit_options(command: F) -> F:
+    """--max-upload and --max-download, in bytes a second."""
+    for way in ("download", "upload"):
+        command = option(
+            f"--max-{way}",
+            default=0,
+            type=click.IntRange(0),
+            metavar="BYTES/S",
+            help=f"{way.capitalize()} limit; 0 is none.",
+        )(command)
+    return command
+
+
 @dataclass(slots=True)
 class Options:
     """What is the same for all commands."""

@@ -16,6 +16,7 @@ from docket.digest import READ_SIZE, Digest
 from docket.errors import InvalidManifest, NotFound, RegistryRefused
 from docket.fetch import Fetch, Fetched, ImageToFetch
 from docket.manifest import Descriptor, Platform
+from docket.pace import Pace
 from docket.progress import HELD, LayerProgress, Progress
 from docket.reference import Reference
 from docket.store import Store
@@ -144,6 +145,7 @@ def pull(
     progress: Progress,
     patience: float = PATIENCE,
     zone: str = "",
+    pace: Pace | None = None,
     cancelled: Event | None = None,
 ) -> PullReport:
     """Bring all layers of *image* into *store*, but those that *engine* has at its base.
@@ -151,6 +153,7 @@ def pull(
     Returning means that they are verified and durable and that the store knows the image by its
     tag. *swarm* makes the BitTorrent session, when there is something to fetch; None: HTTP only.
     *zone* is the label that the tracker is told.
+    *pace* is that of layers over HTTP.
     """
     began = time.monotonic()
     rows = plan(image, store, engine=engine)
@@ -179,6 +182,7 @@ def pull(
             progress=progress,
             patience=patience,
             zone=zone,
+            pace=pace,
             cancelled=cancelled,
         ).run()
     _remember(store, image)

@@ -19,6 +19,7 @@ from starlette.applications import Starlette
 from docket.api import Registry, app
 from docket.api.protocol import TrackerFirst
 from docket.errors import InvalidReference
+from docket.pace import Pace
 from docket.seeder import IDLE_SECONDS, Seeder
 from docket.store import PIN_SECONDS, Store
 from docket.torrent.pieces import PIECE_LENGTH, PieceHasher
@@ -31,6 +32,7 @@ SCRUB_RATE = 20_000_000
 _REST_SECONDS = 15.0
 _SCRUB_PAUSE_SECONDS = 600.0
 _ACCEPTED = 8
+_RECEIVE_BUFFER = 256 * 1024  # bytes
 
 log = logging.getLogger("docket")
 
@@ -41,6 +43,7 @@ class ServerOptions:
 
     Every blob is read again after *scrub_seconds*, at most at *scrub_rate* bytes a second; never
     when they are 0.
+    Limits are in bytes a second, 0 is none; BitTorrent and HTTP keep to them each by itself.
     """
 
     location: Path
@@ -54,6 +57,8 @@ class ServerOptions:
     idle_seconds: float = IDLE_SECONDS
     scrub_seconds: float = 0.0
     scrub_rate: float = SCRUB_RATE
+    max_upload: int = 0
+    max_download: int = 0
 
 
 def serve(options: ServerOptions, *, on_ready: Callable[[str], None]) -> None:
@@ -65,17 +70,30 @@ def serve(options: ServerOptions, *, on_ready: Callable[[str], None]) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     advertised = _resolved(options.advertise)
     listening = _listen(options.bind, options.port)
+    if options.max_download:
+        # what waits in the kernel has come in already: without this up to 6 MB a connection
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
     with contextlib.closing(listening), open_store(options) as store:
         swarm = Swarm(
             listen=f"{_bracketed(options.bind)}:{options.peer_port}",
             announce_ip=advertised,
+            max_upload=options.max_upload,
+            max_download=options.max_download,
             is_registry=True,
         )
         seeder = Seeder(
             store, swarm, tracker=options.tracker or None, idle_seconds=options.idle_seconds
         )
         with contextlib.closing(seeder), _scrubbing(store, seeder, options):
-            registry = Registry(store, seeder, Tracker(), advertise=advertised, zone=options.zone)
+            registry = Registry(
+                store,
+                seeder,
+                Tracker(),
+                advertise=advertised,
+                zone=options.zone,
+                sending=Pace(options.max_upload),
+                receiving=Pace(options.max_download),
+            )
             with contextlib.suppress(KeyboardInterrupt):
                 _run(registry, listening, on_ready)
 

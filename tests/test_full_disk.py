@@ -2,31 +2,16 @@
 
 from __future__ import annotations
 
-import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from benchmarks.commands import CommandFailed, Commands, registry
-from tests.support.parts import need, need_root
-from tests.support.programs import short_folder
+from tests.support.disks import tiny_disk
 from tests.support.releases import Release, release
 
 LARGE = release("large:1.0", [("large", 40_000_000)])
 SMALL = release("small:1.0", [("small", 400_000)])
-
-
-@contextmanager
-def tiny_disk(megabytes: int) -> Iterator[Path]:
-    """A filesystem in memory of so many megabytes; unmounted afterwards."""
-    need("mount")
-    need_root()
-    with short_folder() as place:
-        argv = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(place)]
-        subprocess.run(argv, check=True)
-        yield place  # short_folder unmounts it
 
 
 def push(host: Commands, image: Release, place: Path) -> object:

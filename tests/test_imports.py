@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 MODULES = sorted((ROOT / "docket").rglob("*.py"))
 
-VALUES = {"errors", "digest", "reference", "manifest", "progress"}
+VALUES = {"errors", "digest", "reference", "manifest", "progress", "pace"}
 COMPRESS = {"compress"}
 PARTS = {"store", "torrent", "archive", "runtime", "client"}
 STORIES = {"push", "fetch", "pull", "seeder"}

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import tarfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,20 +24,14 @@ from docket.progress import Silent
 from docket.push import Compression, push
 from docket.reference import Reference
 from docket.torrent.metainfo import Metainfo, parse_metainfo
+from tests.support.bittorrent import ARIA2, CLIENTS, CTORRENT, download
+from tests.support.bittorrent import Client as ForeignClient
 from tests.support.netns import Host, namespaces
 from tests.support.parts import need
-from tests.support.programs import (
-    end,
-    environment,
-    short_folder,
-    started,
-    tail,
-    wait_until,
-)
+from tests.support.programs import environment, short_folder, started
 from tests.support.trackers import opentracker
 
 _IMAGE = "app:1.0"
-_FETCH_SECONDS = 120.0
 _PORT = 8000
 _TRACKER_PORT = 6969
 
@@ -150,70 +144,18 @@ def _network(stored: Stored, tracker: str, tmp_path: Path) -> Iterator[Network]:
         yield Network(url, second, stored)
 
 
-Download = Callable[[Network, Path, ExitStack], subprocess.Popen[bytes]]
-
-
-def _aria2c(network: Network, place: Path, stack: ExitStack) -> subprocess.Popen[bytes]:
-    """aria2 follows the URL of the torrent by itself, and ends when it has all."""
-    need("aria2c")
-    options = [
-        f"--dir={place}",
-        "--seed-time=0",
-        "--enable-dht=false",
-        "--enable-dht6=false",
-        "--bt-enable-lpd=false",
-        "--listen-port=6881",
-        "--no-conf",
-        "--allow-overwrite=true",
-        "--bt-tracker-interval=3",
-        "--console-log-level=notice",
-        "--summary-interval=0",
-    ]
-    return _run(network, ["aria2c", *options, network.torrent_url], place, stack)
-
-
-def _ctorrent(network: Network, place: Path, stack: ExitStack) -> subprocess.Popen[bytes]:
-    """ctorrent says when it has all; it hangs on its way out, so it is ended then."""
-    need("ctorrent")
-    torrent = network.torrent(place)
-    argv = ["ctorrent", "-E", "100", "-p", "2706", str(torrent)]
-    return _run(network, argv, place, stack)
-
-
-def _transmission(network: Network, place: Path, stack: ExitStack) -> subprocess.Popen[bytes]:
-    """Transmission seeds on when it has all."""
-    need("transmission-cli")
-    torrent = network.torrent(place)
-    settings = {
-        "utp-enabled": False,
-        "dht-enabled": False,
-        "lpd-enabled": False,
-        "pex-enabled": False,
-        "port-forwarding-enabled": False,
-        "preallocation": 0,
-    }
-    config = place / "config"
-    config.mkdir()
-    config.joinpath("settings.json").write_text(json.dumps(settings))
-    argv = ["transmission-cli", "-g", str(config), "-w", str(place), "-M", str(torrent)]
-    return _run(network, argv, place, stack)
-
-
 @pytest.mark.parametrize("tracker", [EMBEDDED, OUTSIDE])
-@pytest.mark.parametrize(
-    "download", [_aria2c, _ctorrent, _transmission], ids=["aria2c", "ctorrent", "transmission"]
-)
+@pytest.mark.parametrize("client", CLIENTS, ids=lambda one: one.command)
 def test_a_client_fetches_a_valid_layout(
-    stored: Stored, download: Download, tracker: str, tmp_path: Path
+    stored: Stored, client: ForeignClient, tracker: str, tmp_path: Path
 ) -> None:
     """Any client gets the image with its torrent alone: a layout that skopeo reads and copies."""
     need("skopeo")
-    place = tmp_path / "downloads"
-    place.mkdir()
-    with _network(stored, tracker, tmp_path) as network, ExitStack() as stack:
-        process = download(network, place, stack)
-        layout = place / stored.metainfo.name
-        _wait_for_all(process, lambda: _is_whole(layout, stored.metainfo), place / "log")
+    with (
+        _network(stored, tracker, tmp_path) as network,
+        download(client, network.client, network.torrent(tmp_path), tmp_path / "there") as going,
+    ):
+        layout = going.finish(stored.metainfo)
     seen = json.loads(_skopeo("inspect", f"oci:{layout}"))
     assert seen["Layers"] == [layer["digest"] for layer in _manifest(layout)["layers"]]
     assert seen["Digest"] == f"sha256:{stored.metainfo.name}"
@@ -229,12 +171,12 @@ def test_a_layout_of_zstd_layers_is_valid_too(tmp_path: Path) -> None:
     """Layers come as they were pushed; docker archives can't hold zstd, OCI layouts can."""
     need("skopeo")
     stored = _stored(tmp_path / "registry", Compression(ZSTD))
-    place = tmp_path / "downloads"
-    place.mkdir()
-    with _network(stored, EMBEDDED, tmp_path) as network, ExitStack() as stack:
-        process = _aria2c(network, place, stack)
-        layout = place / stored.metainfo.name
-        _wait_for_all(process, lambda: _is_whole(layout, stored.metainfo), place / "log")
+    with (
+        _network(stored, EMBEDDED, tmp_path) as network,
+        # aria2 follows the URL of a torrent by itself
+        download(ARIA2, network.client, network.torrent_url, tmp_path / "there") as going,
+    ):
+        layout = going.finish(stored.metainfo)
     (kind,) = {layer["mediaType"] for layer in _manifest(layout)["layers"]}
     assert kind.endswith("+zstd")
     copy = tmp_path / "copy"
@@ -244,13 +186,12 @@ def test_a_layout_of_zstd_layers_is_valid_too(tmp_path: Path) -> None:
 
 def test_a_client_that_has_all_is_a_seed(stored: Stored, tmp_path: Path) -> None:
     """The registry's tracker counts a foreign client among the seeds once it has all."""
-    place = tmp_path / "downloads"
-    place.mkdir()
-    with _network(stored, EMBEDDED, tmp_path) as network, ExitStack() as stack:
-        process = _ctorrent(network, place, stack)
-        layout = place / stored.metainfo.name
-        _wait_for_all(process, lambda: _is_whole(layout, stored.metainfo), place / "log")
-        _wait_for_all(process, lambda: _seeds(network) >= 1, place / "log")
+    with (
+        _network(stored, EMBEDDED, tmp_path) as network,
+        download(CTORRENT, network.client, network.torrent(tmp_path), tmp_path / "there") as going,
+    ):
+        going.finish(stored.metainfo)
+        going.wait(lambda: _seeds(network) >= 1)
 
 
 def _seeds(network: Network) -> int:
@@ -294,47 +235,6 @@ def _said(log: Path) -> dict[str, Any]:
             said: dict[str, Any] = json.loads(line)
             return said
     return {}
-
-
-def _run(
-    network: Network, argv: Sequence[str], place: Path, stack: ExitStack
-) -> subprocess.Popen[bytes]:
-    """Start a client on the second host, with its output in a log; it ends with *stack*."""
-    output = stack.enter_context((place / "log").open("wb"))
-    home = environment(HOME=str(place))
-    process: subprocess.Popen[bytes] = network.client.popen(
-        argv, cwd=place, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=home
-    )
-    stack.callback(_kill, process)
-    return process
-
-
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    process.kill()
-    end(process)
-
-
-def _wait_for_all(process: subprocess.Popen[bytes], whole: Callable[[], bool], log: Path) -> None:
-    """Return when *whole* says so, whether the client goes on or has ended by then."""
-
-    def ready() -> bool:
-        if process.poll() is None:
-            return whole()
-        assert whole(), f"{process.args!r} ended with {process.returncode}:\n{tail(log)}"
-        return True
-
-    wait_until(ready, process=process, log=log, within=_FETCH_SECONDS)
-
-
-def _is_whole(layout: Path, metainfo: Metainfo) -> bool:
-    """Whether all files are there, of their size, and hash to what they are named after."""
-    paths = [(layout / file.path, file) for file in metainfo.files]
-    if not all(path.is_file() and path.stat().st_size == file.size for path, file in paths):
-        return False
-    return all(
-        Digest.of_file(path) == file.digest if file.digest else path.read_bytes().strip(b"\0")
-        for path, file in paths
-    )
 
 
 def _manifest(layout: Path) -> dict[str, Any]:

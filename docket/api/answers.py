@@ -15,6 +15,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from docket.errors import BlobUnknown, InvalidManifest, TooLarge
+from docket.pace import Pace
 from docket.store import Blob, Store
 
 API_VERSION = {"Docker-Distribution-Api-Version": "registry/2.0"}
@@ -84,14 +85,15 @@ def decoded(body: bytes, kind: type[Any]) -> Any:
 
 
 class BlobAnswer(Response):
-    """A blob, or one range of it, read in threads.
+    """A blob, or one range of it, read in threads, at a pace.
 
     Breaks off rather than send a wrong length, or more of a blob that was found to be wrong.
     """
 
-    def __init__(self, store: Store, blob: Blob, request: Request) -> None:
+    def __init__(self, store: Store, blob: Blob, request: Request, *, pace: Pace) -> None:
         self._store = store
         self._blob = blob
+        self._pace = pace
         self._quarantines = store.times_quarantined(blob.digest)
         self._head = request.method == "HEAD"
         self._start, self._end = 0, blob.size
@@ -144,10 +146,11 @@ class BlobAnswer(Response):
 
     async def _send_body(self, descriptor: int, send: Send) -> None:
         offset = self._start
+        most = self._pace.share(_BLOCK)
         while offset < self._end:
             if self._store.times_quarantined(self._blob.digest) != self._quarantines:
                 raise OSError(f"{self._blob.digest} was found to be wrong")
-            count = min(_BLOCK, self._end - offset)
+            count = min(most, self._end - offset)
             block: bytes | bytearray | None = _cached(descriptor, count, offset)
             if block is None:
                 block = await run_sync(os.pread, descriptor, count, offset)
@@ -156,7 +159,7 @@ class BlobAnswer(Response):
             offset += len(block)
             await send({"type": "http.response.body", "body": block, "more_body": True})
             # a fast reader takes all at once: others are served between the blocks all the same
-            await asyncio.sleep(0)
+            await asyncio.sleep(self._pace.delay(len(block)))
 
 
 def _cached(descriptor: int, count: int, offset: int) -> bytearray | None:

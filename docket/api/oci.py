@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import quote, urlencode
 
+from anyio import sleep
 from anyio.to_thread import run_sync
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -48,7 +49,7 @@ async def get_blob(request: Request) -> Response:
     """GET and HEAD a blob, whole or a range of it."""
     store = registry_of(request).store
     blob = await run_sync(lambda: store.blob(digest_of(request), repository=repository_of(request)))
-    return BlobAnswer(store, blob, request)
+    return BlobAnswer(store, blob, request, pace=registry_of(request).sending)
 
 
 async def delete_blob(request: Request) -> Response:
@@ -223,22 +224,25 @@ async def _receive(request: Request, upload: Upload) -> None:
 
     On a full disk the session ends: what it took is needed to delete and to collect garbage.
     """
+    pace = registry_of(request).receiving
     try:
-        async for block in _batched(request.stream()):
+        async for block in _batched(request.stream(), pace.share(_BATCH)):
             await run_sync(upload.write, block)
+            if wait := pace.delay(len(block)):
+                await sleep(wait)
     except StoreFull:
         await run_sync(registry_of(request).store.drop_upload, upload)
         raise
 
 
-async def _batched(blocks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def _batched(blocks: AsyncIterator[bytes], most: int) -> AsyncIterator[bytes]:
     waiting: list[bytes] = []
     size = 0
     try:
         async for block in blocks:
             waiting.append(block)
             size += len(block)
-            if size >= _BATCH:
+            if size >= most:
                 yield b"".join(waiting)
                 waiting, size = [], 0
     except ClientDisconnect:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from starlette.requests import Request
 
+from docket.pace import Pace
 from docket.reference import parse_repository
 from docket.seeder import Seeder
 from docket.store import Store
@@ -15,13 +16,16 @@ from docket.torrent.tracker import Tracker
 @dataclass(frozen=True, slots=True)
 class Registry:
     """*advertise* is the host name or address that peers should use for the registry's own seed;
-    empty means the one at which they reached the tracker. *zone* is the seed's label, if any."""
+    empty means the one at which they reached the tracker. *zone* is the seed's label, if any.
+    *sending* and *receiving* are the paces of blobs over HTTP."""
 
     store: Store
     seeder: Seeder
     tracker: Tracker
     advertise: str = ""
     zone: str = ""
+    sending: Pace = field(default_factory=Pace)
+    receiving: Pace = field(default_factory=Pace)
 
 
 def registry_of(request: Request) -> Registry:

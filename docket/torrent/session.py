@@ -7,6 +7,7 @@ import ipaddress
 import queue
 import socket
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,9 +16,15 @@ from typing import Any
 import libtorrent as lt
 
 from docket.errors import SwarmError
+from docket.torrent.guests import Guests
 
 _LISTEN_SECONDS = 10.0
 _CLOSE_SECONDS = 5.0
+
+_TICK_WITH_LIMITS = 100  # milliseconds; libtorrent's own 500 cost 2 s until the first byte
+
+_BANS_OF_ADDRESS = 2  # one may have been a neighbour behind the same address
+_BLOCKED = 1  # libtorrent's flag of an address that is not talked to
 
 REQUEST_DEPTH = 32
 """Blocks that a peer may ask of this one ahead.
@@ -25,6 +32,9 @@ REQUEST_DEPTH = 32
 Short queues keep a crowd from fetching the same pieces off one seed (16 and fewer are best there);
 long ones are faster for a single pair: 16 / 32 / 64 / 500 gave 249 / 284 / 378 / 370 MB/s.
 """
+
+DEPTH_WITH_GUESTS = 2000
+"""The same while a client that isn't docket's is connected: libtorrent's default."""
 
 _SETTINGS: dict[str, Any] = {
     "user_agent": "docket",
@@ -54,6 +64,8 @@ _SETTINGS: dict[str, Any] = {
     "max_allowed_in_request_queue": REQUEST_DEPTH,
     "whole_pieces_threshold": 0,
     "request_queue_time": 1,
+    # strictly, a block that a peer owes for long would be asked of another one after 5 s only
+    "strict_end_game_mode": False,
     "piece_timeout": 10,
     "request_timeout": 10,
     "unchoke_slots_limit": -1,
@@ -75,6 +87,8 @@ _ALERTS = (
     | lt.alert.category_t.status_notification
     | lt.alert.category_t.storage_notification
     | lt.alert.category_t.file_progress_notification
+    | lt.alert.category_t.peer_notification
+    | lt.alert.category_t.connect_notification
 )
 _BLOCK_ALERTS = lt.alert.category_t.block_progress_notification
 
@@ -117,7 +131,12 @@ class FileFailed:
     message: str
 
 
-Event = FileCompleted | Flushed | Removed | BlockSeen | FileFailed
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """The session has been closed: nothing more will come."""
+
+
+Event = FileCompleted | Flushed | Removed | BlockSeen | FileFailed | Closed
 
 
 class Session:
@@ -142,6 +161,9 @@ class Session:
         self._lock = threading.Lock()
         self._listening = threading.Event()
         self._closing = False
+        self._bans: Counter[str] = Counter()
+        self._shut_out = lt.ip_filter()
+        self._guests = Guests(self._adapt_to_guests)
         interfaces = _interfaces(listen)
         settings = {
             **_SETTINGS,
@@ -151,6 +173,9 @@ class Session:
             "peer_fingerprint": (REGISTRY_PEER if is_registry else HOST_PEER).decode(),
             "alert_mask": int(_ALERTS | _BLOCK_ALERTS if watch_blocks else _ALERTS),
         }
+        if max_upload or max_download:
+            # bytes are dealt out at each tick, and each message of a handshake waits for one
+            settings["tick_interval"] = _TICK_WITH_LIMITS
         if not listen.endswith(":0"):
             # else libtorrent would take another port without a word
             settings |= {"max_retry_port_bind": 0, "listen_system_port_fallback": False}
@@ -180,6 +205,7 @@ class Session:
         with contextlib.suppress(OSError):
             self._wake_writer.send(b"x")
         self._thread.join(_CLOSE_SECONDS)
+        self._send_all(Closed())
         self.lt.pause()
         del self.lt
         self._wake.close()
@@ -200,10 +226,14 @@ class Session:
                     del self._subscribers[info_hash]
 
     def _run(self) -> None:
-        while not self._closing and self._wake.recv(4096):
+        while not self._closing:
+            self._wake.settimeout(self._guests.patience)
+            with contextlib.suppress(TimeoutError):
+                self._wake.recv(4096)
             # alerts die at the next pop: what is needed of them is copied at once
             for alert in self.lt.pop_alerts():
                 self._take(alert)
+            self._guests.look()
 
     def _take(self, alert: Any) -> None:
         if isinstance(alert, lt.listen_succeeded_alert | lt.listen_failed_alert):
@@ -222,13 +252,39 @@ class Session:
             self._send(alert.handle.info_hash(), Flushed())
         elif isinstance(alert, lt.torrent_removed_alert):
             self._send(alert.info_hash, Removed())
+        elif isinstance(alert, lt.peer_connect_alert):
+            self._guests.came(alert.handle)
+        elif isinstance(alert, lt.peer_disconnected_alert):
+            self._guests.left(alert.endpoint)
+        elif isinstance(alert, lt.peer_ban_alert):
+            self._note_ban(alert.endpoint[0])
         elif isinstance(alert, lt.file_error_alert):
             failed = FileFailed(alert.error.value(), alert.error.message())
             self._send(alert.handle.info_hash(), failed)
 
+    def _adapt_to_guests(self, any_here: bool) -> None:
+        depth = DEPTH_WITH_GUESTS if any_here else REQUEST_DEPTH
+        self.lt.apply_settings({"max_allowed_in_request_queue": depth})
+
+    def _note_ban(self, address: str) -> None:
+        """Shut *address* out when a peer there gave wrong bytes for the second time.
+
+        libtorrent bans a peer by its port, and forgets that when the peer comes from another one.
+        """
+        self._bans[address] += 1
+        if self._bans[address] == _BANS_OF_ADDRESS:
+            self._shut_out.add_rule(address, address, _BLOCKED)
+            self.lt.set_ip_filter(self._shut_out)
+
     def _send(self, info_hash: Any, event: Event) -> None:
         with self._lock:
             inboxes = list(self._subscribers.get(info_hash.to_bytes(), ()))
+        for inbox in inboxes:
+            inbox.put(event)
+
+    def _send_all(self, event: Event) -> None:
+        with self._lock:
+            inboxes = [inbox for inboxes in self._subscribers.values() for inbox in inboxes]
         for inbox in inboxes:
             inbox.put(event)
 

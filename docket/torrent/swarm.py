@@ -19,6 +19,7 @@ from docket.errors import SwarmError
 from docket.torrent.metainfo import File, Metainfo
 from docket.torrent.session import (
     BlockSeen,
+    Closed,
     FileCompleted,
     FileFailed,
     Flushed,
@@ -33,6 +34,8 @@ PATIENCE = 5.0
 _TICK_SECONDS = 0.2
 _FLUSH_SECONDS = 60.0
 _REMOVE_SECONDS = 10.0
+
+_CLOSED = "the swarm has been closed"
 
 _WANTED = 4  # libtorrent's default priority
 _NOT_WANTED = 0
@@ -95,6 +98,7 @@ class Swarm:
         )
         self._members: dict[bytes, _Member] = {}
         self._fetching: set[bytes] = set()
+        self._closed = False
         self._lock = threading.Lock()
 
     @property
@@ -103,8 +107,9 @@ class Swarm:
         return self._session.port
 
     def close(self) -> None:
-        """Leave all swarms; files stay."""
+        """Leave all swarms; files stay. A fetch that goes on ends with `SwarmError`."""
         with self._lock:
+            self._closed = True
             self._members.clear()
         self._session.close()
 
@@ -134,14 +139,14 @@ class Swarm:
 
     def forget(self, info_hash: bytes) -> None:
         """Leave the swarm, if in it; files stay. Returning means that no file is in use."""
-        with self._lock:
-            member = self._members.pop(info_hash, None)
-        if member is None:
-            return
         with self._session.events(info_hash) as inbox:
-            # never with delete_files: other torrents share the same inodes
-            self._session.lt.remove_torrent(member.torrent)
-            _wait_for(inbox, Removed, _REMOVE_SECONDS)
+            with self._lock:
+                member = self._members.pop(info_hash, None)
+                if member is None:
+                    return
+                # never with delete_files: other torrents share the same inodes
+                self._session.lt.remove_torrent(member.torrent)
+            _wait_for(inbox, (Removed, Closed), _REMOVE_SECONDS)
 
     def info_hashes(self) -> list[bytes]:
         """The torrents in the session."""
@@ -190,7 +195,7 @@ class Swarm:
         read, while others still come. When all came, the torrent stays in the session and serves
         until `forget`; when not, it has left. What an earlier fetch of the torrent wanted doesn't
         matter. Raises OSError when a file can't be written, and `SwarmError` while another thread
-        fetches the same torrent.
+        fetches the same torrent, or when the swarm is closed.
         """
         pieces = _pieces_at_start(metainfo, held, have)
         with self._only_fetch(metainfo), self._session.events(metainfo.info_hash) as inbox:
@@ -200,7 +205,10 @@ class Swarm:
             run = _Fetch(torrent, metainfo, folder, wanted, have, inbox, on_complete)
             try:
                 result = run.until_done(on_progress, patience, cancelled)
-            except BaseException:
+            except BaseException as error:
+                if self._closed and isinstance(error, RuntimeError):
+                    # libtorrent's word for a torrent whose session is gone
+                    raise SwarmError(_CLOSED) from error
                 self.forget(metainfo.info_hash)
                 raise
         if result.stalled:
@@ -230,6 +238,8 @@ class Swarm:
         *,
         wanted: frozenset[Digest] | None,
     ) -> None:
+        if self._closed:
+            raise SwarmError(_CLOSED)
         try:
             params = lt.load_torrent_buffer(metainfo.content)
         except RuntimeError as error:
@@ -320,6 +330,8 @@ class _Fetch:
             self._sources.count(event)
         elif isinstance(event, FileFailed):
             raise OSError(event.code, event.message, str(self._folder))
+        elif isinstance(event, Closed):
+            raise SwarmError(_CLOSED)
 
     def _flush(self) -> None:
         """Give out what arrived before now, once all of it can be read from the files."""
@@ -410,11 +422,13 @@ def _file_indexes(info: Any, metainfo: Metainfo) -> dict[str, int]:
     return {path.removeprefix(prefix): index for index, path in enumerate(paths)}
 
 
-def _wait_for(inbox: queue.SimpleQueue[Any], kind: type[object], seconds: float) -> None:
+def _wait_for(
+    inbox: queue.SimpleQueue[Any], kinds: tuple[type[object], ...], seconds: float
+) -> None:
     deadline = time.monotonic() + seconds
     while (left := deadline - time.monotonic()) > 0:
         try:
-            if isinstance(inbox.get(timeout=left), kind):
+            if isinstance(inbox.get(timeout=left), kinds):
                 return
         except queue.Empty:
             return

@@ -516,6 +516,39 @@ def test_closing_twice_is_closing_once(new_swarm: NewSwarm) -> None:
     swarm.close()
 
 
+def test_closing_ends_a_fetch(seed: Swarm, new_swarm: NewSwarm, tmp_path: Path) -> None:
+    """Closing a peer that fetches is an error of docket's for the fetch; so is fetching after."""
+    host = new_swarm(max_download=1_000_000)
+    folder = _IMAGE.lay_out(tmp_path / "host", without=[_LARGE_LAYER])
+
+    def close(progress: FetchProgress) -> bool:
+        if progress.payload:
+            host.close()
+        return False
+
+    for until in (close, lambda _: False):
+        with pytest.raises(SwarmError, match="closed"):
+            Fetching(host, folder, seed, until=until).run([_LARGE_LAYER])
+
+
+def test_closing_ends_a_fetch_that_waits(new_swarm: NewSwarm, tmp_path: Path) -> None:
+    """Closing from another thread ends a fetch that nobody gives anything, at once."""
+    host = new_swarm()
+    folder = _IMAGE.lay_out(tmp_path / "host", without=[_LARGE_LAYER])
+    closing = threading.Thread(target=host.close)
+
+    def begin(_progress: FetchProgress) -> bool:
+        if not closing.ident:
+            closing.start()
+        return False
+
+    fetching = Fetching(host, folder, None, until=begin)
+    with pytest.raises(SwarmError, match="closed"):
+        fetching.run([_LARGE_LAYER], patience=600)
+    assert fetching.seconds < _PATIENT
+    closing.join()
+
+
 def _identity(path: Path) -> tuple[int, int, int, int]:
     status = path.stat()
     return status.st_ino, status.st_mtime_ns, status.st_mode, status.st_nlink

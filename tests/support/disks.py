@@ -1,0 +1,22 @@
+"""Disks that are full soon."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.support.parts import need, need_root
+from tests.support.programs import short_folder
+
+
+@contextmanager
+def tiny_disk(megabytes: int) -> Iterator[Path]:
+    """A filesystem in memory of so many megabytes; unmounted afterwards."""
+    need("mount")
+    need_root()
+    with short_folder() as place:
+        argv = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(place)]
+        subprocess.run(argv, check=True)
+        yield place  # short_folder unmounts it

@@ -1,0 +1,1 @@
+"""Swarms of real registries and real pulls, while something fails."""

@@ -1,0 +1,52 @@
+"""Trackers and registries that are gone for a while or for good: every pull completes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.support.netns import Host
+from tests.support.trackers import opentracker
+from tests.swarm.network import SEEDING, Stored, holds_the_image, network, until
+
+TRACKER_PORT = 6969
+
+
+def last_one_tracks(others: Sequence[Host]) -> list[str]:
+    """The registry's option for a tracker on the last host."""
+    return ["-t", f"{others[-1].address}:{TRACKER_PORT}"]
+
+
+def test_tracker_gone(image: Stored, tmp_path: Path) -> None:
+    """Peers that know each other go on without a tracker; who comes later gets all by HTTP."""
+    with network(image, tmp_path, hosts=5, mbit=40, options=last_one_tracks) as net:
+        *hosts, late, tracks = net.others
+        with opentracker(
+            address=tracks.address,
+            port=TRACKER_PORT,
+            allowed=[image.metainfo.info_hash.hex()],
+            wrapper=tracks.enter,
+        ):
+            pulls = [net.pull(host, *SEEDING) for host in hosts]
+            until(lambda: all(pull.stored() > image.size // 4 for pull in pulls), pulls)
+        assert not any(pull.is_done() for pull in pulls)
+        reports = [pull.report() for pull in pulls]
+        assert all(report["payload"]["http"] == 0 for report in reports)
+        last = net.pull(late, "--patience", "1").report()
+        assert last["payload"] == {"swarm": 0, "http": sum(one.size for one in image.layers)}
+
+
+def test_registry_restarted(image: Stored, tmp_path: Path) -> None:
+    """Killed and started again in mid-swarm, it serves on: pulls by swarm and HTTP complete."""
+    with network(image, tmp_path, hosts=5, mbit=40) as net:
+        *hosts, web, late = net.others
+        pulls = [net.pull(host, *SEEDING) for host in hosts]
+        pulls.append(net.pull(web, "--no-swarm"))
+        until(lambda: all(pull.stored() > image.size // 8 for pull in pulls), pulls)
+        net.registry.kill()
+        assert not any(pull.is_done() for pull in pulls)
+        net.registry.start()
+        pulls.append(net.pull(late))
+        for pull in pulls:
+            pull.report()
+        assert all(holds_the_image(pull, image) for pull in pulls)
