@@ -33,8 +33,8 @@ from tests.store.samples import (
     push,
     put_index,
 )
+from tests.support.disks import tiny_disk
 from tests.support.releases import release
-from tests.test_full_disk import tiny_disk
 
 pytestmark = pytest.mark.xdist_group("torture")
 

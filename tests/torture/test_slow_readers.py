@@ -115,6 +115,31 @@ def test_the_file_is_cut_off_meanwhile(tmp_path: Path) -> None:
             assert slow.rest() is None
 
 
+def rot(location: Path) -> None:
+    """The last byte of the layer is another."""
+    (path,) = location.glob(f"blobs/*/*/{Digest.of(LAYER).hex}")
+    path.chmod(0o644)
+    with path.open("rb+") as file:
+        file.seek(len(LAYER) - 1)
+        file.write(bytes([LAYER[-1] ^ 1]))
+
+
+def test_the_blob_is_found_to_be_wrong_meanwhile(tmp_path: Path) -> None:
+    """Invariant 4: what is quarantined while it is read breaks off, also when it has healed."""
+    with server(tmp_path, pin_seconds=0) as running, Client(running.url) as client:
+        push(client)
+        with reading(running.url) as slow, reading(running.url) as slower:
+            rot(tmp_path)
+            report = client.fsck(read_data="1/1", on_blob=lambda _done, _total: None)
+            assert report["quarantined"] == [str(Digest.of(LAYER))]
+            assert client.blob_size(REPOSITORY, Digest.of(LAYER)) is None
+            assert slow.rest() is None
+            push(client)
+            assert slower.rest() is None
+            with reading(running.url) as other:
+                assert other.rest() == LAYER
+
+
 def test_the_registry_is_killed_meanwhile(tmp_path: Path) -> None:
     """The answer breaks off; the next registry gives the blob from where the reader stands."""
     with server(tmp_path, pin_seconds=0) as running, Client(running.url) as client:
