@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import queue
+import secrets
 import socket
 import threading
 from collections.abc import Iterator
@@ -19,12 +20,20 @@ from docket.errors import SwarmError
 _LISTEN_SECONDS = 10.0
 _CLOSE_SECONDS = 5.0
 
-REQUEST_DEPTH = 32
-"""Blocks that a peer may ask of this one ahead.
+HOST_DEPTH = 16
+"""Blocks that a peer may ask of a host ahead: with more, a crowd's pieces wait in line everywhere."""
 
-Short queues keep a crowd from fetching the same pieces off one seed (16 and fewer are best there);
-long ones are faster for a single pair: 16 / 32 / 64 / 500 gave 249 / 284 / 378 / 370 MB/s.
-"""
+_DEEPEST, _SHALLOWEST = 256, 8
+
+
+def request_depth(peers: int) -> int:
+    """Blocks that each of the *peers* of a registry may ask of it ahead.
+
+    A long queue is faster for a single peer (16 / 32 / 64 / 500 gave 249 / 284 / 378 / 370 MB/s);
+    those of a crowd together keep pieces long in line that others could have had.
+    """
+    return max(_DEEPEST // max(peers, 1), _SHALLOWEST)
+
 
 _SETTINGS: dict[str, Any] = {
     "user_agent": "docket",
@@ -51,7 +60,6 @@ _SETTINGS: dict[str, Any] = {
     "torrent_connect_boost": 60,
     "connection_speed": 200,
     "peer_connect_timeout": 3,
-    "max_allowed_in_request_queue": REQUEST_DEPTH,
     "whole_pieces_threshold": 0,
     "request_queue_time": 1,
     "piece_timeout": 10,
@@ -76,6 +84,8 @@ _ALERTS = (
     | lt.alert.category_t.storage_notification
     | lt.alert.category_t.file_progress_notification
 )
+# incoming connections
+_PEER_ALERTS = lt.alert.category_t.peer_notification
 _BLOCK_ALERTS = lt.alert.category_t.block_progress_notification
 
 
@@ -138,6 +148,8 @@ class Session:
         *watch_blocks* asks for `BlockSeen`, which costs CPU time for every 16 KiB. Raises
         `SwarmError` when it can't listen.
         """
+        # all of it, so that it is known here: left to libtorrent, the end would be random too
+        self.peer_id = (REGISTRY_PEER if is_registry else HOST_PEER) + secrets.token_hex(6).encode()
         self._subscribers: dict[bytes, list[queue.SimpleQueue[Event]]] = {}
         self._lock = threading.Lock()
         self._listening = threading.Event()
@@ -148,8 +160,13 @@ class Session:
             "listen_interfaces": interfaces,
             "upload_rate_limit": max_upload,
             "download_rate_limit": max_download,
-            "peer_fingerprint": (REGISTRY_PEER if is_registry else HOST_PEER).decode(),
-            "alert_mask": int(_ALERTS | _BLOCK_ALERTS if watch_blocks else _ALERTS),
+            "peer_fingerprint": self.peer_id.decode(),
+            "alert_mask": int(
+                _ALERTS
+                | (_BLOCK_ALERTS if watch_blocks else 0)
+                | (_PEER_ALERTS if is_registry else 0)
+            ),
+            "max_allowed_in_request_queue": request_depth(0) if is_registry else HOST_DEPTH,
         }
         if not listen.endswith(":0"):
             # else libtorrent would take another port without a word
@@ -160,6 +177,7 @@ class Session:
         self.lt: Any = lt.session(settings)  # type: ignore[call-overload]
         if max_upload or max_download:
             _limit_local_peers(self.lt)
+        self._depth: int = settings["max_allowed_in_request_queue"]
         self._wake, wake_writer = socket.socketpair()
         self._wake_writer = wake_writer
         self._wake.setblocking(True)
@@ -218,6 +236,10 @@ class Session:
                 came=isinstance(alert, lt.block_finished_alert),
             )
             self._send(alert.handle.info_hash(), seen)
+        elif isinstance(alert, lt.incoming_connection_alert):
+            self.lt.post_session_stats()
+        elif isinstance(alert, lt.session_stats_alert):
+            self._expect(alert.values["peer.num_peers_connected"])
         elif isinstance(alert, lt.cache_flushed_alert):
             self._send(alert.handle.info_hash(), Flushed())
         elif isinstance(alert, lt.torrent_removed_alert):
@@ -225,6 +247,13 @@ class Session:
         elif isinstance(alert, lt.file_error_alert):
             failed = FileFailed(alert.error.value(), alert.error.message())
             self._send(alert.handle.info_hash(), failed)
+
+    def _expect(self, peers: int) -> None:
+        """Tell those that connect from now on how much they may ask for (BEP 10, reqq)."""
+        depth = request_depth(peers)
+        if depth != self._depth:
+            self._depth = depth
+            self.lt.apply_settings({"max_allowed_in_request_queue": depth})
 
     def _send(self, info_hash: Any, event: Event) -> None:
         with self._lock:

@@ -25,6 +25,7 @@ from docket.torrent.session import (
     Removed,
     Session,
 )
+from docket.torrent.shares import LATER, Shares
 from docket.torrent.sources import BlockCount, Sources
 
 PATIENCE = 5.0
@@ -34,8 +35,10 @@ _TICK_SECONDS = 0.2
 _FLUSH_SECONDS = 60.0
 _REMOVE_SECONDS = 10.0
 
-_WANTED = 4  # libtorrent's default priority
+_WANTED = LATER
 _NOT_WANTED = 0
+
+_COMING = lt.peer_info.connecting | lt.peer_info.handshake
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +200,8 @@ class Swarm:
             with self._lock:
                 self._join(metainfo, folder, pieces, wanted=frozenset(wanted))
                 torrent = self._members[metainfo.info_hash].torrent
-            run = _Fetch(torrent, metainfo, folder, wanted, have, inbox, on_complete)
+            own = self._session.peer_id
+            run = _Fetch(torrent, metainfo, folder, wanted, have, inbox, on_complete, own)
             try:
                 result = run.until_done(on_progress, patience, cancelled)
             except BaseException:
@@ -261,6 +265,7 @@ class _Fetch:
         have: Mapping[Digest, list[bool]],
         inbox: queue.SimpleQueue[Any],
         on_complete: Callable[[Digest, Path], None],
+        own: bytes,
     ) -> None:
         self._torrent = torrent
         self._folder = folder
@@ -270,6 +275,7 @@ class _Fetch:
         indexes = _file_indexes(torrent.torrent_file(), metainfo)
         self._by_index = {indexes[one.path]: one for one in self._files.values()}
         self._sources = Sources(metainfo)
+        self._shares = Shares(own, [bool(one) for one in torrent.get_piece_priorities()])
         self._left = {one for one in self._files.values() if one.digest}
         self._arrived: set[File] = {
             one for one in self._left if one.digest and all(have.get(one.digest, [one.size == 0]))
@@ -291,7 +297,8 @@ class _Fetch:
             if now - told < _TICK_SECONDS:
                 continue
             told = now
-            status = self._torrent.status()
+            status = self._torrent.status(lt.torrent_handle.query_pieces)
+            self._share(status)
             self._reconcile()
             on_progress(self._progress(status))
             if status.total_payload_download != payload:
@@ -345,6 +352,21 @@ class _Fetch:
         if found & self._left:
             self._arrived |= found
             self._flush()
+
+    def _share(self, status: Any) -> None:
+        """Ask seeds first for what no other host will ask them for."""
+        if status.is_finished:
+            return
+        peers = [one for one in self._torrent.get_peer_info() if not one.flags & _COMING]
+        others = {one.pid.to_bytes() for one in peers if not one.flags & lt.peer_info.upload_only}
+        changes = self._shares.changes(
+            status.pieces,
+            self._torrent.piece_availability(),
+            seeds=sum(bool(one.flags & lt.peer_info.seed) for one in peers),
+            others=others,
+        )
+        if changes:
+            self._torrent.prioritize_pieces(changes)
 
     def _progress(self, status: Any) -> FetchProgress:
         done = self._torrent.file_progress()
