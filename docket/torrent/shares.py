@@ -30,6 +30,11 @@ class Shares:
         self._wanted = [piece for piece, is_wanted in enumerate(wanted) if is_wanted]
         self._first: frozenset[int] = frozenset()
 
+    @property
+    def dealt(self) -> bool:
+        """Whether this peer has a share now."""
+        return bool(self._first)
+
     def changes(
         self,
         have: Sequence[bool],

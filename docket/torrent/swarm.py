@@ -359,6 +359,8 @@ class _Fetch:
             return
         peers = [one for one in self._torrent.get_peer_info() if not one.flags & _COMING]
         others = {one.pid.to_bytes() for one in peers if not one.flags & lt.peer_info.upload_only}
+        if not others and not self._shares.dealt:
+            return
         changes = self._shares.changes(
             status.pieces,
             self._torrent.piece_availability(),

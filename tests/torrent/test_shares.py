@@ -47,7 +47,9 @@ def test_who_is_alone_has_no_share() -> None:
     """Without other hosts that fetch, all pieces are alike."""
     shares = Shares(b"a", wanted=[True] * 4)
     shares.changes([False] * 4, [1] * 4, seeds=1, others={b"b"})
+    assert shares.dealt
     assert shares.changes([False] * 4, [1] * 4, seeds=1, others=()) == [(0, LATER), (1, LATER)]
+    assert not shares.dealt
 
 
 def test_request_queues_get_shorter_as_a_crowd_grows() -> None:
