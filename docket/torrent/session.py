@@ -21,7 +21,7 @@ _LISTEN_SECONDS = 10.0
 _CLOSE_SECONDS = 5.0
 
 HOST_DEPTH = 16
-"""Blocks that a peer may ask of a host ahead; with more of them, a crowd waits in line everywhere."""
+"""Blocks that a peer may ask of a host ahead: a long queue makes a crowd wait for each other."""
 
 _DEEPEST, _SHALLOWEST = 256, 8
 
