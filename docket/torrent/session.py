@@ -23,7 +23,7 @@ _CLOSE_SECONDS = 5.0
 HOST_DEPTH = 16
 """Blocks that a peer may ask of a host ahead: a long queue makes a crowd wait for each other."""
 
-_DEEPEST, _SHALLOWEST = 256, 8
+_DEEPEST, _SHALLOWEST = 64, 8
 
 
 def request_depth(peers: int) -> int:

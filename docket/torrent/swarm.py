@@ -355,15 +355,16 @@ class _Fetch:
 
     def _share(self, status: Any) -> None:
         """Ask seeds first for what no other host will ask them for."""
-        if status.is_finished:
-            return
         peers = [one for one in self._torrent.get_peer_info() if not one.flags & _COMING]
         others = {one.pid.to_bytes() for one in peers if not one.flags & lt.peer_info.upload_only}
         if not others and not self._shares.dealt:
             return
+        availability = self._torrent.piece_availability()
+        if not availability:  # the last piece has come meanwhile, and nothing is counted any more
+            return
         changes = self._shares.changes(
             status.pieces,
-            self._torrent.piece_availability(),
+            availability,
             seeds=sum(bool(one.flags & lt.peer_info.seed) for one in peers),
             others=others,
         )
