@@ -360,7 +360,8 @@ class _Fetch:
         if not others and not self._shares.dealt:
             return
         availability = self._torrent.piece_availability()
-        if not availability:  # the last piece has come meanwhile, and nothing is counted any more
+        if not availability or not status.pieces:
+            # the last piece has come meanwhile, and nothing is counted any more
             return
         changes = self._shares.changes(
             status.pieces,

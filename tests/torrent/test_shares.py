@@ -57,5 +57,5 @@ def test_request_queues_get_shorter_as_a_crowd_grows() -> None:
     depths = [request_depth(peers) for peers in range(200)]
     assert depths == sorted(depths, reverse=True)
     assert depths[1] >= 64
-    assert depths[50] * 50 <= 2 * depths[1]
-    assert depths[-1] >= 4
+    assert depths[50] < depths[1] / 4
+    assert depths[-1] >= 4  # with two, a round trip would show
