@@ -2,7 +2,8 @@
 
 Pieces that only seeds have are dealt out in equal runs, one to each leech, by the order of the
 leeches' peer ids. All leeches see about the same pieces and peers, so they come to about the same
-shares without a word; whoever is slow or gone loses its share, for it is dealt anew all the time.
+shares without a word. Whoever is done with its share takes one of what is left then, so the share
+of one that is slow or gone doesn't stay behind.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ class Shares:
         """*own* is this peer's id; *wanted* tells which pieces are to come at all."""
         self._own = own
         self._wanted = [piece for piece, is_wanted in enumerate(wanted) if is_wanted]
+        self._others: frozenset[bytes] = frozenset()
         self._first: frozenset[int] = frozenset()
 
     @property
@@ -49,7 +51,11 @@ class Shares:
         how many of them have all, and *others* the ids of those that still fetch.
         """
         rare = [one for one in self._wanted if not have[one] and availability[one] <= seeds]
-        first = frozenset(share(rare, self._own, others)) if others else frozenset()
+        first = self._first.intersection(rare)
+        # what is left of a share stays: others count on it. The last piece is on its way already
+        if self._others != set(others) or len(first) <= 1:
+            self._others = frozenset(others)
+            first = frozenset(share(rare, self._own, others)) if others else frozenset()
         changed = first ^ self._first
         self._first = first
         return [(piece, FIRST if piece in first else LATER) for piece in sorted(changed)]

@@ -24,6 +24,7 @@ from docket.torrent.session import (
     Flushed,
     Removed,
     Session,
+    peers_of,
 )
 from docket.torrent.shares import LATER, Shares
 from docket.torrent.sources import BlockCount, Sources
@@ -37,8 +38,6 @@ _REMOVE_SECONDS = 10.0
 
 _WANTED = LATER
 _NOT_WANTED = 0
-
-_COMING = lt.peer_info.connecting | lt.peer_info.handshake
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,8 +199,8 @@ class Swarm:
             with self._lock:
                 self._join(metainfo, folder, pieces, wanted=frozenset(wanted))
                 torrent = self._members[metainfo.info_hash].torrent
-            own = self._session.peer_id
-            run = _Fetch(torrent, metainfo, folder, wanted, have, inbox, on_complete, own)
+            ours = (self._session, torrent, inbox)
+            run = _Fetch(*ours, metainfo, folder, wanted, have, on_complete)
             try:
                 result = run.until_done(on_progress, patience, cancelled)
             except BaseException:
@@ -258,15 +257,16 @@ class _Fetch:
 
     def __init__(
         self,
+        session: Session,
         torrent: Any,
+        inbox: queue.SimpleQueue[Any],
         metainfo: Metainfo,
         folder: Path,
         wanted: Collection[Digest],
         have: Mapping[Digest, list[bool]],
-        inbox: queue.SimpleQueue[Any],
         on_complete: Callable[[Digest, Path], None],
-        own: bytes,
     ) -> None:
+        self._session = session
         self._torrent = torrent
         self._folder = folder
         self._inbox = inbox
@@ -275,7 +275,9 @@ class _Fetch:
         indexes = _file_indexes(torrent.torrent_file(), metainfo)
         self._by_index = {indexes[one.path]: one for one in self._files.values()}
         self._sources = Sources(metainfo)
-        self._shares = Shares(own, [bool(one) for one in torrent.get_piece_priorities()])
+        self._shares = Shares(
+            session.peer_id, [bool(one) for one in torrent.get_piece_priorities()]
+        )
         self._left = {one for one in self._files.values() if one.digest}
         self._arrived: set[File] = {
             one for one in self._left if one.digest and all(have.get(one.digest, [one.size == 0]))
@@ -355,20 +357,15 @@ class _Fetch:
 
     def _share(self, status: Any) -> None:
         """Ask seeds first for what no other host will ask them for."""
-        peers = [one for one in self._torrent.get_peer_info() if not one.flags & _COMING]
-        others = {one.pid.to_bytes() for one in peers if not one.flags & lt.peer_info.upload_only}
+        seeds, others = peers_of(self._torrent)
+        self._session.expect(len(others))
         if not others and not self._shares.dealt:
             return
         availability = self._torrent.piece_availability()
         if not availability or not status.pieces:
             # the last piece has come meanwhile, and nothing is counted any more
             return
-        changes = self._shares.changes(
-            status.pieces,
-            availability,
-            seeds=sum(bool(one.flags & lt.peer_info.seed) for one in peers),
-            others=others,
-        )
+        changes = self._shares.changes(status.pieces, availability, seeds=seeds, others=others)
         if changes:
             self._torrent.prioritize_pieces(changes)
 

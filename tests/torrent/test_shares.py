@@ -7,7 +7,6 @@ import random
 
 import pytest
 
-from docket.torrent.session import request_depth
 from docket.torrent.shares import FIRST, LATER, Shares, share
 
 
@@ -43,6 +42,21 @@ def test_a_share_follows_the_crowd() -> None:
     assert shares.changes(have, availability, seeds=1, others={b"b", b"c", b"d"}) == [(1, LATER)]
 
 
+def test_a_share_is_kept_until_it_is_done() -> None:
+    """What others fetch moves no border; who has one piece to go is dealt one of what is left."""
+    shares = Shares(b"b", wanted=[True] * 8)
+    have, availability = [False] * 8, [1] * 8
+    shares.changes(have, availability, seeds=1, others={b"a"})
+    have[4:6] = [True, True]
+    availability[0] = 2
+    assert shares.changes(have, availability, seeds=1, others={b"a"}) == [(4, LATER), (5, LATER)]
+    have[6] = True
+    assert shares.changes(have, availability, seeds=1, others={b"a"}) == [
+        (3, FIRST),
+        (6, LATER),
+    ]
+
+
 def test_who_is_alone_has_no_share() -> None:
     """Without other hosts that fetch, all pieces are alike."""
     shares = Shares(b"a", wanted=[True] * 4)
@@ -50,12 +64,3 @@ def test_who_is_alone_has_no_share() -> None:
     assert shares.dealt
     assert shares.changes([False] * 4, [1] * 4, seeds=1, others=()) == [(0, LATER), (1, LATER)]
     assert not shares.dealt
-
-
-def test_request_queues_get_shorter_as_a_crowd_grows() -> None:
-    """One peer may ask for much ahead; many together for not much more, and each for something."""
-    depths = [request_depth(peers) for peers in range(200)]
-    assert depths == sorted(depths, reverse=True)
-    assert depths[1] >= 64
-    assert depths[50] < depths[1] / 4
-    assert depths[-1] >= 4  # with two, a round trip would show
