@@ -7,13 +7,14 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.commands import registry_process
 
 _READY_SECONDS = 30.0
+_POLL_SECONDS = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +87,11 @@ def _wait_for(running: subprocess.Popen[bytes], port: int) -> None:
     """Return once *running* listens at *port*, in whatever network it is."""
     deadline = time.monotonic() + _READY_SECONDS
     while not _listens(running.pid, port):
-        if running.poll() is not None or time.monotonic() > deadline:
-            raise RuntimeError(f"{running.args!r} didn't get ready")
-        time.sleep(0.01)
+        with suppress(subprocess.TimeoutExpired):
+            running.wait(_POLL_SECONDS)
+            raise RuntimeError(f"{running.args!r} ended with {running.returncode}")
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"{running.args!r} isn't ready after {_READY_SECONDS} s")
 
 
 def _listens(pid: int, port: int) -> bool:
