@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import platform
 import sys
 from contextlib import ExitStack
@@ -28,8 +27,7 @@ from docket.pull import PullReport
 from docket.push import Compression
 from docket.reference import Reference, parse_repository
 from docket.seeder import IDLE_SECONDS
-from docket.server import SCRUB_RATE, ServerOptions, serve
-from docket.store import PIN_SECONDS
+from docket.store import PIN_SECONDS, SCRUB_RATE
 from docket.torrent.swarm import PATIENCE
 
 _EPILOG = "\b\nExit codes:\n   0  done\n   1  another error\n   2  wrong usage\n" + "\n".join(
@@ -163,6 +161,9 @@ def registry_command(
     as_json: bool,
 ) -> None:
     """Serve images: registry, tracker and seeder in one process, until Ctrl-C."""
+    # a web server that no other command needs: a host's pull begins earlier without it
+    from docket.server import ServerOptions, serve
+
     place = location or config.registry_location()
     options = ServerOptions(
         location=place,
@@ -384,6 +385,8 @@ def rm(options: Options, image: str) -> None:
 @command_options
 def version(options: Options) -> None:
     """Show the versions of docket and of the libraries that matter."""
+    import importlib.metadata  # slow to import, and of use here alone
+
     packages = ("libtorrent", "torf", "zstandard", "lmdb", "starlette", "uvicorn")
     versions = {"docket": __version__, "python": platform.python_version()}
     versions |= {name: importlib.metadata.version(name) for name in packages}

@@ -9,16 +9,16 @@ import threading
 import time
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.filesize import decimal
-from rich.progress import BarColumn, TaskID, TextColumn
-from rich.progress import Progress as Bars
-from rich.table import Table
 
 from docket import errors
 from docket.progress import FETCHING, LayerProgress, Progress, Silent
+
+# the rest of rich is imported where something is drawn: most commands of a fleet draw nothing
+if TYPE_CHECKING:
+    from rich.progress import TaskID
 
 EXIT_CODES: tuple[tuple[type[BaseException], int, str], ...] = (
     (errors.NotFound, 3, "no such image, blob or file"),
@@ -71,6 +71,9 @@ def say_json(body: Any) -> None:
 
 def say_table(columns: list[str], rows: list[list[str]], *, right: frozenset[str]) -> None:
     """Rows under their columns; the columns in *right* are numbers."""
+    from rich.console import Console
+    from rich.table import Table
+
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         table.add_column(
@@ -102,6 +105,10 @@ class _Bars:
     """One bar a layer."""
 
     def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, TextColumn
+        from rich.progress import Progress as Bars
+
         self._console = Console(stderr=True)
         self._bars = Bars(
             TextColumn("{task.description}"),

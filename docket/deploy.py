@@ -12,7 +12,7 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from docket import archive, manifest
 from docket.client import Client
@@ -31,11 +31,13 @@ from docket.pull import (
 )
 from docket.push import Compression, PushReport, push, push_known
 from docket.reference import Reference
-from docket.runtime import Engine
 from docket.store import Store
 from docket.store.incoming import folder_in_use
 from docket.torrent.metainfo import parse_metainfo
 from docket.torrent.swarm import PATIENCE, Swarm
+
+if TYPE_CHECKING:
+    from docket.runtime import Engine
 
 
 class Target(enum.Enum):
@@ -86,7 +88,7 @@ def push_from_engine(
 
     When the registry has all its layers, the engine isn't asked for their bytes.
     """
-    with closing(Engine.connect()) as engine:
+    with closing(_engine()) as engine:
         image = engine.image(str(reference))
         if image.config:
             known = push_known(
@@ -114,7 +116,7 @@ def pull_image(
     with ExitStack() as stack:
         engine = None
         if request.target is Target.ENGINE:
-            engine = stack.enter_context(closing(Engine.connect()))
+            engine = stack.enter_context(closing(_engine()))
         swarms: list[Swarm] = []
 
         def begin_swarm() -> Swarm:
@@ -158,7 +160,7 @@ def plan_image(
     image = resolve(client, reference, platform)
     if not ask_engine:
         return image, plan(image, store, engine=None)
-    with closing(Engine.connect()) as engine:
+    with closing(_engine()) as engine:
         return image, plan(image, store, engine=engine)
 
 
@@ -185,6 +187,13 @@ def inspect_image(client: Client, reference: Reference, platform: Platform) -> d
             for layer, diff_id in zip(image.layers, image.diff_ids, strict=True)
         ],
     }
+
+
+def _engine() -> Engine:
+    # docker's package is a tenth of a pull's start, and --layers-only has no use for it
+    from docket.runtime import Engine
+
+    return Engine.connect()
 
 
 def _push_stream(

@@ -193,7 +193,7 @@ def pull(
         layers=tuple(_pulled(row, fetched) for row in rows),
         swarm_bytes=fetched.swarm_bytes,
         http_bytes=fetched.http_bytes,
-        seconds={"fetch": time.monotonic() - began},
+        seconds={"fetch": time.monotonic() - began, "verify": fetched.verifying},
         info_hash=fetched.info_hash,
     )
 

@@ -21,13 +21,10 @@ from docket.api.protocol import TrackerFirst
 from docket.errors import InvalidReference
 from docket.pace import Pace
 from docket.seeder import IDLE_SECONDS, Seeder
-from docket.store import PIN_SECONDS, Store
+from docket.store import PIN_SECONDS, SCRUB_RATE, Store
 from docket.torrent.pieces import PIECE_LENGTH, PieceHasher
 from docket.torrent.swarm import Swarm
 from docket.torrent.tracker import Tracker
-
-SCRUB_RATE = 20_000_000
-"""Bytes a second that scrubbing reads at most."""
 
 _REST_SECONDS = 15.0
 _SCRUB_PAUSE_SECONDS = 600.0

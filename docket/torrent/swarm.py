@@ -25,7 +25,9 @@ from docket.torrent.session import (
     Flushed,
     Removed,
     Session,
+    peers_of,
 )
+from docket.torrent.shares import LATER, Shares
 from docket.torrent.sources import BlockCount, Sources
 
 PATIENCE = 5.0
@@ -37,7 +39,7 @@ _REMOVE_SECONDS = 10.0
 
 _CLOSED = "the swarm has been closed"
 
-_WANTED = 4  # libtorrent's default priority
+_WANTED = LATER
 _NOT_WANTED = 0
 
 
@@ -202,7 +204,8 @@ class Swarm:
             with self._lock:
                 self._join(metainfo, folder, pieces, wanted=frozenset(wanted))
                 torrent = self._members[metainfo.info_hash].torrent
-            run = _Fetch(torrent, metainfo, folder, wanted, have, inbox, on_complete)
+            ours = (self._session, torrent, inbox)
+            run = _Fetch(*ours, metainfo, folder, wanted, have, on_complete)
             try:
                 result = run.until_done(on_progress, patience, cancelled)
             except BaseException as error:
@@ -264,14 +267,16 @@ class _Fetch:
 
     def __init__(
         self,
+        session: Session,
         torrent: Any,
+        inbox: queue.SimpleQueue[Any],
         metainfo: Metainfo,
         folder: Path,
         wanted: Collection[Digest],
         have: Mapping[Digest, list[bool]],
-        inbox: queue.SimpleQueue[Any],
         on_complete: Callable[[Digest, Path], None],
     ) -> None:
+        self._session = session
         self._torrent = torrent
         self._folder = folder
         self._inbox = inbox
@@ -280,6 +285,9 @@ class _Fetch:
         indexes = _file_indexes(torrent.torrent_file(), metainfo)
         self._by_index = {indexes[one.path]: one for one in self._files.values()}
         self._sources = Sources(metainfo)
+        self._shares = Shares(
+            session.peer_id, [bool(one) for one in torrent.get_piece_priorities()]
+        )
         self._left = {one for one in self._files.values() if one.digest}
         self._arrived: set[File] = {
             one for one in self._left if one.digest and all(have.get(one.digest, [one.size == 0]))
@@ -301,7 +309,8 @@ class _Fetch:
             if now - told < _TICK_SECONDS:
                 continue
             told = now
-            status = self._torrent.status()
+            status = self._torrent.status(lt.torrent_handle.query_pieces)
+            self._share(status)
             self._reconcile()
             on_progress(self._progress(status))
             if status.total_payload_download != payload:
@@ -361,6 +370,20 @@ class _Fetch:
         if found & self._left:
             self._arrived |= found
             self._flush()
+
+    def _share(self, status: Any) -> None:
+        """Ask seeds first for what no other host will ask them for."""
+        seeds, others = peers_of(self._torrent)
+        self._session.expect(len(others))
+        if not others and not self._shares.dealt:
+            return
+        availability = self._torrent.piece_availability()
+        if not availability or not status.pieces:
+            # the last piece has come meanwhile, and nothing is counted any more
+            return
+        changes = self._shares.changes(status.pieces, availability, seeds=seeds, others=others)
+        if changes:
+            self._torrent.prioritize_pieces(changes)
 
     def _progress(self, status: Any) -> FetchProgress:
         done = self._torrent.file_progress()

@@ -1,0 +1,126 @@
+"""How fast N hosts get one image at the same moment, in network namespaces with slow links.
+
+Builds a source and N hosts as network namespaces on a bridge, each link shaped both ways, pushes
+an image, and has all hosts pull it at once: through docket, from Debian's docker-registry (by
+skopeo), and as one torrent of the whole archive by a libtorrent with its defaults. Needs root,
+iproute2, docker-registry and skopeo; the figures need matplotlib (pip install 'docket[bench]').
+What it made is removed at the end, after Ctrl-C too.
+
+T* = S/B · (1 + ⌊log2 N⌋/M), for an image of S bytes in M pieces and links of B: the bound. The
+floor is about 1.05 · T*, for headers of TCP/IP and Ethernet go over the links too.
+
+  python -m benchmarks.fleet --hosts 5 10 20 50 --mbit 16 --folder /dev/shm
+  python -m benchmarks.fleet --hosts 10 --mbit 50 --ways docket --archive app.tar --out results
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks import images
+from benchmarks.debian import PartMissing, StepFailed, require
+from benchmarks.fleet import report
+from benchmarks.fleet.lab import PullFailed, Run, Setting, run
+from benchmarks.fleet.strategies import STRATEGIES, Image, prepare
+from benchmarks.netns import Shape
+
+_DEFAULT_IMAGE = "app-python:1.0"
+_PARTS = {"ip": "iproute2", "tc": "iproute2", "nsenter": "util-linux"}
+_DIRECT_PARTS = {"docker-registry": "docker-registry", "skopeo": "skopeo"}
+
+
+def main() -> None:
+    """Run the laboratory and print what came out."""
+    options = _options()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        _run_all(options)
+    except KeyboardInterrupt:
+        sys.exit("interrupted; all hosts are gone")
+    except (PartMissing, StepFailed, PullFailed) as error:
+        sys.exit(f"benchmarks.fleet: {error}")
+
+
+def _run_all(options: argparse.Namespace) -> None:
+    if os.geteuid():
+        sys.exit("benchmarks.fleet: making network namespaces takes root")
+    for command, package in (_PARTS | (_DIRECT_PARTS if "direct" in options.ways else {})).items():
+        require(command, package)
+    archive = options.archive or _family(options.built)
+    shape = Shape(options.mbit, options.buffer, options.delay, options.loss)
+    told: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory(prefix="docket-fleet-", dir=options.folder) as place:
+        image = prepare(archive, Path(place), options.ways)
+        print(f"{archive.name}: {image.size / 1e6:.1f} MB as pushed, {image.pieces} pieces")
+        _print_row(report.HEADINGS)
+        for hosts in options.hosts:
+            for way in options.ways:
+                setting = Setting(hosts, shape, options.limit, options.engine)
+                done = _run_one(way, image, setting, Path(place, "hosts"))
+                _print_row(report.row(done))
+                told.append(report.as_json(done))
+                if options.out:
+                    _keep(told, options.out)
+    if options.out and not options.no_plots:
+        from benchmarks.fleet.plot import draw  # matplotlib is there only with the extra
+
+        draw(told, options.out)
+
+
+def _run_one(way: str, image: Image, setting: Setting, folder: Path) -> Run:
+    def on_made(name: str) -> None:
+        print(f"{way}, {setting.hosts} hosts: nsenter --net=/run/netns/{name}", file=sys.stderr)
+
+    try:
+        return run(way, image, setting, folder, on_made=on_made)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _family(built: Path) -> Path:
+    return images.build(built, small=False, only=[_DEFAULT_IMAGE])[_DEFAULT_IMAGE]
+
+
+def _keep(told: list[dict[str, Any]], folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "fleet.json").write_text(json.dumps({"runs": told}) + "\n")
+
+
+def _print_row(cells: Sequence[str]) -> None:
+    print("".join(f"{cell:>13}" for cell in cells), flush=True)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="benchmarks.fleet",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    more = parser.add_argument
+    more("--hosts", type=int, nargs="+", default=[5, 10, 20], metavar="N", help="5 10 20")
+    more("--mbit", type=float, default=20.0, help="rate of each link, both ways, in Mb/s (20)")
+    more("--buffer", type=float, default=50.0, metavar="MS", help="queue of each link, in ms (50)")
+    more("--delay", type=float, default=0.0, metavar="MS", help="added one way, by netem (0)")
+    more("--loss", type=float, default=0.0, metavar="PERCENT", help="of packets, by netem (0)")
+    more("--ways", nargs="+", choices=STRATEGIES, default=list(STRATEGIES), help="all")
+    more("--archive", type=Path, help=f"of the image ({_DEFAULT_IMAGE} of the family)")
+    more("--built", type=Path, default=Path("benchmarks/built/full"), help="where the family lies")
+    more("--limit", type=float, default=3600.0, metavar="S", help="stop a run then (3600)")
+    more("--engine", default="", metavar="DOCKER_HOST", help="docket's first host loads into it")
+    more("--folder", type=Path, help="for the hosts' stores (a temporary one; /dev/shm if it fits)")
+    more("--out", type=Path, help="folder for fleet.json and the figures")
+    more("--no-plots", action="store_true", help="make no figures")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
