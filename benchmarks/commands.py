@@ -77,6 +77,20 @@ def registry(
     wrapper: Sequence[str] = (),
 ) -> Iterator[str]:
     """A registry process with its store in *folder*; gives its URL, once it answers."""
+    started = registry_process(folder, *options, bind=bind, port=port, wrapper=wrapper)
+    with started as (url, _pid):
+        yield url
+
+
+@contextmanager
+def registry_process(
+    folder: Path,
+    *options: str,
+    bind: str = "127.0.0.1",
+    port: int = 0,
+    wrapper: Sequence[str] = (),
+) -> Iterator[tuple[str, int]]:
+    """The same; gives its URL and its process id."""
     where = ("--bind", bind, "-p", str(port), "-l", str(folder))
     argv = [*wrapper, *DOCKET, "registry", *where, *options, "--json"]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as running:
@@ -89,7 +103,7 @@ def registry(
             watchdog.cancel()
             if not line:
                 raise CommandFailed(argv, running.wait(), "it didn't get ready")
-            yield json.loads(line)["url"]
+            yield json.loads(line)["url"], running.pid
         finally:
             watchdog.cancel()
             running.terminate()

@@ -15,8 +15,6 @@ import multiprocessing
 import os
 import shutil
 import socket
-import statistics
-import subprocess
 import tempfile
 import time
 from collections import defaultdict
@@ -27,7 +25,9 @@ from multiprocessing.pool import Pool
 from pathlib import Path
 from threading import Barrier
 
-from benchmarks.commands import DOCKET
+from benchmarks import servers, usage
+from benchmarks.servers import Server, StartServer
+from benchmarks.spread import Spread
 
 MB = 1_000_000
 STREAMS = (1, 8)
@@ -37,26 +37,11 @@ CROWD = 20
 _REPOSITORY = "bench/blob"
 _BLOCK = 1 << 20
 _TAIL = 32
-_READY_SECONDS = 30.0
 
 # when a request began and ended, on the clock that all processes share
 _Span = tuple[float, float]
 
 _barrier: Barrier
-
-
-@dataclass(frozen=True, slots=True)
-class Server:
-    """A registry at a *port* of loopback, and its process."""
-
-    port: int
-    pid: int
-
-    def peak_rss(self) -> int:
-        """The most memory that was resident so far, in bytes."""
-        status = Path(f"/proc/{self.pid}/status").read_text()
-        line = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
-        return int(line.split()[1]) * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,16 +56,16 @@ class Body:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Bytes a second of one kind of request, median and extremes, by registry."""
+    """Bytes a second of one kind of request, by registry."""
 
     name: str
-    docket: tuple[float, float, float]
-    registry: tuple[float, float, float]
+    docket: Spread
+    registry: Spread
 
     @property
     def ratio(self) -> float:
         """Docket's median over the other's."""
-        return self.docket[0] / self.registry[0]
+        return self.docket.median / self.registry.median
 
 
 class Bodies:
@@ -136,44 +121,10 @@ class Clients:
         return size * self.count / (max(end for _, end in spans) - min(start for start, _ in spans))
 
 
-@contextmanager
-def docket(folder: Path) -> Iterator[Server]:
-    """Docket's registry with its store in *folder*."""
-    argv = [*DOCKET, "registry", "--bind", "127.0.0.1", "-p", "0", "-l", str(folder), "--json"]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as running:
-        try:
-            assert running.stdout
-            url = json.loads(running.stdout.readline())["url"]
-            yield Server(int(url.rpartition(":")[2]), running.pid)
-        finally:
-            running.terminate()
-
-
-@contextmanager
-def docker_registry(folder: Path) -> Iterator[Server]:
-    """Debian's docker-registry with its store in *folder*."""
-    folder.mkdir(parents=True)
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    settings = {
-        "version": 0.1,
-        "log": {"level": "error", "accesslog": {"disabled": True}},
-        "storage": {"filesystem": {"rootdirectory": str(folder)}},
-        "http": {"addr": f"127.0.0.1:{port}"},
-    }
-    config = folder / "config.yml"
-    config.write_text(json.dumps(settings))  # JSON is YAML too
-    argv = ["docker-registry", "serve", str(config)]
-    quiet = subprocess.DEVNULL
-    with subprocess.Popen(argv, stdout=quiet, stderr=quiet) as running:
-        try:
-            _wait_for(port, running)
-            yield Server(port, running.pid)
-        finally:
-            running.terminate()
-
-
-KINDS = {"docket": docket, "registry": docker_registry}
+KINDS: dict[str, StartServer] = {
+    "docket": servers.docket,
+    "registry": servers.docker_registry,
+}
 
 
 def measure(folder: Path, *, size: int, runs: int) -> list[Row]:
@@ -190,7 +141,7 @@ def measure(folder: Path, *, size: int, runs: int) -> list[Row]:
                         for name, rate in _turn(clients, server, bodies):
                             rates[name][kind].append(rate)
     return [
-        Row(name, _spread(found["docket"]), _spread(found["registry"]))
+        Row(name, Spread.of(found["docket"]), Spread.of(found["registry"]))
         for name, found in sorted(rates.items())
     ]
 
@@ -205,11 +156,11 @@ def crowd(folder: Path, *, size: int) -> dict[str, dict[str, int]]:
 def crowd_at(server: Server, clients: Clients, bodies: Bodies) -> dict[str, int]:
     """The same for one *server*: after all *clients* got a blob, and after each put one more."""
     first = bodies.take(1)
-    _put_alone(server, first[0])
+    _put_alone(server.port, first[0])
     clients.get(server, first[0])
-    got = server.peak_rss()
+    got = usage.peak_rss(server.pid)
     clients.put(server, bodies.take(clients.count))
-    return {"GET": got, "PUT": server.peak_rss()}
+    return {"GET": got, "PUT": usage.peak_rss(server.pid)}
 
 
 def _turn(clients: Clients, server: Server, bodies: Bodies) -> Iterator[tuple[str, float]]:
@@ -238,21 +189,6 @@ def _both(folder: Path) -> Iterator[dict[str, Server]]:
             shutil.rmtree(store, ignore_errors=True)
 
 
-def _spread(rates: list[float]) -> tuple[float, float, float]:
-    return statistics.median(rates), min(rates), max(rates)
-
-
-def _wait_for(port: int, running: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + _READY_SECONDS
-    while True:
-        try:
-            return socket.create_connection(("127.0.0.1", port)).close()
-        except ConnectionRefusedError:
-            if running.poll() is not None or time.monotonic() > deadline:
-                raise
-            os.sched_yield()
-
-
 # -- in a client's process
 
 
@@ -279,12 +215,12 @@ def _get(port: int, body: Body) -> _Span:
 def _put(port: int, body: Body) -> _Span:
     _barrier.wait()
     start = time.monotonic()
-    _put_alone(Server(port, 0), body)
+    _put_alone(port, body)
     return start, time.monotonic()
 
 
-def _put_alone(server: Server, body: Body) -> None:
-    with socket.create_connection(("127.0.0.1", server.port)) as connection:
+def _put_alone(port: int, body: Body) -> None:
+    with socket.create_connection(("127.0.0.1", port)) as connection:
         _ask(connection, f"POST /v2/{_REPOSITORY}/blobs/uploads/", 0)
         status, headers, _ = _answer(connection)
         _expect(status == 202, status)
@@ -346,16 +282,13 @@ def main() -> None:
 def _print(rows: list[Row], memory: dict[str, dict[str, int]], size: int) -> None:
     print(f"{f'MB/s of {size} MB blobs':28}{'docket':>22}{'docker-registry':>22}{'ratio':>8}")
     for row in rows:
-        print(f"{row.name:28}{_shown(row.docket):>22}{_shown(row.registry):>22}{row.ratio:8.2f}")
+        print(
+            f"{row.name:28}{row.docket.shown(MB):>22}{row.registry.shown(MB):>22}{row.ratio:8.2f}"
+        )
     print(f"RSS while {CROWD} clients stream {size} MB blobs")
     for verb in ("GET", "PUT"):
         one, other = (f"{memory[kind][verb] / MB:.0f} MB" for kind in KINDS)
         print(f"{verb:28}{one:>22}{other:>22}")
-
-
-def _shown(rates: tuple[float, float, float]) -> str:
-    median, low, high = (round(rate / MB) for rate in rates)
-    return f"{median} ({low}–{high})"
 
 
 if __name__ == "__main__":

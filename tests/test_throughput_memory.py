@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks.throughput import CROWD, MB, Bodies, Clients, crowd_at, docket
+from benchmarks.servers import docket
+from benchmarks.throughput import CROWD, MB, Bodies, Clients, crowd_at
 
 LIMIT = 300 * MB
 SIZE = 64 * MB
