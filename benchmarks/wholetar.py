@@ -53,7 +53,7 @@ def main() -> None:
         folder = options.place.parent
         _make(options.place, options.torrent)
     interfaces = {"listen_interfaces": f"0.0.0.0:{options.port}"}
-    session = lt.session({**_SETTINGS, **interfaces})
+    session = lt.session({**_SETTINGS, **interfaces})  # type: ignore[call-overload]
     handle = _joined(session, options.torrent, folder, seed=options.task == "seed")
     for peer in options.peers:
         host, _, port = peer.rpartition(":")
