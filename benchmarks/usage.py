@@ -119,3 +119,10 @@ def _forget_peak(pid: int) -> None:
     # proc(5): 5 sets the peak back to what is resident now; only root may, for others' processes
     with suppress(PermissionError):
         Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
+def anonymous_memory() -> int:
+    """Bytes of this process that no file backs: the index's map is not among them."""
+    status = Path("/proc/self/status").read_text()
+    line = next(line for line in status.splitlines() if line.startswith("RssAnon:"))
+    return int(line.split()[1]) * 1024
