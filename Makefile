@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # tests start real engines and swarms: two at a time keeps small machines steady
 JOBS ?= 2
 
-.PHONY: help install demo test check fix images clean
+.PHONY: help install demo test bench bench-full check fix images clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -38,8 +38,18 @@ fix: $(VENV)/.dev  ## Mend what can be mended
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+$(VENV)/.bench: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet --editable '.[bench]'
+	touch $@
+
+bench: $(VENV)/.bench  ## Measure with small images, in under ten minutes: benchmarks/results/small
+	$(BIN)/python -m benchmarks.suite
+
+bench-full: $(VENV)/.bench  ## Measure with images of real size: benchmarks/results/full
+	$(BIN)/python -m benchmarks.suite --full
+
 images: $(VENV)/.dev  ## Build the family of real images for tests (the small one)
-	$(BIN)/python -m benchmarks.images --small --out benchmarks/built
+	$(BIN)/python -m benchmarks.images --small --out benchmarks/built/small
 
 clean:  ## Remove the virtual environment and caches
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache
