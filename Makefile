@@ -17,7 +17,7 @@ $(VENV)/.docket: setup.cfg pyproject.toml
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.docket
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[dev,bench]'
 	touch $@
 
 install: $(VENV)/.docket  ## Install docket into .venv
@@ -38,14 +38,10 @@ fix: $(VENV)/.dev  ## Mend what can be mended
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-$(VENV)/.bench: $(VENV)/.dev
-	$(BIN)/python -m pip install --quiet --editable '.[bench]'
-	touch $@
-
-bench: $(VENV)/.bench  ## Measure with small images, in under ten minutes: benchmarks/results/small
+bench: $(VENV)/.dev  ## Measure with small images, in under ten minutes: benchmarks/results/small
 	$(BIN)/python -m benchmarks.suite
 
-bench-full: $(VENV)/.bench  ## Measure with images of real size: benchmarks/results/full
+bench-full: $(VENV)/.dev  ## Measure with images of real size: benchmarks/results/full
 	$(BIN)/python -m benchmarks.suite --full
 
 images: $(VENV)/.dev  ## Build the family of real images for tests (the small one)

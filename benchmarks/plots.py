@@ -42,6 +42,7 @@ _STYLE = {
     "font.size": 10,
     "grid.alpha": 0.3,
     "legend.frameon": False,
+    "svg.fonttype": "none",
     # the same results give the same files
     "svg.hashsalt": "docket",
 }
