@@ -59,6 +59,7 @@ def _page(folder: Path) -> Iterator[str]:
     yield from _index(folder)
     yield from _throughput(folder)
     yield from _fleet(folder)
+    yield from _findings(folder)
     missing = [name for name, result in results.items() if result is None]
     if missing:
         yield f"Not measured here: {', '.join(missing)}."
@@ -307,6 +308,16 @@ def _fleet(folder: Path) -> Iterator[str]:
         yield ""
     for plot in sorted(place.glob("*.svg")):
         yield f"![{plot.stem}](../fleet/{plot.name})"
+        yield ""
+
+
+def _findings(folder: Path) -> Iterator[str]:
+    """What was found out about these results, written by hand."""
+    path = folder / "findings.md"
+    if path.exists():
+        yield "## Findings"
+        yield ""
+        yield path.read_text().strip()
         yield ""
 
 

@@ -20,19 +20,22 @@ T = TypeVar("T")
 RUNS = 5
 """How often each time is measured."""
 
-_BODY_SIZE = 200 * throughput.MB
-
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """How much is measured: *most* bytes of one deploy, counts of blobs in an index."""
+    """How much is measured.
+
+    *most* bytes of one deploy to all hosts, counts of *blobs* in an index, *body* bytes of a blob
+    that is streamed.
+    """
 
     most: float
     blobs: tuple[int, ...]
+    body: int
 
 
-QUICK = Scale(most=1e9, blobs=(10_000, 100_000))
-FULL = Scale(most=8e9, blobs=(10_000, 100_000, 1_000_000))
+QUICK = Scale(most=1.5e9, blobs=(10_000, 100_000), body=64 * throughput.MB)
+FULL = Scale(most=8e9, blobs=(10_000, 100_000, 1_000_000), body=200 * throughput.MB)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +48,9 @@ class Store:
 
 @dataclass(frozen=True, slots=True)
 class Throughput:
-    """What `benchmarks.throughput` measures; *peak_rss* in bytes by registry and verb."""
+    """What `benchmarks.throughput` measures; *body* and *peak_rss* (by registry, verb) in bytes."""
 
+    body: int
     rows: list[throughput.Row]
     peak_rss: dict[str, dict[str, int]]
 
@@ -114,9 +118,9 @@ def _index(_images: Mapping[str, Path], folder: Path, scale: Scale) -> list[inde
     return rows
 
 
-def _throughput(_images: Mapping[str, Path], folder: Path, _scale: Scale) -> Throughput:
-    rows = throughput.measure(folder, size=_BODY_SIZE, runs=RUNS)
-    return Throughput(rows, throughput.crowd(folder, size=_BODY_SIZE))
+def _throughput(_images: Mapping[str, Path], folder: Path, scale: Scale) -> Throughput:
+    rows = throughput.measure(folder, size=scale.body, runs=RUNS)
+    return Throughput(scale.body, rows, throughput.crowd(folder, size=scale.body))
 
 
 SIZES = Section("sizes", list[sizes.Row], _sizes)

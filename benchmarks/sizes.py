@@ -7,6 +7,7 @@ come on top, for every strategy alike.
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
@@ -62,7 +63,7 @@ def measure(
 ) -> list[Row]:
     """All strategies along the steps; docket at other levels than its own for one host alone.
 
-    A step that would move more than *most* bytes in all is computed.
+    A crowd whose first step would move more than *most* bytes in all is computed.
     """
     require("skopeo", "skopeo")
     require("docker-registry", "docker-registry")
@@ -96,16 +97,24 @@ def walk(
         strategy = stack.enter_context(start(place, hosts))
         stored = {image: strategy.push(image, images[image]) for image in IMAGES}
         changed = _changed(stored)
-        for number, count in enumerate(crowds):
-            for step in STEPS:
-                before = found.get((step.name, crowds[number - 1]))
-                if before and before.to_host.median * count > most:
-                    row = _scaled(before, count, by_swarm=name != strategies.GZIP)
-                else:
-                    places = place / f"hosts-{count}"
+        for count in crowds:
+            alone = found.get((STEPS[0].name, crowds[0]))
+            # all or nothing: what hosts get in a step depends on those before
+            if alone and alone.to_host.median * count > most:
+                largest = max(row.hosts for row in found.values() if row.measured)
+                rows = [found[step.name, largest] for step in STEPS]
+                rows = [_scaled(row, count, by_swarm=name != strategies.GZIP) for row in rows]
+            else:
+                places = place / f"hosts-{count}"
+                rows = []
+                for step in STEPS:
                     taken = _deploy(strategy, step, hosts[0], hosts[1 : 1 + count], places)
-                    row = Row(name, step.name, count, *taken, changed[step.name], measured=True)
-                found[step.name, count] = row
+                    rows.append(
+                        Row(name, step.name, count, *taken, changed[step.name], measured=True)
+                    )
+                # the next crowd needs the space
+                shutil.rmtree(places)
+            found |= {(row.step, count): row for row in rows}
     return list(found.values())
 
 
