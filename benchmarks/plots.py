@@ -97,10 +97,11 @@ def _draw_sizes(folder: Path) -> None:
     if not sizes:
         return
     rows = {(row.strategy, row.step): row for row in sizes.found if row.hosts == 1}
-    thickness = 0.8 / len(_STRATEGIES)
+    # the bounds have a lane of their own below the bars
+    thickness = 0.8 / (len(_STRATEGIES) + 1)
     with figure(folder / "sizes", size=(9, 6)) as axes:
         for number, (strategy, colour) in enumerate(_STRATEGIES.items()):
-            places = [place + (number - 1) * thickness for place in range(len(STEPS))]
+            places = [place - 0.4 + (number + 0.5) * thickness for place in range(len(STEPS))]
             values = [rows[strategy, step.name].to_host.median / MB for step in STEPS]
             drawn = axes.barh(places, values, thickness, color=colour, label=strategy)
             axes.bar_label(drawn, [f"{value:.3g}" for value in values], padding=2, fontsize=8)
@@ -114,7 +115,7 @@ def _draw_sizes(folder: Path) -> None:
             found = {one.step: one.to_host / MB for one in finer.found if one.method == method}
             axes.plot(
                 [found[step.name] for step in STEPS],
-                [place + thickness for place in range(len(STEPS))],
+                [place + 0.4 - thickness / 2 for place in range(len(STEPS))],
                 marker,
                 color=colour,
                 label=f"bound: {method}",
@@ -145,7 +146,12 @@ def _draw_registry(folder: Path) -> None:
             axes.axhline(
                 once.changed / MB, color="black", ls="--", lw=1.2, label="changed layers, once"
             )
-            axes.set(xscale="log", yscale="log", title=step.name, xlabel="hosts at once")
+            axes.set(
+                xscale="log",
+                yscale="log",
+                title=step.name,
+                xlabel="hosts at once (hollow: computed)",
+            )
             axes.set_xticks(CROWDS, [str(one) for one in CROWDS])
         panels[0].set_ylabel("MB that leave the registry (log.)")
         panels[0].figure.legend(
