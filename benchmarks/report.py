@@ -11,6 +11,7 @@ from benchmarks.machine import Machine
 from benchmarks.sections import (
     BOUNDS,
     INDEX,
+    LEVELS,
     PULL,
     PUSH,
     SECTIONS,
@@ -21,14 +22,13 @@ from benchmarks.sections import (
 )
 from benchmarks.sizes import ALLOWANCE, OVERHEAD, Row
 from benchmarks.steps import STEPS
-from benchmarks.strategies import LEVELS
 from benchmarks.usage import Usages
 
 MB = 1e6
 _STRATEGIES = (
     strategies.WHOLE_TAR,
     strategies.GZIP,
-    *(strategies.docket_name(level) for level in LEVELS),
+    *(strategies.docket_name(level) for level in strategies.LEVELS),
 )
 _METHODS = (bounds.CHUNKS, bounds.FILES, bounds.PATCH)
 _NAMES = [step.name for step in STEPS]
@@ -88,7 +88,9 @@ def _sizes(folder: Path) -> Iterator[str]:
     result, finer = SIZES.load(folder), BOUNDS.load(folder)
     if not result:
         return
-    alone = {(row.strategy, row.step): row for row in result.found if row.hosts == 1}
+    levels = LEVELS.load(folder)
+    every = result.found + (levels.found if levels else [])
+    alone = {(row.strategy, row.step): row for row in every if row.hosts == 1}
     yield "## What a deploy brings to a host"
     yield ""
     yield "![MB to one host, step by step](sizes.svg)"
@@ -114,7 +116,7 @@ def _sizes(folder: Path) -> Iterator[str]:
         "to any host (the median over the hosts, and the worst of them):"
     )
     yield ""
-    checks = [row for row in result.found if row.changed and row.measured]
+    checks = [row for row in every if row.changed and row.measured]
     rows = [
         [
             row.strategy,

@@ -35,7 +35,7 @@ class Scale:
 
 
 QUICK = Scale(most=1.5e9, blobs=(10_000, 100_000), body=64 * throughput.MB)
-FULL = Scale(most=8e9, blobs=(10_000, 100_000, 1_000_000), body=200 * throughput.MB)
+FULL = Scale(most=3e9, blobs=(10_000, 100_000, 1_000_000), body=200 * throughput.MB)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +92,10 @@ def _sizes(images: Mapping[str, Path], folder: Path, scale: Scale) -> list[sizes
     return sizes.measure(images, folder, most=scale.most)
 
 
+def _levels(images: Mapping[str, Path], folder: Path, _scale: Scale) -> list[sizes.Row]:
+    return sizes.measure_levels(images, folder)
+
+
 def _bounds(images: Mapping[str, Path], folder: Path, _scale: Scale) -> list[bounds.Bound]:
     return bounds.measure(images, folder)
 
@@ -124,6 +128,7 @@ def _throughput(_images: Mapping[str, Path], folder: Path, scale: Scale) -> Thro
 
 
 SIZES = Section("sizes", list[sizes.Row], _sizes)
+LEVELS = Section("levels", list[sizes.Row], _levels)
 BOUNDS = Section("bounds", list[bounds.Bound], _bounds)
 PUSH = Section("push", list[push.Row], _push)
 PULL = Section("pull", list[pull.Row], _pull)
@@ -132,5 +137,5 @@ INDEX = Section("index", list[index.Row], _index)
 THROUGHPUT = Section("throughput", Throughput, _throughput)
 
 SECTIONS: dict[str, Section[Any]] = {
-    one.name: one for one in (SIZES, BOUNDS, PUSH, PULL, STORE, INDEX, THROUGHPUT)
+    one.name: one for one in (SIZES, LEVELS, BOUNDS, PUSH, PULL, STORE, INDEX, THROUGHPUT)
 }

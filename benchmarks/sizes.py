@@ -54,29 +54,32 @@ class Row:
 
 
 def measure(
-    images: Mapping[str, Path],
-    folder: Path,
-    *,
-    crowds: Sequence[int] = CROWDS,
-    levels: Sequence[int] = LEVELS,
-    most: float,
+    images: Mapping[str, Path], folder: Path, *, crowds: Sequence[int] = CROWDS, most: float
 ) -> list[Row]:
-    """All strategies along the steps; docket at other levels than its own for one host alone.
+    """The three ways to deploy along the steps, docket at its own level.
 
     A crowd whose first step would move more than *most* bytes in all is computed.
     """
     require("skopeo", "skopeo")
     require("docker-registry", "docker-registry")
-    chosen: list[tuple[str, StartStrategy, Sequence[int]]] = [
-        (strategies.WHOLE_TAR, strategies.whole_tar, crowds),
-        (strategies.GZIP, strategies.gzip_layers, crowds),
-    ]
-    for level in levels:
-        several = crowds if level == DEFAULT_LEVEL else crowds[:1]
-        chosen.append((strategies.docket_name(level), strategies.docket(level), several))
+    chosen: dict[str, StartStrategy] = {
+        strategies.WHOLE_TAR: strategies.whole_tar,
+        strategies.GZIP: strategies.gzip_layers,
+        strategies.docket_name(DEFAULT_LEVEL): strategies.docket(DEFAULT_LEVEL),
+    }
     rows = []
-    for name, start, sizes in chosen:
-        rows += walk(name, start, images, folder, crowds=sizes, most=most)
+    for name, start in chosen.items():
+        rows += walk(name, start, images, folder, crowds=crowds, most=most)
+    return rows
+
+
+def measure_levels(images: Mapping[str, Path], folder: Path) -> list[Row]:
+    """Docket at its other levels along the steps, for one host."""
+    rows = []
+    for level in LEVELS:
+        if level != DEFAULT_LEVEL:
+            name = strategies.docket_name(level)
+            rows += walk(name, strategies.docket(level), images, folder, crowds=(1,))
     return rows
 
 
