@@ -8,7 +8,6 @@ come on top, for every strategy alike.
 from __future__ import annotations
 
 import shutil
-import signal
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -158,7 +157,7 @@ def _all_done(commands: Sequence[Sequence[str]]) -> Iterator[None]:
             yield
         finally:
             for one in running:
-                one.send_signal(signal.SIGINT)
+                one.terminate()
 
 
 def _expect_line(running: subprocess.Popen[bytes]) -> None:

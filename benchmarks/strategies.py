@@ -39,7 +39,7 @@ class Strategy(Protocol):
     def command(self, image: str, host: Host, place: Path) -> list[str]:
         """What brings *image* to *host*, which keeps things in *place*; see `benchmarks.starting`.
 
-        It has all once it prints another line or ends; then it may serve until interrupted.
+        It has all once it prints another line or ends; then it may serve until it is ended.
         """
 
 

@@ -3,13 +3,12 @@
     python -m benchmarks.wholetar seed ARCHIVE TORRENT --port PORT
     python -m benchmarks.wholetar fetch FOLDER TORRENT --port PORT --peers HOST:PORT ...
 
-Both print a line once they have all of it, and serve others until they are interrupted.
+Both print a line once they have all of it, and serve others until they are ended.
 """
 
 from __future__ import annotations
 
 import argparse
-from contextlib import suppress
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -62,8 +61,7 @@ def main() -> None:
         session.wait_for_alert(_WAIT_MS)
         session.pop_alerts()
     print("done", flush=True)
-    with suppress(KeyboardInterrupt):
-        Event().wait()
+    Event().wait()
 
 
 def _make(archive: Path, torrent: Path) -> None:
