@@ -8,7 +8,7 @@ JOBS ?= 2
 FUZZ_SECONDS ?= 60
 FUZZ_TARGETS := archive members stream manifest name announce range torrent call
 
-.PHONY: help install demo test torture check fix fuzz images clean
+.PHONY: help install demo test torture bench bench-full check fix fuzz images clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -20,7 +20,7 @@ $(VENV)/.docket: setup.cfg pyproject.toml
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.docket
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[dev,bench]'
 	touch $@
 
 $(VENV)/.fuzz: $(VENV)/.dev
@@ -54,8 +54,14 @@ fuzz: $(VENV)/.fuzz  ## Search for inputs that break docket, FUZZ_SECONDS (60) f
 	    $(BIN)/python -m tests.fuzz $$target --seconds $(FUZZ_SECONDS) || exit 1; \
 	done
 
+bench: $(VENV)/.dev  ## Measure with small images, in under ten minutes: benchmarks/results/small
+	$(BIN)/python -m benchmarks.suite
+
+bench-full: $(VENV)/.dev  ## Measure with images of real size: benchmarks/results/full
+	$(BIN)/python -m benchmarks.suite --full
+
 images: $(VENV)/.dev  ## Build the family of real images for tests (the small one)
-	$(BIN)/python -m benchmarks.images --small --out benchmarks/built
+	$(BIN)/python -m benchmarks.images --small --out benchmarks/built/small
 
 clean:  ## Remove the virtual environment and caches
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -7,7 +7,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from docket import archive, manifest
 from docket.client import Client
+from docket.digest import Digest
 from docket.manifest import Platform
 from docket.pace import Pace
 from docket.progress import Progress
@@ -29,7 +30,7 @@ from docket.pull import (
     pull,
     resolve,
 )
-from docket.push import Compression, PushReport, push, push_known
+from docket.push import Compression, Push, PushReport, push_known
 from docket.reference import Reference
 from docket.store import Store
 from docket.store.incoming import folder_in_use
@@ -101,7 +102,9 @@ def push_from_engine(
             if known:
                 return known
         with engine.save(str(reference)) as stream:
-            return _push_stream(client, reference, stream, how, progress=progress)
+            return _push_stream(
+                client, reference, stream, how, progress=progress, expected=image.diff_ids
+            )
 
 
 def pull_image(
@@ -203,17 +206,16 @@ def _push_stream(
     how: Compression,
     *,
     progress: Progress,
+    expected: Sequence[Digest] = (),
 ) -> PushReport:
-    with tempfile.TemporaryDirectory(prefix="docket-push-") as spool:
-        image = archive.read(source, spool=Path(spool), name=str(reference))
-        return push(
-            client,
-            reference,
-            config=image.config,
-            layers=image.layers,
-            compression=how,
-            progress=progress,
-        )
+    """Push the image in *source*; layers that are *expected* there go up while it is read."""
+    with (
+        tempfile.TemporaryDirectory(prefix="docket-push-") as spool,
+        Push(client, reference, how, progress) as push,
+    ):
+        push.expect(expected)
+        image = archive.read(source, spool=Path(spool), name=str(reference), on_layer=push.offer)
+        return push.finish(config=image.config, layers=image.layers)
 
 
 def _deliver(

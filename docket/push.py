@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol
 
@@ -80,32 +81,102 @@ def push(
 
     Returning means that the registry has it whole and durable. Pushing it again uploads nothing.
     """
-    began = time.monotonic()
-    repository = reference.repository
-    unique = {layer.diff_id: layer for layer in layers}
-    held = client.missing(repository, list(unique)) if unique else {}
-    for diff_id, there in held.items():
-        _report(progress, diff_id, HELD, there.descriptor.size, there.descriptor.size)
-    lacking = [layer for diff_id, layer in unique.items() if diff_id not in held]
+    with Push(client, reference, compression, progress, workers=workers) as running:
+        return running.finish(config=config, layers=layers)
 
-    def upload(layer: SourceLayer) -> RemoteLayer:
-        return _upload(client, repository, layer, compression, progress)
 
-    with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="push") as pool:
-        uploaded = {one.diff_id: one for one in pool.map(upload, lacking)}
-    config_digest = Digest.of(config)
-    if client.blob_size(repository, config_digest) is None:
-        client.put_blob(repository, [config])
-    ordered = [(held.get(one.diff_id) or uploaded[one.diff_id]) for one in layers]
-    digest = _put_manifest(client, reference, config_digest, len(config), ordered)
-    return PushReport(
-        reference=reference,
-        digest=digest,
-        config=config_digest,
-        layers=tuple(_pushed(one, uploaded) for one in ordered),
-        uploaded=sum(one.descriptor.size for one in uploaded.values()),
-        seconds=time.monotonic() - began,
-    )
+class Push:
+    """A push whose layers may come one by one, while the image is still being read.
+
+    Leaving the context ends uploads that have not begun, and waits for the others.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        reference: Reference,
+        compression: Compression,
+        progress: Progress,
+        *,
+        workers: int = WORKERS,
+    ) -> None:
+        self._client = client
+        self._reference = reference
+        self._compression = compression
+        self._progress = progress
+        self._began = time.monotonic()
+        self._pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="push")
+        self._opened = ExitStack()
+        self._held: dict[Digest, RemoteLayer] = {}
+        self._lacking: set[Digest] = set()
+        self._uploads: dict[Digest, Future[RemoteLayer]] = {}
+
+    def __enter__(self) -> Push:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+        self._opened.close()
+
+    def expect(self, diff_ids: Iterable[Digest]) -> None:
+        """Ask which of *diff_ids*, all of the image, the registry lacks: `offer` uploads those."""
+        unknown = [one for one in dict.fromkeys(diff_ids) if not self._is_known(one)]
+        if not unknown:
+            return
+        held = self._client.missing(self._reference.repository, unknown)
+        for diff_id, there in held.items():
+            _report(self._progress, diff_id, HELD, there.descriptor.size, there.descriptor.size)
+        self._held |= held
+        self._lacking |= set(unknown) - held.keys()
+
+    def offer(self, layer: SourceLayer) -> None:
+        """Begin to upload *layer*, if it is expected, lacking and not on its way already."""
+        if layer.diff_id in self._lacking and layer.diff_id not in self._uploads:
+            # opened now: whoever reads the image may remove files that it doesn't need
+            plain = self._opened.enter_context(layer.open_plain())
+            self._uploads[layer.diff_id] = self._pool.submit(self._upload, layer, plain)
+
+    def finish(self, *, config: bytes, layers: Sequence[SourceLayer]) -> PushReport:
+        """Upload what is left of *layers*, then config and manifest; see `push`."""
+        self.expect(layer.diff_id for layer in layers)
+        for layer in layers:
+            self.offer(layer)
+        uploaded = {diff_id: one.result() for diff_id, one in self._uploads.items()}
+        repository = self._reference.repository
+        config_digest = Digest.of(config)
+        if self._client.blob_size(repository, config_digest) is None:
+            self._client.put_blob(repository, [config])
+        ordered = [(self._held.get(one.diff_id) or uploaded[one.diff_id]) for one in layers]
+        digest = _put_manifest(self._client, self._reference, config_digest, len(config), ordered)
+        return PushReport(
+            reference=self._reference,
+            digest=digest,
+            config=config_digest,
+            layers=tuple(_pushed(one, uploaded) for one in ordered),
+            uploaded=sum(one.descriptor.size for one in uploaded.values()),
+            seconds=time.monotonic() - self._began,
+        )
+
+    def _is_known(self, diff_id: Digest) -> bool:
+        return diff_id in self._held or diff_id in self._lacking
+
+    def _upload(self, layer: SourceLayer, plain: BinaryIO) -> RemoteLayer:
+        done = 0
+
+        def count(size: int) -> None:
+            nonlocal done
+            done += size
+            _report(self._progress, layer.diff_id, UPLOADING, done, layer.size)
+
+        how = self._compression
+        with plain:
+            blocks = compressed(plain, layer.size, how, on_read=count)
+            digest, size = self._client.put_blob(self._reference.repository, blocks)
+        _report(self._progress, layer.diff_id, DONE, size, size)
+        encoder = compress.encoder(how.name, how.chosen_level)
+        media_type = f"{manifest.OCI_LAYER}{compress.media_suffix(how.name)}"
+        descriptor = Descriptor(media_type, digest, size, {manifest.ANNOTATION_ENCODER: encoder})
+        return RemoteLayer(descriptor, layer.diff_id, layer.size)
 
 
 def push_known(
@@ -147,30 +218,6 @@ def _put_manifest(
         [layer.descriptor for layer in layers],
     )
     return client.put_manifest(reference, content, manifest.OCI_MANIFEST)
-
-
-def _upload(
-    client: Client,
-    repository: str,
-    layer: SourceLayer,
-    compression: Compression,
-    progress: Progress,
-) -> RemoteLayer:
-    done = 0
-
-    def count(size: int) -> None:
-        nonlocal done
-        done += size
-        _report(progress, layer.diff_id, UPLOADING, done, layer.size)
-
-    with layer.open_plain() as plain:
-        blocks = compressed(plain, layer.size, compression, on_read=count)
-        digest, size = client.put_blob(repository, blocks)
-    _report(progress, layer.diff_id, DONE, size, size)
-    encoder = compress.encoder(compression.name, compression.chosen_level)
-    media_type = f"{manifest.OCI_LAYER}{compress.media_suffix(compression.name)}"
-    descriptor = Descriptor(media_type, digest, size, {manifest.ANNOTATION_ENCODER: encoder})
-    return RemoteLayer(descriptor, layer.diff_id, layer.size)
 
 
 def compressed(

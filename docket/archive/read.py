@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -72,14 +72,16 @@ def read(
     name: str | None = None,
     platform: Platform | None = None,
     limit: int = MAX_PLAIN,
+    on_layer: Callable[[Layer], object] = lambda _layer: None,
 ) -> Image:
     """The image *name* of an archive, or its only one.
 
     *source* is a tar, maybe compressed, that is read once from front to end, or the folder of an
     OCI image layout. Layers are kept in the folder *spool*, as long as the caller keeps it; after
-    an error nothing is left there. Raises `InvalidArchive`, `TooLarge` when the archive or the
-    layers in it unpack to more than *limit* bytes, or `ImageNotInArchive` with the names that
-    there are.
+    an error nothing is left there. *on_layer* gets each file of a tar that may be a layer, of
+    whatever image, while those that follow are read. Raises `InvalidArchive`, `TooLarge` when the
+    archive or the layers in it unpack to more than *limit* bytes, or `ImageNotInArchive` with the
+    names that there are.
     """
     wanted = platform or Platform.of_host()
     if isinstance(source, Path) and source.is_dir():
@@ -87,9 +89,14 @@ def read(
     if isinstance(source, Path):
         with source.open("rb", buffering=0) as file:
             return read(
-                cast(BinaryIO, file), spool=spool, name=name, platform=platform, limit=limit
+                cast(BinaryIO, file),
+                spool=spool,
+                name=name,
+                platform=platform,
+                limit=limit,
+                on_layer=on_layer,
             )
-    contents = Spool(spool, limit)
+    contents = Spool(spool, limit, lambda stored: on_layer(_layer_of(stored)))
     try:
         contents.fill(_plain(source, limit))
         image = _image(contents, name, wanted)
@@ -137,7 +144,11 @@ def _layer(stored: Stored, diff_id: Digest, member: str) -> Layer:
         raise InvalidArchive(
             f"layer {member[:160]!r} unpacks to {stored.diff_id}, but the image says {diff_id}"
         )
-    return Layer(diff_id, stored.size, stored.path, stored.compression)
+    return _layer_of(stored)
+
+
+def _layer_of(stored: Stored) -> Layer:
+    return Layer(stored.diff_id, stored.size, stored.path, stored.compression)
 
 
 def _check_config(member: str, config: bytes) -> None:

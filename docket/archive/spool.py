@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import posixpath
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain
@@ -54,6 +54,7 @@ class Spool:
 
     folder: Path
     limit: int = MAX_PLAIN
+    on_stored: Callable[[Stored], object] = lambda _stored: None
     _small: dict[str, bytes] = field(default_factory=dict)
     _large: dict[str, Stored] = field(default_factory=dict)
     _links: dict[str, str] = field(default_factory=dict)
@@ -140,7 +141,10 @@ class Spool:
         _check_digest(name, stored.digest)
         if stored.digest in self._by_digest:
             path.unlink()
-        return self._by_digest.setdefault(stored.digest, stored)
+        else:
+            self._by_digest[stored.digest] = stored
+            self.on_stored(stored)
+        return self._by_digest[stored.digest]
 
     def _resolved(self, name: str) -> str:
         name = _clean(name)

@@ -20,6 +20,7 @@ from tests.support.programs import (
     end_all_naming,
     environment,
     free_port,
+    naming,
     short_folder,
     started,
     unmount_below,
@@ -46,6 +47,11 @@ class Engine:
     def host(self) -> str:
         """What DOCKER_HOST is to be."""
         return f"unix://{self.socket}"
+
+    @property
+    def processes(self) -> list[int]:
+        """The engine's daemons by process id."""
+        return list(naming(self.socket.parent))
 
     def load(self, archive: Path) -> list[str]:
         """Load a docker archive; return the names the engine gave."""

@@ -20,6 +20,7 @@ _PACKAGES = {
     "tc": "iproute2",
     "transmission-cli": "transmission-cli",
     "unshare": "util-linux",
+    "zstd": "zstd",
 }
 
 

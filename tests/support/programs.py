@@ -92,6 +92,13 @@ def end_all_naming(place: Path) -> None:
 
     Engines start other daemons (containerd, its shims) that outlive a killed parent.
     """
+    for pid in naming(place):
+        with suppress(OSError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def naming(place: Path) -> Iterator[int]:
+    """The other processes that have *place* in their command line."""
     name = os.fsencode(place)
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
@@ -99,7 +106,7 @@ def end_all_naming(place: Path) -> None:
         with suppress(OSError):
             words = entry.joinpath("cmdline").read_bytes().split(b"\0")
             if any(name == word or name + b"/" in word for word in words):
-                os.kill(int(entry.name), signal.SIGKILL)
+                yield int(entry.name)
 
 
 def unmount_below(place: Path) -> None:
