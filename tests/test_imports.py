@@ -34,7 +34,11 @@ BESIDE = {
 HOMES = {
     "click": {"docket/cli.py", "docket/options.py", "docket/upkeep.py"},
     "docker": {"docket/runtime.py"},
-    "libtorrent": {"docket/torrent/session.py", "docket/torrent/swarm.py"},
+    "libtorrent": {
+        "docket/torrent/download.py",
+        "docket/torrent/session.py",
+        "docket/torrent/swarm.py",
+    },
     "lmdb": {"docket/store/index.py"},
     "rich": {"docket/console.py"},
     "starlette": {"docket/api", "docket/server.py"},

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import queue
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,55 +15,18 @@ import libtorrent as lt
 
 from docket.digest import Digest
 from docket.errors import SwarmError
-from docket.torrent.metainfo import File, Metainfo
-from docket.torrent.session import (
-    BlockSeen,
-    Closed,
-    FileCompleted,
-    FileFailed,
-    Flushed,
-    Removed,
-    Session,
-    peers_of,
-)
-from docket.torrent.shares import LATER, Shares
-from docket.torrent.sources import BlockCount, Sources
+from docket.torrent.download import CLOSED, Download, FetchProgress, FetchResult, file_indexes
+from docket.torrent.metainfo import Metainfo
+from docket.torrent.session import Closed, Removed, Session
+from docket.torrent.shares import LATER
 
 PATIENCE = 5.0
 """Seconds without a byte before a fetch gives up."""
 
-_TICK_SECONDS = 0.2
-_FLUSH_SECONDS = 60.0
 _REMOVE_SECONDS = 10.0
-
-_CLOSED = "the swarm has been closed"
 
 _WANTED = LATER
 _NOT_WANTED = 0
-
-
-@dataclass(frozen=True, slots=True)
-class FetchProgress:
-    """Bytes that each wanted blob has, bytes a second, and connected peers."""
-
-    done: dict[Digest, int]
-    rate: float
-    peers: int
-    payload: int
-
-
-@dataclass(slots=True)
-class FetchResult:
-    """How a fetch ended: pieces of each wanted blob, and the payload bytes that it took.
-
-    *blocks* tells who gave each blob, in a swarm that watches blocks. *stalled* means that not all
-    came: no peer gave anything for too long, or it was cancelled.
-    """
-
-    pieces: dict[Digest, list[bool]] = field(default_factory=dict)
-    payload: int = 0
-    blocks: dict[Digest, BlockCount] = field(default_factory=dict)
-    stalled: bool = False
 
 
 @dataclass(slots=True)
@@ -205,13 +167,13 @@ class Swarm:
                 self._join(metainfo, folder, pieces, wanted=frozenset(wanted))
                 torrent = self._members[metainfo.info_hash].torrent
             ours = (self._session, torrent, inbox)
-            run = _Fetch(*ours, metainfo, folder, wanted, have, on_complete)
+            run = Download(*ours, metainfo, folder, wanted, have, on_complete)
             try:
                 result = run.until_done(on_progress, patience, cancelled)
             except BaseException as error:
                 if self._closed and isinstance(error, RuntimeError):
                     # libtorrent's word for a torrent whose session is gone
-                    raise SwarmError(_CLOSED) from error
+                    raise SwarmError(CLOSED) from error
                 self.forget(metainfo.info_hash)
                 raise
         if result.stalled:
@@ -242,7 +204,7 @@ class Swarm:
         wanted: frozenset[Digest] | None,
     ) -> None:
         if self._closed:
-            raise SwarmError(_CLOSED)
+            raise SwarmError(CLOSED)
         try:
             params = lt.load_torrent_buffer(metainfo.content)
         except RuntimeError as error:
@@ -262,157 +224,6 @@ class Swarm:
         self._members[metainfo.info_hash] = _Member(torrent, metainfo, time.monotonic())
 
 
-class _Fetch:
-    """One fetch while it goes on."""
-
-    def __init__(
-        self,
-        session: Session,
-        torrent: Any,
-        inbox: queue.SimpleQueue[Any],
-        metainfo: Metainfo,
-        folder: Path,
-        wanted: Collection[Digest],
-        have: Mapping[Digest, list[bool]],
-        on_complete: Callable[[Digest, Path], None],
-    ) -> None:
-        self._session = session
-        self._torrent = torrent
-        self._folder = folder
-        self._inbox = inbox
-        self._on_complete = on_complete
-        self._files = {one.digest: one for one in metainfo.files if one.digest in wanted}
-        indexes = _file_indexes(torrent.torrent_file(), metainfo)
-        self._by_index = {indexes[one.path]: one for one in self._files.values()}
-        self._sources = Sources(metainfo)
-        self._shares = Shares(
-            session.peer_id, [bool(one) for one in torrent.get_piece_priorities()]
-        )
-        self._left = {one for one in self._files.values() if one.digest}
-        self._arrived: set[File] = {
-            one for one in self._left if one.digest and all(have.get(one.digest, [one.size == 0]))
-        }
-
-    def until_done(
-        self,
-        on_progress: Callable[[FetchProgress], None],
-        patience: float,
-        cancelled: threading.Event | None,
-    ) -> FetchResult:
-        moved = time.monotonic()
-        asked = told = 0.0
-        payload = -1
-        self._give_out(self._arrived)
-        while self._left:
-            self._take_event()
-            now = time.monotonic()
-            if now - told < _TICK_SECONDS:
-                continue
-            told = now
-            status = self._torrent.status(lt.torrent_handle.query_pieces)
-            self._share(status)
-            self._reconcile()
-            on_progress(self._progress(status))
-            if status.total_payload_download != payload:
-                payload, moved = status.total_payload_download, now
-            if asked < moved < now - patience / 2:
-                # the peers that the tracker named give nothing: it may name others
-                asked = now
-                self._torrent.force_reannounce(0, -1, lt.torrent_handle.ignore_min_interval)
-            if now - moved > patience or (cancelled and cancelled.is_set()):
-                return self._ended(stalled=True)
-        return self._ended(stalled=False)
-
-    def _take_event(self) -> None:
-        try:
-            event = self._inbox.get(timeout=_TICK_SECONDS)
-        except queue.Empty:
-            return
-        self._note(event)
-        if self._arrived & self._left:
-            self._flush()
-
-    def _note(self, event: object) -> None:
-        if isinstance(event, FileCompleted) and event.index in self._by_index:
-            self._arrived.add(self._by_index[event.index])
-        elif isinstance(event, BlockSeen):
-            self._sources.count(event)
-        elif isinstance(event, FileFailed):
-            raise OSError(event.code, event.message, str(self._folder))
-        elif isinstance(event, Closed):
-            raise SwarmError(_CLOSED)
-
-    def _flush(self) -> None:
-        """Give out what arrived before now, once all of it can be read from the files."""
-        ready = self._arrived & self._left
-        self._torrent.flush_cache()
-        deadline = time.monotonic() + _FLUSH_SECONDS
-        while True:
-            try:
-                event = self._inbox.get(timeout=max(deadline - time.monotonic(), 0.0))
-            except queue.Empty as error:
-                raise SwarmError("libtorrent doesn't write what it fetched to the disk") from error
-            if isinstance(event, Flushed):
-                break
-            self._note(event)
-        self._give_out(ready)
-
-    def _give_out(self, ready: Collection[File]) -> None:
-        for file in sorted(ready, key=lambda one: one.first_piece):
-            assert file.digest
-            self._left.discard(file)
-            self._on_complete(file.digest, self._folder / file.path)
-
-    def _reconcile(self) -> None:
-        """See complete files whose alert got lost."""
-        done = self._torrent.file_progress(lt.torrent_handle.piece_granularity)
-        found = {one for index, one in self._by_index.items() if done[index] >= one.size}
-        if found & self._left:
-            self._arrived |= found
-            self._flush()
-
-    def _share(self, status: Any) -> None:
-        """Ask seeds first for what no other host will ask them for."""
-        seeds, others = peers_of(self._torrent)
-        self._session.expect(len(others))
-        if not others and not self._shares.dealt:
-            return
-        availability = self._torrent.piece_availability()
-        if not availability or not status.pieces:
-            # the last piece has come meanwhile, and nothing is counted any more
-            return
-        changes = self._shares.changes(status.pieces, availability, seeds=seeds, others=others)
-        if changes:
-            self._torrent.prioritize_pieces(changes)
-
-    def _progress(self, status: Any) -> FetchProgress:
-        done = self._torrent.file_progress()
-        return FetchProgress(
-            done={one.digest: done[index] for index, one in self._by_index.items() if one.digest},
-            rate=float(status.download_payload_rate),
-            peers=int(status.num_peers),
-            payload=int(status.total_payload_download),
-        )
-
-    def _ended(self, *, stalled: bool) -> FetchResult:
-        if stalled:
-            # the caller goes on with these files
-            self._flush()
-        status = self._torrent.status(lt.torrent_handle.query_pieces)
-        bits = list(status.pieces)
-        pieces = {
-            one.digest: bits[one.first_piece : one.first_piece + one.pieces]
-            for one in self._files.values()
-            if one.digest
-        }
-        return FetchResult(
-            pieces=pieces,
-            payload=int(status.total_payload_download),
-            blocks=self._sources.blocks(),
-            stalled=stalled,
-        )
-
-
 def _pieces_at_start(
     metainfo: Metainfo, held: Collection[Digest], have: Mapping[Digest, list[bool]]
 ) -> list[bool]:
@@ -429,20 +240,12 @@ def _pieces_at_start(
 
 def _priorities(params: Any, metainfo: Metainfo, wanted: frozenset[Digest]) -> list[int]:
     """Priority of every file, pads too; what is there already may have any."""
-    indexes = _file_indexes(params.ti, metainfo)
+    indexes = file_indexes(params.ti, metainfo)
     priorities = [_NOT_WANTED] * params.ti.num_files()
     for file in metainfo.files:
         if file.digest in wanted:
             priorities[indexes[file.path]] = _WANTED
     return priorities
-
-
-def _file_indexes(info: Any, metainfo: Metainfo) -> dict[str, int]:
-    """libtorrent's number of each file, by its path in the torrent."""
-    storage = info.layout()
-    prefix = f"{metainfo.name}{os.sep}"
-    paths = (storage.file_path(index) for index in range(storage.num_files()))
-    return {path.removeprefix(prefix): index for index, path in enumerate(paths)}
 
 
 def _wait_for(
