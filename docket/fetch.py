@@ -28,10 +28,11 @@ from docket.reference import Reference
 from docket.store import Store
 from docket.store.incoming import incoming_folder
 from docket.store.ingest import Unpacked
+from docket.torrent.download import FetchProgress
 from docket.torrent.metainfo import Metainfo, layout_files, parse_metainfo
 from docket.torrent.pieces import have_pieces
 from docket.torrent.sources import BlockCount
-from docket.torrent.swarm import PATIENCE, FetchProgress, Swarm
+from docket.torrent.swarm import PATIENCE, Swarm
 
 SWARM = "swarm"
 HTTP = "http"

@@ -18,9 +18,10 @@ import pytest
 
 from docket.digest import Digest
 from docket.errors import SwarmError
+from docket.torrent.download import FetchProgress, FetchResult
 from docket.torrent.metainfo import Metainfo
 from docket.torrent.pieces import PIECE_LENGTH, have_pieces
-from docket.torrent.swarm import FetchProgress, FetchResult, Swarm
+from docket.torrent.swarm import Swarm
 from tests.support.parts import missing, need, need_root
 from tests.torrent.samples import Sample, sample
 
