@@ -9,7 +9,7 @@ from typing import BinaryIO, Protocol
 
 import zstandard
 
-from docket.errors import InvalidArchive, InvalidInput, TooLarge
+from docket.errors import InvalidArchive, InvalidInput, TooLarge, WindowTooLarge
 
 GZIP = "gzip"
 ZSTD = "zstd"
@@ -22,6 +22,7 @@ MAX_WINDOW = 128 << 20
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+_NEEDS_MEMORY = "requires too much memory"
 _BLOCK = 1 << 18
 
 # Compressed bytes that are taken at a time, as all that they unpack to is held in memory: 1 KiB of
@@ -86,15 +87,22 @@ class Decompressor:
     `feed` hands every block of plain bytes to *sink*. A stream of several gzip members or zstd
     frames is one stream. More than *limit* plain bytes raise `TooLarge`, and so does, when the
     stream is *foreign*, more than 256 MiB that are more than `MAX_RATIO` times what was fed; broken
-    input raises `InvalidArchive`.
+    input raises `InvalidArchive`, and a zstd frame that needs more than *window* bytes to look back
+    `WindowTooLarge`.
     """
 
     def __init__(
-        self, sink: Callable[[bytes], object], *, limit: int = 1 << 62, foreign: bool = False
+        self,
+        sink: Callable[[bytes], object],
+        *,
+        limit: int = 1 << 62,
+        foreign: bool = False,
+        window: int = MAX_WINDOW,
     ) -> None:
         self._sink = sink
         self._limit = limit
         self._foreign = foreign
+        self._window = window
         self._start = b""
         self._inner: _Frames | None = None
         self._fed = 0
@@ -127,7 +135,10 @@ class Decompressor:
 
     def _begin(self, start: bytes) -> None:
         self.compression = sniff(start)
-        self._inner = _FRAMES[self.compression]()
+        if self.compression == ZSTD:
+            self._inner = _ZstdFrames(self._window)
+        else:
+            self._inner = _GzipFrames() if self.compression == GZIP else _Plain()
 
     def _feed(self, block: bytes, enough: int) -> int:
         assert self._inner is not None
@@ -208,8 +219,8 @@ class _GzipFrames:
 class _ZstdFrames:
     """Zstandard frames one after the other (RFC 8878 § 3)."""
 
-    def __init__(self) -> None:
-        self._context = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW)
+    def __init__(self, window: int) -> None:
+        self._context = zstandard.ZstdDecompressor(max_window_size=window)
         self._frame = self._context.decompressobj()
         self._fresh = True
 
@@ -219,7 +230,8 @@ class _ZstdFrames:
             try:
                 plain = self._frame.decompress(block)
             except zstandard.ZstdError as error:
-                raise InvalidArchive(f"broken zstd stream: {error}") from error
+                kind = WindowTooLarge if _NEEDS_MEMORY in str(error) else InvalidArchive
+                raise kind(f"broken zstd stream: {error}") from error
             if plain:
                 emit(plain)
             if not self._frame.eof:
@@ -231,13 +243,6 @@ class _ZstdFrames:
     def finish(self) -> None:
         if not self._fresh:
             raise InvalidArchive("the zstd stream breaks off")
-
-
-_FRAMES: dict[str, Callable[[], _Frames]] = {
-    GZIP: _GzipFrames,
-    ZSTD: _ZstdFrames,
-    NONE: _Plain,
-}
 
 
 class PlainReader(io.RawIOBase):

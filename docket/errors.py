@@ -6,6 +6,7 @@
     │   ├── InvalidReference
     │   ├── InvalidManifest
     │   ├── InvalidArchive
+    │   │   └── WindowTooLarge  zstd that needs more memory than it may have
     │   ├── InvalidMetainfo
     │   ├── InvalidAnnounce
     │   ├── DigestMismatch
@@ -72,6 +73,10 @@ class InvalidManifest(InvalidInput):
 
 class InvalidArchive(InvalidInput):
     """An image archive that can't be read, or that breaks its own promises."""
+
+
+class WindowTooLarge(InvalidArchive):
+    """A zstd frame needs more memory than it may have."""
 
 
 class InvalidMetainfo(InvalidInput):

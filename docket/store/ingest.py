@@ -5,23 +5,28 @@ from __future__ import annotations
 import os
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from docket.compress import NONE, Decompressor, sniff
+from docket.compress import MAX_WINDOW, NONE, Decompressor, sniff
 from docket.digest import READ_SIZE, Digest, new_hash
-from docket.errors import DigestMismatch, InvalidInput
+from docket.errors import DigestMismatch, InvalidInput, WindowTooLarge
 
 _TAR_MAGIC = b"ustar"
 _TAR_MAGIC_AT = 257
 _HEAD = _TAR_MAGIC_AT + len(_TAR_MAGIC)
 _MAX_PLAIN = 1 << 36
+# what each upload may take to look back; zstd asks for more from level 20 on, or with --long
+_WINDOW_BESIDE = 8 << 20
 _QUEUE = 4
 # below this many bytes a thread costs more than it saves
 _BESIDE = 1 << 16
+
+# layers that need more are unpacked one at a time
+_alone = threading.Lock()
 
 # hashing releases the GIL; all that comes in shares as many threads as there are processors
 _hashing = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="hash")
@@ -86,11 +91,15 @@ class Ingest:
             self._beside = [_hashing.submit(update, block) for update in updates]
         self.size += len(block)
 
-    def finish(self) -> Ingested:
-        """What was found out; nothing may be fed after it."""
+    def finish(self, path: Path | None = None) -> Ingested:
+        """What was found out; nothing may be fed after it.
+
+        All that was fed lies at *path*, where that is given: a layer that needs much memory is read
+        again there, when no other is.
+        """
         self._settle()
         digest = Digest(self._algorithm, self._hash.hexdigest())
-        return Ingested(digest, self.size, self._pieces.finish(), self._unpacked(digest))
+        return Ingested(digest, self.size, self._pieces.finish(), self._unpacked(digest, path))
 
     def abandon(self) -> None:
         """End what runs beside; the bytes are not wanted any more."""
@@ -114,9 +123,12 @@ class Ingest:
                 self._unpacking.feed(self._head[:before])
                 self._unpacking.feed(block)
 
-    def _unpacked(self, digest: Digest) -> Unpacked | None:
+    def _unpacked(self, digest: Digest, path: Path | None) -> Unpacked | None:
         if self._unpacking:
-            return self._unpacking.finish()
+            self._unpacking.finish()
+            return self._unpacking.found or (
+                _unpacked_alone(path) if path and self._unpacking.is_wide else None
+            )
         if self._head[_TAR_MAGIC_AT:] == _TAR_MAGIC and digest.algorithm == "sha256":
             return Unpacked(digest, self.size)
         return None
@@ -133,18 +145,22 @@ def ingest_file(
     with path.open("rb", buffering=0) as file:
         while block := file.read(READ_SIZE):
             running.feed(block)
-    found = running.finish()
+    found = running.finish(path)
     if found.digest != expected:
         raise DigestMismatch(expected, found.digest)
     return found if unpacked is None else replace(found, unpacked=unpacked)
 
 
 class _Unpacking:
-    """Decompresses and hashes on a thread; what can't be decompressed is simply no layer."""
+    """Decompresses and hashes on a thread; what can't be decompressed is simply no layer.
+
+    *is_wide*: it may be one, but needs more memory than many uploads at once could have.
+    """
 
     def __init__(self) -> None:
         self._blocks: queue.Queue[bytes | None] = queue.Queue(maxsize=_QUEUE)
-        self._result: Unpacked | None = None
+        self.found: Unpacked | None = None
+        self.is_wide = False
         self._thread = threading.Thread(target=self._run, name="unpack", daemon=True)
         self._thread.start()
 
@@ -152,26 +168,36 @@ class _Unpacking:
         if block:
             self._blocks.put(block)
 
-    def finish(self) -> Unpacked | None:
+    def finish(self) -> None:
         self._blocks.put(None)
         self._thread.join()
-        return self._result
 
     def _run(self) -> None:
-        plain = new_hash()
-        decompressor = Decompressor(plain.update, limit=_MAX_PLAIN, foreign=True)
-        broken = False
-        while (block := self._blocks.get()) is not None:
-            if not broken:
-                broken = not _try(lambda block=block: decompressor.feed(block))  # type: ignore[misc]
-        if not broken and _try(decompressor.finish):
-            digest = Digest("sha256", plain.hexdigest())
-            self._result = Unpacked(digest, decompressor.size, decompressor.compression)
+        blocks = iter(self._blocks.get, None)
+        try:
+            self.found = _unpack(blocks, window=_WINDOW_BESIDE)
+        except WindowTooLarge:
+            self.is_wide = True
+        except InvalidInput:
+            pass
+        for _ in blocks:
+            pass  # the one who feeds must not wait
 
 
-def _try(step: Callable[[], object]) -> bool:
-    try:
-        step()
-    except InvalidInput:
-        return False
-    return True
+def _unpacked_alone(path: Path) -> Unpacked | None:
+    with _alone, path.open("rb", buffering=0) as file:
+        try:
+            return _unpack(iter(lambda: file.read(READ_SIZE), b""), window=MAX_WINDOW)
+        except InvalidInput:
+            return None
+
+
+def _unpack(blocks: Iterator[bytes], *, window: int) -> Unpacked:
+    """What *blocks* unpack to. Raises `InvalidInput`."""
+    plain = new_hash()
+    decompressor = Decompressor(plain.update, limit=_MAX_PLAIN, foreign=True, window=window)
+    for block in blocks:
+        decompressor.feed(block)
+    decompressor.finish()
+    digest = Digest("sha256", plain.hexdigest())
+    return Unpacked(digest, decompressor.size, decompressor.compression)

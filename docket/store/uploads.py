@@ -63,7 +63,7 @@ class Upload:
             ingest = Ingest(self._new_pieces, algorithm=expected.algorithm)
         file, running = self._opened(ingest)
         self._disk.sync(file.fileno())
-        found = running.finish()
+        found = running.finish(self.path)
         self._ingest = None
         self.close()
         if found.digest != expected:

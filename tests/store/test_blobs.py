@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import stat
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -16,6 +18,8 @@ from docket.store.ingest import Unpacked
 from docket.torrent.pieces import PIECE_LENGTH, PieceHasher
 from tests.store.samples import ENCODER, blob_files, image, packed, push, tar, upload
 from tests.support.bombs import bomb
+
+ROOT = Path(__file__).parents[2]
 
 
 def piece_hashes(content: bytes) -> bytes:
@@ -224,3 +228,40 @@ def test_link_out(store: Store, tmp_path: Path) -> None:
     assert (tmp_path / "swarm" / "layer").samefile(store.blob(digest).path)
     with pytest.raises(BlobUnknown):
         store.link_out(Digest.of(b"x"), tmp_path / "x")
+
+
+WIDE = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import zstandard
+
+from docket.digest import Digest
+from tests.fuzz.guard import peak_megabytes
+from tests.store.samples import open_store, tar, upload
+
+# as "zstd --long=27" writes it: whoever unpacks it must be able to look 128 MiB back
+how = zstandard.ZstdCompressionParameters.from_level(1, window_log=27, write_content_size=False)
+digests, layers = [], []
+for number in range(10):
+    plain = tar(f"wide {number}", size=1000) + bytes(140 << 20)
+    running = zstandard.ZstdCompressor(compression_params=how).compressobj()
+    layers.append(running.compress(plain) + running.flush())
+    digests.append(Digest.of(plain))
+del plain, running
+Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+with open_store(Path(sys.argv[1])) as store, ThreadPoolExecutor(len(layers)) as threads:
+    list(threads.map(lambda layer: upload(store, "app", layer, parts=2), layers))
+    found = store.layers(digests)
+    assert [found[one].size for one in digests] == [len(layer) for layer in layers]
+print(peak_megabytes())
+"""
+
+
+def test_layers_that_need_much_memory_are_unpacked_one_at_a_time(tmp_path: Path) -> None:
+    """Bad input § bombs: ten wide windows take the memory of one; every diff_id is known."""
+    done = subprocess.run(
+        [sys.executable, "-c", WIDE, str(tmp_path)], check=True, capture_output=True, cwd=ROOT
+    )
+    assert int(done.stdout) < 700
