@@ -129,6 +129,25 @@ def test_a_lost_index_is_never_begun_anew(tmp_path: Path) -> None:
         assert_readable(store, "app", "1")
 
 
+def test_a_backup(tmp_path: Path) -> None:
+    """Blobs, journal and VERSION are the whole store, copied while it is in use."""
+    copy = tmp_path / "copy"
+    with open_store(tmp_path / "store") as store:
+        live(store)
+        shutil.copytree(store.location / "blobs", copy / "blobs")
+        push(store, "app", GONE, tag="between")
+        shutil.copytree(store.location / "journal", copy / "journal")
+        shutil.copy(store.location / "VERSION", copy / "VERSION")
+    kinds = {one.kind for one in rebuild(copy).findings}
+    assert kinds == {"blob-missing"}, "what came between the two is named"
+    with open_store(copy) as store:
+        assert_readable(store, "app", "1")
+        assert_readable(store, "team/other", "latest")
+        assert {one.kind for one in store.fsck().findings} == {"incomplete"}
+        push(store, "app", GONE, tag="between")
+        assert store.fsck().findings == []
+
+
 def test_rebuild_without_a_journal(tmp_path: Path) -> None:
     """Nothing is touched where the tags can't be told."""
     with open_store(tmp_path) as store:
