@@ -143,6 +143,8 @@ def test_a_backup(tmp_path: Path) -> None:
     with open_store(copy) as store:
         assert_readable(store, "app", "1")
         assert_readable(store, "team/other", "latest")
+        # without its manifest nobody knows what else the image had
+        assert {one.kind for one in store.fsck().findings} == {"dangling", "incomplete"}
         assert {one.kind for one in store.fsck().findings} == {"incomplete"}
         push(store, "app", GONE, tag="between")
         assert store.fsck().findings == []
