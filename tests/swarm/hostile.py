@@ -16,7 +16,7 @@ import sys
 import tempfile
 import threading
 from pathlib import Path
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 from docket.torrent.metainfo import Metainfo, parse_metainfo
 from docket.torrent.swarm import Swarm
@@ -56,8 +56,9 @@ def _announce(metainfo: Metainfo, address: str, port: int) -> None:
     url = urlsplit(metainfo.announce)
     query = {"info_hash": metainfo.info_hash, "peer_id": _peer_id(), "port": port, "left": 0}
     connection = http.client.HTTPConnection(url.netloc, source_address=(address, 0))
-    connection.request("GET", f"{url.path}?{urlencode(query)}")
-    assert b"failure" not in connection.getresponse().read()
+    connection.request("GET", f"{url.path}?{urlencode(query, quote_via=quote)}")
+    answer = connection.getresponse().read()
+    assert b"failure" not in answer, answer
     connection.close()
 
 
