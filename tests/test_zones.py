@@ -101,7 +101,7 @@ def test_a_host_whose_zone_gives_nothing_hears_of_the_outside(host: Named, tmp_p
     found = host("build")("inspect", SMALL.name)
     for port in range(1, 1 + GATES):
         query = {"info_hash": bytes.fromhex(found["info_hash"]), "peer_id": f"{port:020}"}
-        query |= {"port": port, "left": 1, "event": "started"}
+        query |= {"port": str(port), "left": "1", "event": "started"}
         # a plus stands for itself here
         asked = f"{found['tracker']}/silent?{urlencode(query, quote_via=quote)}"
         with urlopen(asked, timeout=20) as answer:
