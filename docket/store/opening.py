@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
+from threading import Lock
 from typing import Self
 
 from docket.digest import Digest
@@ -17,7 +18,7 @@ from docket.store.format import check_format
 from docket.store.index import Index
 from docket.store.ingest import Ingest, Ingested, NewPieces
 from docket.store.journal import Journal
-from docket.store.lock import Lock
+from docket.store.lock import Lock as OwnerLock
 from docket.store.pins import PIN_SECONDS, Pins
 from docket.store.rebuild import INDEX, is_lost
 from docket.store.rows import scoped
@@ -51,7 +52,7 @@ class OpenStore:
         self.location = location
         self._disk = Disk(location, step=step)
         self._disk.make_folder(location)
-        self._lock = Lock(location / "lock")
+        self._lock = OwnerLock(location / "lock")
         self._lock.acquire(owner, wait=wait)
         try:
             self._open(new_pieces, piece_length, Pins(pin_seconds, clock=clock))
@@ -75,6 +76,7 @@ class OpenStore:
         self._verifier = Verifier(self._index, self._blobs, new_pieces)
         self._uploads = Uploads(self.location / "uploads", self._index, self._disk, new_pieces)
         self._pins = pins
+        self._one_check = Lock()
         self._blobs.recover()
         self._blobs.empty_trash()
         self._uploads.drop_strays()

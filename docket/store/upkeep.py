@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from threading import Event, Lock
+from threading import Event
 
 from docket.digest import Digest
 from docket.store.blobs import QUARANTINE_SECONDS
@@ -18,9 +18,6 @@ from docket.store.repositories import Repositories
 from docket.store.retention import Retention
 from docket.store.scrub import Scrub, ScrubReport
 from docket.store.uploads import UPLOAD_SECONDS
-
-# a second check would only wait for the same disk
-_one_check = Lock()
 
 
 class Upkeep(Repositories):
@@ -67,7 +64,8 @@ class Upkeep(Repositories):
         Returning means that all that was found is mended, or is out of reach and told of in the
         report. What is out of reach comes back with the next push or pull of it.
         """
-        with _one_check:
+        # a second check would only wait for the same disk
+        with self._one_check:
             return self._fsck(sample, on_blob)
 
     def check(self, digest: Digest) -> None:

@@ -147,7 +147,7 @@ def test_a_healed_blob_is_not_condemned(store: Store) -> None:
         nonlocal healed
         if not healed:
             healed = True
-            store.fsck(sample=ALL)
+            store.check(layer)
             push(store, "app", BASE)
 
     store.fsck(sample=ALL, on_blob=heal)
