@@ -28,7 +28,7 @@ def test_the_report_is_that_of_the_results(family: str, tmp_path: Path) -> None:
     """Made anew from the JSON beside it, the report is the same."""
     place = tmp_path / family
     place.mkdir()
-    for path in (RESULTS / family).glob("*.json"):
+    for path in (*(RESULTS / family).glob("*.json"), *(RESULTS / family).glob("findings.md")):
         shutil.copy(path, place)
     if (RESULTS / "fleet").is_dir():
         shutil.copytree(RESULTS / "fleet", tmp_path / "fleet")

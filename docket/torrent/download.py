@@ -31,6 +31,7 @@ from docket.torrent.sources import BlockCount, Sources
 CLOSED = "the swarm has been closed"
 
 _TICK_SECONDS = 0.2
+_STALL_SECONDS = 0.5
 _FLUSH_SECONDS = 60.0
 
 
@@ -112,6 +113,7 @@ class Download:
             on_progress(self._progress(status))
             if status.total_payload_download != payload:
                 payload, moved = status.total_payload_download, now
+            self._session.hurry(now - moved > _STALL_SECONDS)
             if asked < moved < now - patience / 2:
                 # the peers that the tracker named give nothing: it may name others
                 asked = now
