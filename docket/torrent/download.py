@@ -113,7 +113,7 @@ class Download:
             on_progress(self._progress(status))
             if status.total_payload_download != payload:
                 payload, moved = status.total_payload_download, now
-            self._session.hurry(now - moved > _STALL_SECONDS)
+            self._hurry(status, stalled=now - moved > _STALL_SECONDS)
             if asked < moved < now - patience / 2:
                 # the peers that the tracker named give nothing: it may name others
                 asked = now
@@ -183,6 +183,13 @@ class Download:
         changes = self._shares.changes(status.pieces, availability, seeds=seeds, others=others)
         if changes:
             self._torrent.prioritize_pieces(changes)
+
+    def _hurry(self, status: Any, *, stalled: bool) -> None:
+        """Nothing comes: ask others too for what a peer owes."""
+        if self._session.hurry(stalled) and stalled:
+            for piece, here in enumerate(status.pieces):
+                if not here and self._torrent.piece_priority(piece):
+                    self._torrent.set_piece_deadline(piece, 0)
 
     def _progress(self, status: Any) -> FetchProgress:
         done = self._torrent.file_progress()

@@ -22,7 +22,7 @@ from docket.torrent.guests import Guests
 _LISTEN_SECONDS = 10.0
 _CLOSE_SECONDS = 5.0
 
-_TICK_WITH_LIMITS = 100  # milliseconds; libtorrent's own 500 cost 2 s until the first byte
+_TICK_WITH_LIMITS = 200  # milliseconds; libtorrent's own 500 cost 2 s until the first byte
 
 _BANS_OF_ADDRESS = 2  # one may have been a neighbour behind the same address
 _BLOCKED = 1  # libtorrent's flag of an address that is not talked to
@@ -234,14 +234,17 @@ class Session:
             # so many seconds of what a peer sends, or two blocks
             self.lt.apply_settings({"request_queue_time": 0 if self._in_crowd else 1})
 
-    def hurry(self, stalled: bool) -> None:
+    def hurry(self, stalled: bool) -> bool:
         """Nothing comes: blocks that a peer owes are asked of others too, until something does.
 
+        Gives whether that is another state than before.
         Strictly, that would begin after 5 s only; always, hosts would get 3 to 10 % twice.
         """
-        if self._in_hurry != stalled:
+        changed = self._in_hurry != stalled
+        if changed:
             self._in_hurry = stalled
             self.lt.apply_settings({"strict_end_game_mode": not stalled})
+        return changed
 
     @contextmanager
     def events(self, info_hash: bytes) -> Iterator[queue.SimpleQueue[Event]]:
