@@ -232,7 +232,12 @@ class Session:
         if self._in_crowd != (others >= CROWD):
             self._in_crowd = not self._in_crowd
             # so many seconds of what a peer sends, or two blocks
-            self.lt.apply_settings({"request_queue_time": 0 if self._in_crowd else 1})
+            self._apply({"request_queue_time": 0 if self._in_crowd else 1})
+
+    def _apply(self, settings: dict[str, Any]) -> None:
+        # a session that was closed meanwhile tells those who fetch by itself: see `Closed`
+        if session := vars(self).get("lt"):
+            session.apply_settings(settings)
 
     def hurry(self, stalled: bool) -> bool:
         """Nothing comes: blocks that a peer owes are asked of others too, until something does.
@@ -243,7 +248,7 @@ class Session:
         changed = self._in_hurry != stalled
         if changed:
             self._in_hurry = stalled
-            self.lt.apply_settings({"strict_end_game_mode": not stalled})
+            self._apply({"strict_end_game_mode": not stalled})
         return changed
 
     @contextmanager
