@@ -289,7 +289,10 @@ def _throughput(folder: Path) -> Iterator[str]:
         return
     yield "## Throughput of the registry"
     yield ""
-    yield ("MB/s of 200 MB blobs, beside docker-registry (`benchmarks/throughput.py`).")
+    yield (
+        f"MB/s of {_mb(result.found.body)} MB blobs, beside docker-registry "
+        "(`python -m benchmarks.throughput`)."
+    )
     yield ""
     rows = [
         [row.name, row.docket.shown(MB), row.registry.shown(MB), f"{row.ratio:.2f}"]
