@@ -24,6 +24,8 @@ _CLOSE_SECONDS = 5.0
 
 _TICK_WITH_LIMITS = 200  # milliseconds; libtorrent's own 500 cost 2 s until the first byte
 
+_RECEIVED_AHEAD = 1 << 16
+
 _BANS_OF_ADDRESS = 2  # one may have been a neighbour behind the same address
 _BLOCKED = 1  # libtorrent's flag of an address that is not talked to
 
@@ -186,6 +188,9 @@ class Session:
         if max_upload or max_download:
             # bytes are dealt out at each tick, and each message of a handshake waits for one
             settings["tick_interval"] = _TICK_WITH_LIMITS
+        if max_download:
+            # what the kernel takes in ahead counts as little as the limit allows
+            settings["recv_socket_buffer_size"] = _RECEIVED_AHEAD
         if not listen.endswith(":0"):
             # else libtorrent would take another port without a word
             settings |= {"max_retry_port_bind": 0, "listen_system_port_fallback": False}
