@@ -212,14 +212,22 @@ class StoreAndModel(RuleBasedStateMachine):
 
     @rule(repository=repositories, tag=tags, new=tags)
     def retag(self, repository: str, tag: str, new: str) -> None:
-        """The manifest of one tag is put under another; an index needs its manifests for it."""
+        """The manifest of one tag is put under another; all that it lists must be here."""
         known = self.model[repository]
         digest = known.tags.get(tag)
-        if digest and known.manifests.issuperset(members(digest)):
-            content = MANIFESTS[digest]
-            self.store.put_manifest(repository, content, manifest.parse(content), tags=[new])
-            self._promise(digest)
-            known.tags[new] = digest
+        if digest is None:
+            return
+        content = MANIFESTS[digest]
+        parsed = manifest.parse(content)
+        if not known.manifests.issuperset(members(digest)) or self.lost.intersection(
+            children(digest)
+        ):
+            with pytest.raises(ManifestBlobUnknown):
+                self.store.put_manifest(repository, content, parsed, tags=[new])
+            return
+        self.store.put_manifest(repository, content, parsed, tags=[new])
+        self._promise(digest)
+        known.tags[new] = digest
 
     @rule(repository=repositories, tag=tags)
     def delete_tag(self, repository: str, tag: str) -> None:
@@ -315,9 +323,12 @@ class StoreAndModel(RuleBasedStateMachine):
 
     @rule()
     def check(self) -> None:
-        """A check while readers read finds what is lost, and nothing else."""
+        """A check while readers read finds what is lost, and nothing else.
+
+        What an image lacks makes it incomplete; what none lists was mounted for nothing.
+        """
         report = self.store.fsck(sample=Sample())
-        assert {one.kind for one in report.findings} <= {"incomplete"}
+        assert {one.kind for one in report.findings} <= {"incomplete", "dangling"}
         assert all(any(str(one) in row.what for one in self.lost) for row in report.findings)
 
     # -- what is always true
