@@ -25,13 +25,13 @@ from docket.torrent.session import (
     Session,
     peers_of,
 )
-from docket.torrent.shares import Shares
+from docket.torrent.shares import LOOK_SECONDS, Shares
 from docket.torrent.sources import BlockCount, Sources
 
 CLOSED = "the swarm has been closed"
 
-_TICK_SECONDS = 0.2
 _STALL_SECONDS = 0.5
+_LONGEST_STALL_SECONDS = 2.0
 _FLUSH_SECONDS = 60.0
 
 
@@ -81,6 +81,8 @@ class Download:
         self._files = {one.digest: one for one in metainfo.files if one.digest in wanted}
         indexes = file_indexes(torrent.torrent_file(), metainfo)
         self._by_index = {indexes[one.path]: one for one in self._files.values()}
+        self._piece_length = metainfo.piece_length
+        self._crowd = 1
         self._sources = Sources(metainfo)
         self._shares = Shares(
             session.peer_id, [bool(one) for one in torrent.get_piece_priorities()]
@@ -97,23 +99,25 @@ class Download:
         cancelled: threading.Event | None,
     ) -> FetchResult:
         """Fetch until all has come, or nothing did for *patience* seconds."""
-        moved = time.monotonic()
+        began = moved = time.monotonic()
         asked = told = 0.0
         payload = -1
         self._give_out(self._arrived)
         while self._left:
             self._take_event()
             now = time.monotonic()
-            if now - told < _TICK_SECONDS:
+            if now - told < LOOK_SECONDS:
                 continue
             told = now
             status = self._torrent.status(lt.torrent_handle.query_pieces)
-            self._share(status)
-            self._reconcile()
-            on_progress(self._progress(status))
             if status.total_payload_download != payload:
                 payload, moved = status.total_payload_download, now
-            self._hurry(status, stalled=now - moved > _STALL_SECONDS)
+            pace = payload / self._piece_length / (now - began)
+            stalled = now - moved > self._stall_seconds(pace)
+            self._share(status, now=now, pace=pace, stalled=stalled)
+            self._hurry(stalled=stalled)
+            self._reconcile()
+            on_progress(self._progress(status))
             if asked < moved < now - patience / 2:
                 # the peers that the tracker named give nothing: it may name others
                 asked = now
@@ -124,7 +128,7 @@ class Download:
 
     def _take_event(self) -> None:
         try:
-            event = self._inbox.get(timeout=_TICK_SECONDS)
+            event = self._inbox.get(timeout=LOOK_SECONDS)
         except queue.Empty:
             return
         self._note(event)
@@ -170,26 +174,44 @@ class Download:
             self._arrived |= found
             self._flush()
 
-    def _share(self, status: Any) -> None:
+    def _stall_seconds(self, pace: float) -> float:
+        """How long nothing may come, while seeds give a piece to each host in turn."""
+        turn = self._crowd / pace if pace else _LONGEST_STALL_SECONDS
+        return min(max(turn, _STALL_SECONDS), _LONGEST_STALL_SECONDS)
+
+    def _share(self, status: Any, *, now: float, pace: float, stalled: bool) -> None:
         """Ask seeds first for what no other host will ask them for."""
         seeds, others = peers_of(self._torrent)
         self._session.expect(len(others))
+        self._crowd = len(others) + 1
         if not others and not self._shares.dealt:
             return
         availability = self._torrent.piece_availability()
         if not availability or not status.pieces:
             # the last piece has come meanwhile, and nothing is counted any more
             return
-        changes = self._shares.changes(status.pieces, availability, seeds=seeds, others=others)
+        changes = self._shares.changes(
+            status.pieces,
+            availability,
+            seeds=seeds,
+            others=others,
+            now=now,
+            pace=pace,
+            stalled=stalled,
+        )
         if changes:
             self._torrent.prioritize_pieces(changes)
+        self._session.part(self._torrent, self._shares.waits)
 
-    def _hurry(self, status: Any, *, stalled: bool) -> None:
-        """Nothing comes: ask others too for what a peer owes."""
-        if self._session.hurry(stalled) and stalled:
-            for piece, here in enumerate(status.pieces):
-                if not here and self._torrent.piece_priority(piece):
-                    self._torrent.set_piece_deadline(piece, 0)
+    def _hurry(self, *, stalled: bool) -> None:
+        """Nothing comes: ask others too for what a peer owes, until something comes."""
+        if not self._session.hurry(stalled):
+            return
+        if stalled:
+            for one in self._torrent.get_download_queue():
+                self._torrent.set_piece_deadline(one["piece_index"], 0)
+        else:
+            self._torrent.clear_piece_deadlines()
 
     def _progress(self, status: Any) -> FetchProgress:
         done = self._torrent.file_progress()

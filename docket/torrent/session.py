@@ -85,6 +85,7 @@ _SETTINGS: dict[str, Any] = {
     "alert_queue_size": 100_000,
     "close_file_interval": 120,
     "no_recheck_incomplete_resume": True,
+    "close_redundant_connections": False,
 }
 
 HOST_PEER = b"-DK0100-"
@@ -174,7 +175,7 @@ class Session:
         self._listening = threading.Event()
         self._closing = False
         self._bans: Counter[str] = Counter()
-        self._shut_out = lt.ip_filter()
+        self._apart: set[tuple[str, int]] = set()
         self._guests = Guests(self._adapt_to_guests)
         interfaces = _interfaces(listen)
         settings = {
@@ -256,6 +257,33 @@ class Session:
             self._apply({"strict_end_game_mode": not stalled})
         return changed
 
+    def part(self, torrent: Any, is_apart: bool) -> None:
+        """Hang up on the registry's seed, or call it again.
+
+        As long as there is a connection, a peer with nothing else to do asks the seed for what it
+        could have from other hosts, and takes the seed's time from those who need it.
+        """
+        if is_apart:
+            met = {one.ip for one in torrent.get_peer_info() if is_registry_peer(one.pid)}
+            if met - self._apart:
+                self._apart |= met
+                self._shut_out_all()
+        elif self._apart:
+            met, self._apart = self._apart, set()
+            self._shut_out_all()
+            for endpoint in met:
+                torrent.connect_peer(endpoint)
+
+    def _shut_out_all(self) -> None:
+        """Those that gave wrong bytes twice, and those that this peer has hung up on."""
+        shut_out = lt.ip_filter()
+        for address in {one for one, bans in self._bans.items() if bans >= _BANS_OF_ADDRESS} | {
+            address for address, _ in self._apart
+        }:
+            shut_out.add_rule(address, address, _BLOCKED)
+        if session := vars(self).get("lt"):
+            session.set_ip_filter(shut_out)
+
     @contextmanager
     def events(self, info_hash: bytes) -> Iterator[queue.SimpleQueue[Event]]:
         """The events of one torrent from now on, for one reader; there may be others."""
@@ -318,8 +346,7 @@ class Session:
         """
         self._bans[address] += 1
         if self._bans[address] == _BANS_OF_ADDRESS:
-            self._shut_out.add_rule(address, address, _BLOCKED)
-            self.lt.set_ip_filter(self._shut_out)
+            self._shut_out_all()
 
     def _send(self, info_hash: Any, event: Event) -> None:
         with self._lock:
