@@ -37,6 +37,11 @@ class Host:
     _programs: list[subprocess.Popen[Any]] = field(default_factory=list, repr=False, compare=False)
 
     @property
+    def mac(self) -> str:
+        """The address of eth0's Ethernet."""
+        return ":".join(("02:00", *(f"{int(byte):02x}" for byte in self.address.split("."))))
+
+    @property
     def enter(self) -> tuple[str, ...]:
         """What goes before a command to run it on this host (files stay the machine's)."""
         # ip netns exec would mount another /sys, which dockerd doesn't bear.
@@ -118,6 +123,8 @@ def network(n: int, *, shape: Shape | None = None) -> Iterator[Network]:
                 _shape(host.name, "eth0", shape)
                 _shape(bridge, f"port{i}", shape)
                 _spoil(bridge, f"port{i}", shape)
+        for host in hosts:
+            _introduce(host, hosts)
         yield Network(hosts, bridge)
     finally:
         with _uninterrupted():
@@ -156,11 +163,27 @@ def _add(name: str) -> None:
 
 def _connect(host: Host, bridge: str, port: str) -> None:
     # Made inside the bridge's namespace: the machine's own never sees either end.
-    peer = ("peer", "name", "eth0", "netns", host.name)
+    peer = ("peer", "name", "eth0", "address", host.mac, "netns", host.name)
     _ip("-n", bridge, "link", "add", port, "type", "veth", *peer)
     _ip("-n", bridge, "link", "set", port, "master", "br0", "up")
     _ip("-n", host.name, "address", "add", f"{host.address}/24", "dev", "eth0")
     _ip("-n", host.name, "link", "set", "eth0", "up")
+    # what Linux comes with, whatever this machine was set to
+    there = ("10.77.0.0/24", "dev", "eth0", "src", host.address, "scope", "link")
+    _ip("-n", host.name, "route", "change", *there, "proto", "kernel", "congctl", "cubic")
+
+
+def _introduce(host: Host, hosts: Sequence[Host]) -> None:
+    """Tell *host* where the others are: all namespaces share one table of what they find out.
+
+    It takes 1,024 neighbours (gc_thresh3), and forty hosts have more; permanent ones don't count.
+    """
+    known = (
+        f"neigh replace {one.address} lladdr {one.mac} dev eth0 nud permanent\n"
+        for one in hosts
+        if one != host
+    )
+    _checked("ip", "-n", host.name, "-batch", "-", text="".join(known))
 
 
 def _shape(namespace: str, link: str, shape: Shape) -> None:
@@ -184,9 +207,10 @@ def _ip(*words: str) -> str:
     return _checked("ip", *words)
 
 
-def _checked(*argv: str) -> str:
+def _checked(*argv: str, text: str = "") -> str:
+    """What a command prints, that reads *text*."""
     try:
-        return subprocess.run(argv, check=True, capture_output=True, text=True).stdout
+        return subprocess.run(argv, check=True, capture_output=True, text=True, input=text).stdout
     except subprocess.CalledProcessError as error:
         error.add_note(error.stderr)
         raise

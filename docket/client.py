@@ -37,6 +37,14 @@ _READ_SECONDS = 60.0
 _ASKING = urllib3.Timeout(connect=_CONNECT_SECONDS, read=_READ_SECONDS)
 _SENDING = urllib3.Timeout(connect=_READ_SECONDS, read=_READ_SECONDS)
 
+# On a link that a whole fleet fills, packets of a connection that is new or idle may get lost until
+# TCP waits for a minute; another connection is through sooner. What changes nothing is asked again.
+_REPEATABLE = frozenset({"GET", "HEAD"})
+_ASKING_AGAIN = urllib3.Timeout(connect=_CONNECT_SECONDS, read=_READ_SECONDS / 3)
+_TRIES = urllib3.Retry(
+    connect=3, read=2, redirect=False, status=False, other=False, allowed_methods=_REPEATABLE
+)
+
 
 @dataclass(frozen=True, slots=True)
 class RemoteManifest:
@@ -131,7 +139,7 @@ class Client:
             maxsize=connections,
             block=False,
             timeout=_ASKING,
-            retries=False,
+            retries=_TRIES,
         )
 
     def close(self) -> None:
@@ -342,7 +350,7 @@ class Client:
                 headers=headers,
                 redirect=False,
                 # urllib3 sends under the connect timeout: a slow registry may take its time
-                timeout=_SENDING if body else _ASKING,
+                timeout=_SENDING if body else _patience(method),
             )
         except (HTTPError, LocationParseError) as error:
             raise RegistryUnreachable(self.url, _why(error)) from error
@@ -361,7 +369,12 @@ class Client:
     ) -> Iterator[urllib3.BaseHTTPResponse]:
         try:
             response = self._pool.request(
-                method, self._absolute(path), body=body, headers=headers, preload_content=False
+                method,
+                self._absolute(path),
+                body=body,
+                headers=headers,
+                preload_content=False,
+                timeout=_patience(method),
             )
         except HTTPError as error:
             raise RegistryUnreachable(self.url, _why(error)) from error
@@ -425,6 +438,10 @@ def _oci_error(response: urllib3.BaseHTTPResponse) -> tuple[str, str]:
         return str(first.get("code", "")), str(first.get("message", ""))
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, HTTPError):
         return "", ""
+
+
+def _patience(method: str) -> urllib3.Timeout:
+    return _ASKING_AGAIN if method in _REPEATABLE else _ASKING
 
 
 def _why(error: Exception) -> str:

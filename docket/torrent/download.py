@@ -184,7 +184,7 @@ class Download:
         seeds, others = peers_of(self._torrent)
         self._session.expect(len(others))
         self._crowd = len(others) + 1
-        if not others and not self._shares.dealt:
+        if not others and not self._shares.is_dealt:
             return
         availability = self._torrent.piece_availability()
         if not availability or not status.pieces:

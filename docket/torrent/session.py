@@ -361,11 +361,15 @@ class Session:
             inbox.put(event)
 
 
-def peers_of(torrent: Any) -> tuple[int, set[bytes]]:
-    """How many connected peers have all of a libtorrent torrent; the ids of those that fetch."""
+def peers_of(torrent: Any) -> tuple[int, dict[bytes, int]]:
+    """How many connected peers have all of a libtorrent torrent; those that fetch, by their ids.
+
+    With each comes the number of pieces that it has.
+    """
     peers = [one for one in torrent.get_peer_info() if not one.flags & _COMING]
     seeds = sum(bool(one.flags & lt.peer_info.seed) for one in peers)
-    return seeds, {one.pid.to_bytes() for one in peers if not one.flags & lt.peer_info.upload_only}
+    fetch = (one for one in peers if not one.flags & lt.peer_info.upload_only)
+    return seeds, {one.pid.to_bytes(): int(one.num_pieces) for one in fetch}
 
 
 def is_registry_peer(peer_id: Any) -> bool:

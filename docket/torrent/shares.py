@@ -3,7 +3,8 @@
 Every piece has one owner among the hosts, which each of them works out by itself: the one with the
 greatest weight, of those that are drawn with a peer's id as the seed (rendezvous hashing). Of the
 pieces that only seeds have, a host asks for its own; with these done it takes over what others
-come to last. Nobody says a word, and who comes or goes moves no more than its own part.
+come to last. Nobody says a word, and who comes or goes moves no more than its own part. Who came
+late, or is slow, owns nothing: its link is full of what others have already.
 
 Where links are slow, the others' pieces aren't asked of a seed at all: they will come from their
 owners. On fast ones, all may be here before this peer looks again.
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import random
 from array import array
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 
 FIRST = 3
@@ -28,11 +29,11 @@ _ON_ITS_WAY = 1
 """Who has so many pieces left has asked for them already."""
 
 _SOON = 2
-"""An owner is about to fetch so many of its pieces: nobody takes these over."""
+"""A host is to fetch so many of its own pieces, at least, until it looks again."""
 
 
 def weights(peer_id: bytes, pieces: int) -> array[float]:
-    """How much each piece is drawn to a peer: the same on every host, for it follows from the id."""
+    """How much each piece is drawn to a peer; every host gets the same from its id."""
     drawn = random.Random(peer_id)  # noqa: S311
     return array("d", [drawn.random() for _ in range(pieces)])
 
@@ -44,19 +45,17 @@ class Shares:
         """*own* is this peer's id; *wanted* tells which pieces are to come at all."""
         self._own = own
         self._wanted = [piece for piece, is_wanted in enumerate(wanted) if is_wanted]
-        self._weights = {own: weights(own, len(wanted))}
+        self._own_weights = weights(own, len(wanted))
         self._owners = [own] * len(wanted)
+        self._weights = {own: self._own_weights}
         self._priorities = dict.fromkeys(self._wanted, LATER)
         self._rare: frozenset[int] = frozenset()
         self._shrank = 0.0
         self._taken: set[int] = set()
+        self.is_dealt = False
+        """Whether there was anybody to share with when priorities were told last."""
         self.waits = False
         """Whether seeds have nothing for this peer: what others own is all that is left to come."""
-
-    @property
-    def dealt(self) -> bool:
-        """Whether there was anybody to share with when priorities were told last."""
-        return len(self._weights) > 1
 
     def changes(
         self,
@@ -64,7 +63,7 @@ class Shares:
         availability: Sequence[int],
         *,
         seeds: int,
-        others: Collection[bytes],
+        others: Mapping[bytes, int],
         now: float,
         pace: float,
         stalled: bool,
@@ -72,21 +71,24 @@ class Shares:
         """Pieces whose priority is another one now, with it.
 
         *have* are this peer's pieces, *availability* how many connected peers have each, *seeds*
-        how many of them have all, and *others* the ids of those that still fetch. *pace* is what
-        comes here, in pieces a second, at *now* in seconds. When it has *stalled*, nothing is left
-        to others.
+        how many of them have all, and *others* the ids of those that still fetch, with the number
+        of pieces that they have. *pace* is what comes here, in pieces a second, at *now* in
+        seconds. When it has *stalled*, nothing is left to others.
         """
-        self._meet({self._own, *others})
+        self.is_dealt = bool(others)
         lacking = [one for one in self._wanted if not have[one]]
         rare = [one for one in lacking if availability[one] <= seeds] if others else []
-        first = self._first(rare, now, pace)
+        crowd = {**others, self._own: sum(have)}
+        self._deal(_in_step(crowd, len(have) - len(rare)))
+        first = self._first(rare, now, pace, len(crowd))
         left: set[int] = set()
         if not stalled and len(rare) > LOOK_SECONDS * pace:
             left = set(rare) - first
             if len(left) == len(lacking):
                 # with nothing to ask for, libtorrent would take itself for a seed
                 left.discard(self._dearest(left))
-        self.waits = bool(left) and not first
+        # what all others have by then is left to them too
+        self.waits = not first and not stalled and bool(others) and (self.waits or bool(left))
         changed = []
         for piece in lacking:
             priority = FIRST if piece in first else NOT_YET if piece in left else LATER
@@ -95,22 +97,24 @@ class Shares:
                 changed.append((piece, priority))
         return changed
 
-    def _meet(self, crowd: set[bytes]) -> None:
-        """Hosts came or went: whose is each piece?"""
-        gone = self._weights.keys() - crowd
+    def _deal(self, owners: set[bytes]) -> None:
+        """Make *owners* those of all pieces; each piece that needn't change hands doesn't."""
+        gone = self._weights.keys() - owners
+        new = owners - self._weights.keys()
+        for peer_id in new:
+            is_own = peer_id == self._own
+            drawn = self._own_weights if is_own else weights(peer_id, len(self._owners))
+            self._weights[peer_id] = drawn
         for peer_id in gone:
             del self._weights[peer_id]
-        for piece in self._wanted if gone else ():
+        for piece in self._wanted if gone or new else ():
             if self._owners[piece] in gone:
                 self._owners[piece] = self._heaviest(piece, self._weights)
-        for peer_id in crowd - self._weights.keys():
-            theirs = self._weights[peer_id] = weights(peer_id, len(self._owners))
-            for piece in self._wanted:
-                if theirs[piece] > self._weights[self._owners[piece]][piece]:
-                    self._owners[piece] = peer_id
+            elif new:
+                self._owners[piece] = self._heaviest(piece, (self._owners[piece], *new))
 
-    def _first(self, rare: Sequence[int], now: float, pace: float) -> set[int]:
-        """Those of *rare* that this peer is to fetch next: its own by their numbers, and what it took.
+    def _first(self, rare: Sequence[int], now: float, pace: float, hosts: int) -> set[int]:
+        """Those of *rare* that this peer is to fetch next: its own in order, and what it took over.
 
         It takes a piece when the last one before is on its way. In the end all owners are about to
         fetch what is left; then it waits as long as the seeds need to give a piece to each host
@@ -122,22 +126,28 @@ class Shares:
         self._rare = found
         self._taken &= found
         own = [one for one in rare if self._owners[one] == self._own]
+        # a host's part of what seeds give is much the same as another's
+        soon = _SOON + int(4 * LOOK_SECONDS * pace / hosts)
         if len(own) + len(self._taken) <= _ON_ITS_WAY:
-            spare = self._spare(rare) - self._taken
-            if not spare and pace * (now - self._shrank) > 2 * len(self._weights):
+            spare = self._spare(rare, soon) - self._taken
+            if not spare and pace * (now - self._shrank) > 2 * hosts:
                 spare = set(rare) - self._taken
             if spare:
                 self._taken.add(self._dearest(spare))
-        soon = _SOON + int(2 * LOOK_SECONDS * pace)
         return {*own[:soon], *self._taken}
 
-    def _spare(self, rare: Iterable[int]) -> set[int]:
-        """What this peer may take over: of all that are done, it has the greatest weight for it."""
+    def _spare(self, rare: Iterable[int], soon: int) -> set[int]:
+        """What this peer may take over: of all owners that are done, it is the one for it.
+
+        Each owner is about to fetch *soon* pieces of its own.
+        """
         owned: dict[bytes, list[int]] = {peer_id: [] for peer_id in self._weights}
         for piece in rare:
             owned[self._owners[piece]].append(piece)
         done = [one for one, pieces in owned.items() if len(pieces) <= _ON_ITS_WAY]
-        late = chain.from_iterable(pieces[_SOON:] for pieces in owned.values())
+        if self._own not in done:
+            return set()
+        late = chain.from_iterable(pieces[soon:] for pieces in owned.values())
         return {one for one in late if self._heaviest(one, done) == self._own}
 
     def _heaviest(self, piece: int, crowd: Iterable[bytes]) -> bytes:
@@ -145,5 +155,11 @@ class Shares:
 
     def _dearest(self, pieces: Iterable[int]) -> int:
         """One of *pieces*, and another one on each host."""
-        mine = self._weights[self._own]
-        return max(pieces, key=lambda one: mine[one])
+        return max(pieces, key=lambda one: self._own_weights[one])
+
+
+def _in_step(crowd: Mapping[bytes, int], out: int) -> set[bytes]:
+    """Those of *crowd*, with their pieces, that have about half of what is *out* with any host."""
+    return {peer_id for peer_id, pieces in crowd.items() if 2 * pieces + len(crowd) >= out} or {
+        *crowd
+    }

@@ -1,66 +1,223 @@
-"""The shares of a crowd: no piece is two peers' share, and none is nobody's."""
+"""The shares of a crowd: seeds are asked for each piece by one host, whatever others do."""
 
 from __future__ import annotations
 
 import os
-import random
+from collections.abc import Collection, Mapping, Sequence
 
 import pytest
 
-from docket.torrent.shares import FIRST, LATER, Shares, share
+from docket.torrent.shares import FIRST, LATER, NOT_YET, Shares, weights
+
+SLOW = 0.5
+"""Pieces a second: all that seeds alone have is a long way off."""
+
+FAST = 1e6
+
+WEIGHTS = [0.86301, 0.090092, 0.46637]
 
 
-@pytest.mark.parametrize(("pieces", "peers"), [(800, 50), (7, 3), (3, 7), (1, 1), (0, 4)])
-def test_a_crowd_shares_all_pieces_out(pieces: int, peers: int) -> None:
-    """Shares don't overlap, have all pieces together, and differ by one piece at most."""
-    crowd = [os.urandom(20) for _ in range(peers)]
-    rare = sorted(random.sample(range(10_000), pieces))
-    shares = [share(rare, one, [other for other in crowd if other != one]) for one in crowd]
-    assert sorted(piece for one in shares for piece in one) == rare
-    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+class Host:
+    """A host of a crowd, with what is seen from there."""
+
+    def __init__(self, own: bytes, pieces: int, *, wanted: Sequence[bool] | None = None) -> None:
+        self.own = own
+        self.shares = Shares(own, wanted or [True] * pieces)
+        self.have = [False] * pieces
+        self.availability = [1] * pieces
+        self.priorities = [LATER] * pieces
+
+    def look(
+        self,
+        others: Mapping[bytes, int] | Collection[bytes],
+        *,
+        pace: float = SLOW,
+        now: float = 0.0,
+        stalled: bool = False,
+    ) -> list[tuple[int, int]]:
+        """See what changed; one seed is there."""
+        crowd = others if isinstance(others, Mapping) else dict.fromkeys(others, 0)
+        changes = self.shares.changes(
+            self.have,
+            self.availability,
+            seeds=1,
+            others=crowd,
+            now=now,
+            pace=pace,
+            stalled=stalled,
+        )
+        for piece, priority in changes:
+            self.priorities[piece] = priority
+        return changes
+
+    def fetch_first(self) -> list[int]:
+        """Get what has the first priority; which pieces were it?"""
+        found = self.first()
+        for piece in found:
+            self.have[piece] = True
+        return found
+
+    def first(self) -> list[int]:
+        """Pieces that are asked for before all others."""
+        return [
+            piece
+            for piece, priority in enumerate(self.priorities)
+            if priority == FIRST and not self.have[piece]
+        ]
 
 
-def test_a_share_is_what_only_seeds_have() -> None:
+def crowd_of(count: int, pieces: int) -> dict[bytes, Host]:
+    """So many hosts that have nothing yet."""
+    ids = [os.urandom(20) for _ in range(count)]
+    return {one: Host(one, pieces) for one in ids}
+
+
+def share_of(host: Host, others: Mapping[bytes, int] | Collection[bytes]) -> set[int]:
+    """All pieces of a host: with fast links it may ask for them at once."""
+    host.look(others, pace=FAST)
+    return set(host.first())
+
+
+@pytest.mark.parametrize(("pieces", "hosts"), [(800, 50), (40, 3), (3, 7)])
+def test_every_piece_has_one_owner(pieces: int, hosts: int) -> None:
+    """Shares of hosts that see the same don't overlap, and have all pieces together."""
+    crowd = crowd_of(hosts, pieces)
+    shares = [share_of(one, crowd.keys() - {one.own}) for one in crowd.values()]
+    assert sorted(piece for one in shares for piece in one) == list(range(pieces))
+
+
+def test_weights_are_the_same_everywhere() -> None:
+    """Hosts with other versions of Python agree: so the first values are written down here."""
+    drawn = weights(b"-DK0100-abcdefghijkl", 3)
+    assert [round(one, 6) for one in drawn] == WEIGHTS
+
+
+def test_only_pieces_that_seeds_alone_have_are_dealt() -> None:
     """Pieces that are here, that another host has or that nobody wants are in no share."""
-    shares = Shares(b"a", wanted=[True, True, True, True, False])
-    found = shares.changes(
-        have=[True, False, False, False, False],
-        availability=[1, 2, 1, 1, 1],
-        seeds=1,
-        others={b"b"},
-    )
-    assert found == [(2, FIRST)]
+    host = Host(b"a", 5, wanted=[True, True, True, True, False])
+    host.have[0] = True
+    host.availability[1] = 2
+    host.look({b"b"}, stalled=True)
+    assert set(host.first()) <= {2, 3}
+    assert host.priorities[:2] == [LATER, LATER]
+    assert host.priorities[4] == LATER  # it was none of this peer's priorities
 
 
-def test_a_share_follows_the_crowd() -> None:
-    """Each change is told once: pieces that become somebody else's go back to the others."""
-    shares = Shares(b"a", wanted=[True] * 4)
-    have, availability = [False] * 4, [1] * 4
-    first = shares.changes(have, availability, seeds=1, others={b"b"})
-    assert first == [(0, FIRST), (1, FIRST)]
-    assert shares.changes(have, availability, seeds=1, others={b"b"}) == []
-    assert shares.changes(have, availability, seeds=1, others={b"b", b"c", b"d"}) == [(1, LATER)]
+def test_others_pieces_are_left_to_them_where_links_are_slow() -> None:
+    """They aren't asked for at all, until another host has them; on fast links they just wait."""
+    host = Host(b"a", 100)
+    host.look({b"b", b"c"})
+    left = [piece for piece, priority in enumerate(host.priorities) if priority == NOT_YET]
+    assert len(left) > 50
+    host.availability[left[0]] = 2
+    assert (left[0], LATER) in host.look({b"b", b"c"})
+    host.look({b"b", b"c"}, pace=FAST)
+    assert NOT_YET not in host.priorities
 
 
-def test_a_share_is_kept_until_it_is_done() -> None:
-    """What others fetch moves no border; who has one piece to go is dealt one of what is left."""
-    shares = Shares(b"b", wanted=[True] * 8)
-    have, availability = [False] * 8, [1] * 8
-    shares.changes(have, availability, seeds=1, others={b"a"})
-    have[4:6] = [True, True]
-    availability[0] = 2
-    assert shares.changes(have, availability, seeds=1, others={b"a"}) == [(4, LATER), (5, LATER)]
-    have[6] = True
-    assert shares.changes(have, availability, seeds=1, others={b"a"}) == [
-        (3, FIRST),
-        (6, LATER),
-    ]
+def test_nothing_is_left_to_others_when_nothing_comes() -> None:
+    """Then anything may be asked of anybody."""
+    host = Host(b"a", 100)
+    host.look({b"b", b"c"})
+    host.look({b"b", b"c"}, stalled=True)
+    assert NOT_YET not in host.priorities
+
+
+def test_a_newcomer_moves_its_own_part_only() -> None:
+    """No piece changes hands between those who were there."""
+    crowd = crowd_of(4, 400)
+    new = os.urandom(20)
+    for one in crowd.values():
+        before = share_of(Host(one.own, 400), crowd.keys() - {one.own})
+        after = share_of(Host(one.own, 400), (crowd.keys() | {new}) - {one.own})
+        assert after < before
+
+
+def test_pieces_of_one_that_left_are_dealt_to_the_others() -> None:
+    """Those who stay have all pieces between them again, and none twice."""
+    crowd = crowd_of(4, 200)
+    gone = crowd.popitem()[0]
+    for one in crowd.values():
+        one.look((crowd.keys() | {gone}) - {one.own})
+    shares = [share_of(one, crowd.keys() - {one.own}) for one in crowd.values()]
+    assert sorted(piece for one in shares for piece in one) == list(range(200))
+
+
+def test_changes_are_told_once() -> None:
+    """What is as before isn't told again."""
+    host = Host(b"a", 50)
+    assert host.look({b"b"})
+    assert host.look({b"b"}) == []
+
+
+def test_who_is_far_behind_owns_nothing() -> None:
+    """A host that came late leaves seeds alone; the others don't wait for it."""
+    pieces = 400
+    late, early = os.urandom(20), os.urandom(20)
+    out = list(range(200))
+    newcomer, host = Host(late, pieces), Host(early, pieces)
+    for piece in out:
+        newcomer.availability[piece] = host.availability[piece] = 2
+        host.have[piece] = True
+    newcomer.look({early: len(out)})
+    assert newcomer.first() == []
+    assert newcomer.shares.waits
+    assert share_of(host, {late: 0}) == set(range(200, 400))
+
+
+def test_who_is_done_takes_over_what_owners_come_to_last() -> None:
+    """One piece while the one before comes, and of no owner what it is about to fetch."""
+    own, other = os.urandom(20), os.urandom(20)
+    host, owner = Host(own, 100), Host(other, 100)
+    theirs = sorted(share_of(owner, {own}))
+    for piece in range(100):
+        if piece not in theirs:
+            host.have[piece] = True
+    host.look({other: 50})
+    (taken,) = host.first()
+    for _ in range(3):
+        host.look({other: 50})
+    one, another = host.first()
+    assert taken in (one, another)
+    assert {one, another} <= set(theirs[2:])
+    host.have[taken] = True
+    host.look({other: 50})
+    assert len(host.first()) == 2
+
+
+def test_who_has_nothing_to_fetch_waits_but_not_for_ever() -> None:
+    """An owner's last pieces are left to it, until nothing got less rare for two rounds."""
+    own, other = os.urandom(20), os.urandom(20)
+    host, owner = Host(own, 100), Host(other, 100)
+    last = sorted(share_of(owner, {own}))[-2:]
+    for piece in range(100):
+        host.have[piece] = piece not in last
+    host.look({other: 98}, now=10.0, pace=0.1)
+    assert host.shares.waits
+    assert not host.first()
+    host.look({other: 98}, now=30.0, pace=0.1)
+    assert not host.first()
+    host.look({other: 98}, now=51.0, pace=0.1)
+    assert host.first()
+    assert not host.shares.waits
+
+
+def test_something_is_always_wanted() -> None:
+    """With all pieces left to others, libtorrent would take itself for a seed and hang up."""
+    own, other = os.urandom(20), os.urandom(20)
+    host, owner = Host(own, 100), Host(other, 100)
+    last = sorted(share_of(owner, {own}))[-2:]
+    for piece in range(100):
+        host.have[piece] = piece not in last
+    host.look({other: 98}, pace=0.1)
+    assert [host.priorities[piece] for piece in last].count(NOT_YET) == 1
 
 
 def test_who_is_alone_has_no_share() -> None:
     """Without other hosts that fetch, all pieces are alike."""
-    shares = Shares(b"a", wanted=[True] * 4)
-    shares.changes([False] * 4, [1] * 4, seeds=1, others={b"b"})
-    assert shares.dealt
-    assert shares.changes([False] * 4, [1] * 4, seeds=1, others=()) == [(0, LATER), (1, LATER)]
-    assert not shares.dealt
+    host = Host(b"a", 40)
+    host.look({b"b"})
+    assert host.shares.is_dealt
+    host.look(())
+    assert set(host.priorities) == {LATER}
+    assert not host.shares.is_dealt
