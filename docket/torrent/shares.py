@@ -129,26 +129,26 @@ class Shares:
         # a host's part of what seeds give is much the same as another's
         soon = _SOON + int(4 * LOOK_SECONDS * pace / hosts)
         if len(own) + len(self._taken) <= _ON_ITS_WAY:
-            spare = self._spare(rare, soon) - self._taken
-            if not spare and pace * (now - self._shrank) > 2 * hosts:
-                spare = set(rare) - self._taken
+            spare = [one for one in self._spare(rare, soon) if one not in self._taken]
             if spare:
-                self._taken.add(self._dearest(spare))
+                self._taken.add(spare[-1])
+            elif pace * (now - self._shrank) > 2 * hosts:
+                self._taken.add(self._dearest(found - self._taken))
         return {*own[:soon], *self._taken}
 
-    def _spare(self, rare: Iterable[int], soon: int) -> set[int]:
+    def _spare(self, rare: Iterable[int], soon: int) -> list[int]:
         """What this peer may take over: of all owners that are done, it is the one for it.
 
-        Each owner is about to fetch *soon* pieces of its own.
+        Each owner is about to fetch *soon* pieces; what is farthest from them comes last.
         """
         owned: dict[bytes, list[int]] = {peer_id: [] for peer_id in self._weights}
         for piece in rare:
             owned[self._owners[piece]].append(piece)
         done = [one for one, pieces in owned.items() if len(pieces) <= _ON_ITS_WAY]
         if self._own not in done:
-            return set()
-        late = chain.from_iterable(pieces[soon:] for pieces in owned.values())
-        return {one for one in late if self._heaviest(one, done) == self._own}
+            return []
+        late = sorted(chain.from_iterable(enumerate(pieces[soon:]) for pieces in owned.values()))
+        return [piece for _, piece in late if self._heaviest(piece, done) == self._own]
 
     def _heaviest(self, piece: int, crowd: Iterable[bytes]) -> bytes:
         return max(crowd, key=lambda one: self._weights[one][piece])
