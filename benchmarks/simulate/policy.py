@@ -1,0 +1,55 @@
+"""The one place where the model meets docket's policy of who asks for which pieces."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from docket.torrent.session import CROWD
+from docket.torrent.shares import FIRST, Shares
+
+LOOK_SECONDS = 0.2
+"""How often a download looks at its peers."""
+
+IMPATIENT_SECONDS = 2.5
+"""After so long without a byte it asks the tracker for other peers."""
+
+_STALL_SECONDS = 0.5
+
+__all__ = ["CROWD", "FIRST", "IMPATIENT_SECONDS", "LOOK_SECONDS", "Policy", "View"]
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What a download sees at a look.
+
+    Its pieces, how many peers have each, how many peers are *seeds*, the ids of the *others*;
+    *pace* is what has come, in pieces a second, and nothing came for *quiet* seconds.
+    """
+
+    have: Sequence[bool]
+    availability: Sequence[int]
+    seeds: int
+    others: Collection[bytes]
+    now: float
+    pace: float
+    quiet: float
+
+
+class Policy:
+    """What a host's download does at each look, but for libtorrent's part."""
+
+    def __init__(self, own: bytes, pieces: int) -> None:
+        self._shares = Shares(own, [True] * pieces)
+
+    def stalled(self, view: View) -> bool:
+        """Whether it asks others for what is on its way."""
+        return view.quiet > _STALL_SECONDS
+
+    def changes(self, view: View) -> list[tuple[int, int]]:
+        """Pieces with another priority now, with it: 0 is not yet, `FIRST` before others."""
+        if not view.others and not self._shares.dealt:
+            return []
+        return self._shares.changes(
+            view.have, view.availability, seeds=view.seeds, others=view.others
+        )
