@@ -26,9 +26,8 @@ def only(piece: int) -> int:
 class Link:
     """What *taker* asks of *giver*; *requests* are not being sent yet, *outstanding* not here yet.
 
-    *idle* means that the giver has what is wanted, but there was nothing to ask it for. *began* is
-    when its first block came, *ahead* how many are asked ahead at first; *came* is what came in the
-    second with the number *second*, *before* in the one before, all in blocks.
+    *began* is when its first block came, *ahead* how many are asked ahead at first; *came* is what
+    came in the second with the number *second*, *before* in the one before, all in blocks.
     """
 
     taker: Host
@@ -36,9 +35,9 @@ class Link:
     requests: list[int] = field(default_factory=list)
     outstanding: int = 0
     in_turn: bool = False
-    idle: bool = False
     gone: bool = False
     began: float = -1.0
+    is_slow_start: bool = True
     ahead: int = 4
     second: int = 0
     came: int = 0
@@ -52,9 +51,9 @@ class Host:
     *told* are the pieces that its peers know of; *open* those of which it may ask for something,
     *first* those before others, *kept* those that it is not to ask for. *unasked* has the parts of
     each piece in *begun* that nobody was asked for, *asked* the links of each part on its way, and
-    *missing* how many parts of a piece aren't here; *got* pieces and
-    *came* parts are. *owed* is for how many seconds messages will
-    keep the uplink, *down_free* when the downlink will have taken in what is sent.
+    *missing* how many parts of a piece aren't here; *got* pieces and *came* parts are. *idle* are
+    the links of *takes* on which nothing is. *owed* is for how many seconds messages will keep the
+    uplink, *down_free* when the downlink will have taken in what is sent.
     """
 
     number: int
@@ -85,7 +84,7 @@ class Host:
     down_free: float = 0.0
     egress: float = 0.0
     seeds: int = 0
-    others: set[bytes] = field(default_factory=set)
+    others: frozenset[bytes] = frozenset()
     in_crowd: bool = False
     hurries: bool = False
     began: float = 0.0

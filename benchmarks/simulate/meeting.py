@@ -67,4 +67,3 @@ class Meeting:
 
 def _address(compact: bytes) -> tuple[str, int]:
     return ".".join(map(str, compact[:4])), int.from_bytes(compact[4:], "big")
-

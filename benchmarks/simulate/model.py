@@ -14,7 +14,6 @@ from benchmarks.simulate.policy import (
     CROWD,
     FIRST,
     IMPATIENT_SECONDS,
-    LOOK_SECONDS,
     Policy,
     View,
 )
@@ -38,6 +37,7 @@ class Model:
         self._chance = random.Random(setting.seed)  # noqa: S311
         self._clock = Clock()
         self._picker = Picker(setting.pieces, setting.units, self._chance)
+        self._crowd_depth = max(_CROWD_DEPTH // setting.grain, 1)
         self._unit_seconds = setting.unit_seconds
         self.registry = self._host(-1)
         self.registry.told = every(setting.pieces)
@@ -106,7 +106,7 @@ class Model:
             if giver.told_count == self.setting.pieces or giver is self.registry:
                 taker.seeds += 1
             else:
-                taker.others.add(giver.peer_id)
+                taker.others |= {giver.peer_id}
             if giver.told:
                 flags = giver.told.to_bytes(self.setting.pieces, "little")
                 taker.availability = list(map(add, taker.availability, flags))
@@ -118,7 +118,7 @@ class Model:
         """What docket's download does every 0.2 s."""
         if host.done is not None or host.dead:
             return
-        self._clock.at(self.now + LOOK_SECONDS, self._look, host)
+        self._clock.at(self.now + self.setting.look, self._look, host)
         host.in_crowd = len(host.others) >= CROWD
         view = View(
             have=host.have,
@@ -126,7 +126,7 @@ class Model:
             seeds=host.seeds,
             others=host.others,
             now=self.now,
-            pace=host.came / self.setting.units / max(self.now - host.began, LOOK_SECONDS),
+            pace=host.came / self.setting.units / max(self.now - host.began, self.setting.look),
             quiet=self.now - host.moved,
         )
         changes = host.policy.changes(view)
@@ -136,7 +136,7 @@ class Model:
         if stalled != host.hurries:
             host.hurries = stalled
             if stalled:
-                self._ask_all(host)
+                self._ask_all(host, list(host.takes.values()))
         if host.called < host.moved < self.now - IMPATIENT_SECONDS:
             host.called = self.now
             self._announce(host, " ")
@@ -151,12 +151,13 @@ class Model:
             elif host.kept & bit:
                 host.kept &= ~bit
                 self._picker.reopen(host, piece)
-        self._ask_all(host)
+        self._ask_all(host, list(host.takes.values()))
 
-    def _ask_all(self, host: Host) -> None:
-        wanted = host.lacking & ~host.kept
-        for link in list(host.takes.values()):
-            if link.giver.told & wanted:
+    def _ask_all(self, host: Host, links: list[Link]) -> None:
+        """Ask on those of *links* on which there may be something to ask."""
+        in_end_game = self._picker.in_end_game(host)
+        for link in links:
+            if link.giver.told & host.open or (in_end_game and not link.outstanding):
                 self._ask(link)
 
     def _ask(self, link: Link) -> None:
@@ -173,23 +174,22 @@ class Model:
             link.outstanding += 1
             link.requests.append(unit)
             self._queue(link)
-        link.idle = not link.outstanding and bool(
-            link.giver.told & taker.lacking & ~taker.kept
-        )
-        if link.idle:
-            taker.idle[link.giver.number] = link
-        else:
+        if link.outstanding:
             taker.idle.pop(link.giver.number, None)
+        else:
+            taker.idle[link.giver.number] = link
 
     def _depth(self, link: Link) -> int:
         """Parts that may be on their way from one peer."""
-        if link.began < 0 or self.now - link.began < _SLOW_START_SECONDS:
-            blocks = link.ahead
+        if link.is_slow_start and 0 <= link.began < self.now - _SLOW_START_SECONDS:
+            link.is_slow_start = False
+        if link.is_slow_start:
+            blocks = min(link.ahead, REQUEST_DEPTH)
         elif link.taker.in_crowd:
-            blocks = _CROWD_DEPTH
+            return self._crowd_depth
         else:
-            blocks = max(link.before, _CROWD_DEPTH)
-        return max(min(blocks, REQUEST_DEPTH) // self.setting.grain, 1)
+            blocks = min(max(link.before, _CROWD_DEPTH), REQUEST_DEPTH)
+        return max(blocks // self.setting.grain, 1)
 
     # what moves
 
@@ -276,9 +276,7 @@ class Model:
         if not host.lacking:
             self._end(host)
             return
-        for link in list(host.idle.values()):
-            if link.giver.told & bit:
-                self._ask(link)
+        self._ask_all(host, [link for link in host.idle.values() if link.giver.told & bit])
 
     def _tell(self, host: Host, piece: int) -> None:
         """All peers hear that *host* has *piece*."""
@@ -296,11 +294,13 @@ class Model:
             taker.availability[piece] += 1
             if is_seed:
                 taker.seeds += 1
-                taker.others.discard(host.peer_id)
-            if link.outstanding or link.idle or not taker.open & bit:
-                continue
-            # else it is interested already, and libtorrent doesn't ask anew
-            if not before & taker.lacking & ~taker.kept:
+                taker.others -= {host.peer_id}
+            # one that was interesting before isn't asked anew by libtorrent
+            if (
+                not link.outstanding
+                and taker.open & bit
+                and not before & taker.lacking & ~taker.kept
+            ):
                 self._ask(link)
 
     # who comes to an end
@@ -333,7 +333,7 @@ class Model:
         del taker.takes[host.number]
         taker.idle.pop(host.number, None)
         if host.peer_id in taker.others:
-            taker.others.discard(host.peer_id)
+            taker.others -= {host.peer_id}
         else:
             taker.seeds -= 1
         flags = host.told.to_bytes(self.setting.pieces, "little")
@@ -346,4 +346,4 @@ class Model:
                 if not links:
                     del taker.asked[unit]
                     self._picker.give_back(taker, unit)
-        self._ask_all(taker)
+        self._ask_all(taker, list(taker.takes.values()))

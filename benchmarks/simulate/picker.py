@@ -35,9 +35,13 @@ class Picker:
         choice = link.giver.told & taker.open
         if choice:
             return self._take(taker, self._choose(taker, choice))
-        if not link.outstanding and (taker.hurries or not taker.open & ~(taker.begun * 0xFF)):
-            return self._busy(link)
-        return None
+        if link.outstanding or not link.giver.told & taker.lacking & ~taker.kept:
+            return None
+        return self._busy(link) if self.in_end_game(taker) else None
+
+    def in_end_game(self, taker: Host) -> bool:
+        """Whether all that it wants has been asked for, or nothing came for too long."""
+        return taker.hurries or not taker.open & ~taker.begun
 
     def give_back(self, taker: Host, unit: int) -> None:
         """The part won't come from whom it was asked of."""

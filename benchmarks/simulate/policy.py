@@ -8,15 +8,12 @@ from dataclasses import dataclass
 from docket.torrent.session import CROWD
 from docket.torrent.shares import FIRST, Shares
 
-LOOK_SECONDS = 0.2
-"""How often a download looks at its peers."""
-
 IMPATIENT_SECONDS = 2.5
 """After so long without a byte it asks the tracker for other peers."""
 
 _STALL_SECONDS = 0.5
 
-__all__ = ["CROWD", "FIRST", "IMPATIENT_SECONDS", "LOOK_SECONDS", "Policy", "View"]
+__all__ = ["CROWD", "FIRST", "IMPATIENT_SECONDS", "Policy", "View"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,8 +21,9 @@ class Setting:
 
     They begin within *spread* seconds; a word takes *delay* seconds from host to host. *zone* hosts
     share a network of their own apart from the registry's; with 0 all are in one with it. *grain*
-    blocks move at once. The host with each number in *deaths* is gone so many seconds after its
-    start. The same *seed* gives the same run; none goes on for longer than *limit* seconds.
+    blocks move at once, and each host looks at its peers every *look* seconds. The host with each
+    number in *deaths* is gone so many seconds after its start. The same *seed* gives the same run;
+    none goes on for longer than *limit* seconds.
     """
 
     hosts: int
@@ -33,13 +34,17 @@ class Setting:
     delay: float = 0.05
     zone: int = 0
     grain: int = 1
+    look: float = 0.2
     seed: int = 1
     limit: float = 3600.0
     deaths: tuple[tuple[int, float], ...] = ()
 
     def __post_init__(self) -> None:
-        if min(self.hosts, self.pieces, self.payload, self.grain) < 1 or self.mbit <= 0:
-            raise ValueError("hosts, pieces, bytes, blocks and the rate must be positive")
+        if (
+            min(self.hosts, self.pieces, self.payload, self.grain) < 1
+            or min(self.mbit, self.look) <= 0
+        ):
+            raise ValueError("hosts, pieces, bytes, blocks, looks and the rate must be positive")
         if min(self.spread, self.delay, self.zone) < 0:
             raise ValueError("no time and no zone is below zero")
 
