@@ -87,6 +87,7 @@ class Host:
     others: frozenset[bytes] = frozenset()
     in_crowd: bool = False
     hurries: bool = False
+    parted: bool = False
     began: float = 0.0
     moved: float = 0.0
     called: float = 0.0

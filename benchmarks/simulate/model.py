@@ -27,6 +27,9 @@ _MOST_PEERS = 4000
 _SLOW_START_SECONDS = 2.0
 _CROWD_DEPTH = 2
 
+_SHAKES = 3
+"""Words until two peers know what each of them has."""
+
 
 class Model:
     """One run of a setting."""
@@ -88,9 +91,10 @@ class Model:
         if host.dead:
             return
         for peer in self._meeting.announce(host, event):
-            if peer.number not in host.takes:
-                # a question and its answer; hands are shaken in one more turn and a half
-                self._clock.at(self.now + 5 * self.setting.delay, self._connect, host, peer)
+            if peer.number not in host.takes and not (host.parted and peer is self.registry):
+                # a question and its answer before
+                soon = self.now + (2 + _SHAKES) * self.setting.delay
+                self._clock.at(soon, self._connect, host, peer)
         if event in ("", "started"):
             self._clock.at(self.now + self._meeting.interval, self._announce, host, "")
 
@@ -112,6 +116,21 @@ class Model:
                 taker.availability = list(map(add, taker.availability, flags))
                 self._ask(link)
 
+    def _part(self, host: Host) -> None:
+        """Hang up on the registry while the policy says so; then call it again."""
+        link = host.takes.get(self.registry.number)
+        if host.policy.waits and link:
+            host.parted = True
+            back = self.registry.takes[host.number]
+            host.gives.remove(back)
+            self._lose(back, host)
+            self._lose(link, self.registry)
+        elif host.parted and not host.policy.waits:
+            host.parted = False
+            self._clock.at(
+                self.now + _SHAKES * self.setting.delay, self._connect, host, self.registry
+            )
+
     # what is asked
 
     def _look(self, host: Host) -> None:
@@ -132,6 +151,7 @@ class Model:
         changes = host.policy.changes(view)
         if changes:
             self._prioritize(host, changes)
+        self._part(host)
         stalled = host.policy.stalled(view)
         if stalled != host.hurries:
             host.hurries = stalled
