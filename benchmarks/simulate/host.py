@@ -86,6 +86,8 @@ class Host:
     seeds: int = 0
     others: frozenset[bytes] = frozenset()
     in_crowd: bool = False
+    has_news: bool = True
+    looked: float = 0.0
     hurries: bool = False
     parted: bool = False
     began: float = 0.0

@@ -27,6 +27,9 @@ _MOST_PEERS = 4000
 _SLOW_START_SECONDS = 2.0
 _CROWD_DEPTH = 2
 
+_QUIET_LOOK_SECONDS = 1.0
+"""A host for which no piece came, none got less rare, and nobody came or went, looks as often."""
+
 _SHAKES = 3
 """Words until two peers know what each of them has."""
 
@@ -106,6 +109,7 @@ class Model:
         for taker, giver in ((one, other), (other, one)):
             link = Link(taker, giver)
             taker.takes[giver.number] = link
+            taker.has_news = True
             giver.gives.append(link)
             if giver.told_count == self.setting.pieces or giver is self.registry:
                 taker.seeds += 1
@@ -148,11 +152,13 @@ class Model:
             pace=host.came / self.setting.units / max(self.now - host.began, self.setting.look),
             quiet=self.now - host.moved,
         )
-        changes = host.policy.changes(view)
-        if changes:
-            self._prioritize(host, changes)
-        self._part(host)
         stalled = host.policy.stalled(view)
+        if host.has_news or stalled != host.hurries or self.now - host.looked > _QUIET_LOOK_SECONDS:
+            host.has_news = False
+            host.looked = self.now
+            if changes := host.policy.changes(view):
+                self._prioritize(host, changes)
+            self._part(host)
         if stalled != host.hurries:
             host.hurries = stalled
             if stalled:
@@ -286,6 +292,7 @@ class Model:
         """A piece is here."""
         bit = only(piece)
         host.have[piece] = True
+        host.has_news = True
         host.lacking &= ~bit
         host.got += 1
         messages = self.setting.seconds(MESSAGE * len(host.gives))
@@ -312,7 +319,10 @@ class Model:
             if taker.done is not None:
                 continue
             taker.availability[piece] += 1
+            if taker.availability[piece] <= taker.seeds + 1:
+                taker.has_news = True
             if is_seed:
+                taker.has_news = True
                 taker.seeds += 1
                 taker.others -= {host.peer_id}
             # one that was interesting before isn't asked anew by libtorrent
@@ -350,6 +360,7 @@ class Model:
         taker = link.taker
         link.gone = True
         link.requests.clear()
+        taker.has_news = True
         del taker.takes[host.number]
         taker.idle.pop(host.number, None)
         if host.peer_id in taker.others:
