@@ -84,7 +84,6 @@ class Host:
     down_free: float = 0.0
     egress: float = 0.0
     seeds: int = 0
-    others: frozenset[bytes] = frozenset()
     in_crowd: bool = False
     has_news: bool = True
     looked: float = 0.0

@@ -47,6 +47,7 @@ class Model:
         self._unit_seconds = setting.unit_seconds
         self.registry = self._host(-1)
         self.registry.told = every(setting.pieces)
+        self.registry.told_count = setting.pieces
         self.registry.done = 0.0
         self.hosts = [self._host(number) for number in range(setting.hosts)]
         self._meeting = Meeting(self.registry, self.hosts, lambda: self._clock.now, setting.seed)
@@ -111,10 +112,8 @@ class Model:
             taker.takes[giver.number] = link
             taker.has_news = True
             giver.gives.append(link)
-            if giver.told_count == self.setting.pieces or giver is self.registry:
+            if giver.told_count == self.setting.pieces:
                 taker.seeds += 1
-            else:
-                taker.others |= {giver.peer_id}
             if giver.told:
                 flags = giver.told.to_bytes(self.setting.pieces, "little")
                 taker.availability = list(map(add, taker.availability, flags))
@@ -142,12 +141,16 @@ class Model:
         if host.done is not None or host.dead:
             return
         self._clock.at(self.now + self.setting.look, self._look, host)
-        host.in_crowd = len(host.others) >= CROWD
+        givers = (link.giver for link in host.takes.values())
+        others = {
+            one.peer_id: one.told_count for one in givers if one.told_count < self.setting.pieces
+        }
+        host.in_crowd = len(others) >= CROWD
         view = View(
             have=host.have,
             availability=host.availability,
             seeds=host.seeds,
-            others=host.others,
+            others=others,
             now=self.now,
             pace=host.came / self.setting.units / max(self.now - host.began, self.setting.look),
             quiet=self.now - host.moved,
@@ -324,7 +327,6 @@ class Model:
             if is_seed:
                 taker.has_news = True
                 taker.seeds += 1
-                taker.others -= {host.peer_id}
             # one that was interesting before isn't asked anew by libtorrent
             if (
                 not link.outstanding
@@ -363,9 +365,7 @@ class Model:
         taker.has_news = True
         del taker.takes[host.number]
         taker.idle.pop(host.number, None)
-        if host.peer_id in taker.others:
-            taker.others -= {host.peer_id}
-        else:
+        if host.told_count == self.setting.pieces:
             taker.seeds -= 1
         flags = host.told.to_bytes(self.setting.pieces, "little")
         taker.availability = [

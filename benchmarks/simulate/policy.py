@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -25,14 +25,15 @@ __all__ = ["CROWD", "FIRST", "IMPATIENT_SECONDS", "Policy", "View"]
 class View:
     """What a download sees at a look.
 
-    Its pieces, how many peers have each, how many peers are *seeds*, the ids of the *others*;
-    *pace* is what has come, in pieces a second, and nothing came for *quiet* seconds.
+    Its pieces, how many peers have each, how many peers are *seeds*, and the number of pieces of
+    each of the *others* by id; *pace* is what has come, in pieces a second, and nothing came for
+    *quiet* seconds.
     """
 
     have: Sequence[bool]
     availability: Sequence[int]
     seeds: int
-    others: Collection[bytes]
+    others: Mapping[bytes, int]
     now: float
     pace: float
     quiet: float
@@ -56,7 +57,7 @@ class Policy:
 
     def changes(self, view: View) -> list[tuple[int, int]]:
         """Pieces with another priority now, with it: 0 is not yet, `FIRST` before others."""
-        if not view.others and not self._shares.dealt:
+        if not view.others and not self._shares.is_dealt:
             return []
         return self._shares.changes(
             view.have,
