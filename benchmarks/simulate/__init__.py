@@ -12,8 +12,12 @@ as a download does, and `docket.torrent.tracker.Tracker` tells who meets whom. M
   begun pieces first, partial and random ones for the first four; a block from one peer only, but
   for the end game. Requests ahead are 4 and one more for each block that comes in a connection's
   first two seconds, then 2 in a crowd, else what came in a second, up to 64.
-- Hosts begin within some seconds, stay as seeds when done, and hash and write in no time.
+- Hosts begin within some seconds, stay as seeds when done, and hash and write in no time. One for
+  which nothing is new looks once a second instead of every 0.2 s.
 
-With *grain* 1 the model moves blocks of 16 KiB; with more, that many blocks at once, which is as
-many times cheaper. Memory and time go with hosts × pieces × peers of each.
+With *grain* 1 the model moves blocks of 16 KiB; with more, that many blocks at once. In one network
+of 50 hosts grains of 1, 2 and 4 gave medians and last hosts within 6 %; whole pieces (8) ended a
+tenth sooner, since a piece that comes from one peer in one go can be told on sooner. What looks
+cost is docket's own code, and with hundreds of peers most of the time: *look* makes them rarer.
+Figures of zones with the registry outside hang on both, and are to be had with 1 and 0.2 s only.
 """

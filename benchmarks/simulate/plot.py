@@ -29,4 +29,7 @@ def draw(runs: Sequence[dict[str, Any]], folder: Path) -> None:
         times.set(xscale="log", xlabel="hosts", ylabel="time of the fetch / T*")
         egress.set(xscale="log", xlabel="hosts", ylabel="images that left the registry")
         for axes in (times, egress):
+            hosts = sorted({run["hosts"] for run in rows})
+            axes.set_xticks(hosts, [f"{one:,}" for one in hosts])
+            axes.minorticks_off()
             axes.legend(fontsize=8)
