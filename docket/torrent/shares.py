@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import random
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 
 FIRST = 3
@@ -41,11 +41,21 @@ def weights(peer_id: bytes, pieces: int) -> array[float]:
 class Shares:
     """This peer's share of the rare pieces, and the priorities that follow from it."""
 
-    def __init__(self, own: bytes, wanted: Sequence[bool]) -> None:
-        """*own* is this peer's id; *wanted* tells which pieces are to come at all."""
+    def __init__(
+        self,
+        own: bytes,
+        wanted: Sequence[bool],
+        *,
+        weigh: Callable[[bytes, int], array[float]] = weights,
+    ) -> None:
+        """*own* is this peer's id; *wanted* tells which pieces are to come at all.
+
+        *weigh* gives what `weights` does: many peers in one process may share what it gives.
+        """
         self._own = own
+        self._weigh = weigh
         self._wanted = [piece for piece, is_wanted in enumerate(wanted) if is_wanted]
-        self._own_weights = weights(own, len(wanted))
+        self._own_weights = weigh(own, len(wanted))
         self._owners = [own] * len(wanted)
         self._weights = {own: self._own_weights}
         self._priorities = dict.fromkeys(self._wanted, LATER)
@@ -103,7 +113,7 @@ class Shares:
         new = owners - self._weights.keys()
         for peer_id in new:
             is_own = peer_id == self._own
-            drawn = self._own_weights if is_own else weights(peer_id, len(self._owners))
+            drawn = self._own_weights if is_own else self._weigh(peer_id, len(self._owners))
             self._weights[peer_id] = drawn
         for peer_id in gone:
             del self._weights[peer_id]

@@ -124,10 +124,11 @@ class Tracker:
         max_peers: int = MAX_TOTAL,
         max_torrents: int = MAX_TORRENTS,
         clock: Callable[[], float] = time.monotonic,
+        chance: random.Random | None = None,
     ) -> None:
         """*max_peers* of all torrents are remembered; one more is answered, but told to nobody.
 
-        So is a peer of one torrent more than *max_torrents*.
+        So is a peer of one torrent more than *max_torrents*. *chance* chooses among peers.
         """
         self.interval = interval
         self._max_peers = max_peers
@@ -138,7 +139,7 @@ class Tracker:
         self._swarms: dict[bytes, _Swarm] = {}
         self._lock = threading.Lock()
         # it spreads peers; it guards nothing
-        self._random = random.Random()  # noqa: S311
+        self._random = chance or random.Random()  # noqa: S311
 
     def admit(self, info_hash: bytes) -> None:
         """The torrent is one of the registry's own now."""

@@ -1,0 +1,130 @@
+"""Simulate a fleet that pulls one image at the same moment, or check the model against the lab.
+
+Prints, for each number of hosts, T* = S/B · (1 + ⌊log2 N⌋/M) and what the fetches took in T*, the
+images that left the registry, the connections of a host, and the processor time of the model.
+
+  python -m benchmarks.simulate --hosts 100 1000 10000 --mbit 10 --zone 250 --out results
+  python -m benchmarks.simulate --check fleet.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.simulate import check, report
+from benchmarks.simulate.model import Model
+from benchmarks.simulate.report import Outcome
+from benchmarks.simulate.setting import Setting
+
+_FINE = 100
+"""Up to so many hosts blocks are simulated one by one, unless told otherwise."""
+
+_COARSE_GRAIN = 4
+
+
+def main() -> None:
+    """Simulate and print."""
+    options = _options()
+    try:
+        sys.exit(_check(options) if options.check else _simulate(options))
+    except ValueError as error:
+        sys.exit(f"benchmarks.simulate: {error}")
+
+
+def simulate(setting: Setting) -> Outcome:
+    """One run of *setting*."""
+    began = time.process_time()
+    model = Model(setting)
+    model.run()
+    return report.outcome(model, time.process_time() - began)
+
+
+def _simulate(options: argparse.Namespace) -> int:
+    told: list[dict[str, Any]] = []
+    if not options.json:
+        _print_row(report.HEADINGS)
+    for hosts in options.hosts:
+        found = simulate(_setting(hosts, options))
+        told.append(report.as_json(found))
+        if not options.json:
+            _print_row(report.row(found))
+        if options.out:
+            options.out.mkdir(parents=True, exist_ok=True)
+            (options.out / "simulate.json").write_text(json.dumps({"runs": told}, indent=1) + "\n")
+    if options.json:
+        print(json.dumps({"runs": told}))
+    if options.out and not options.no_plots:
+        from benchmarks.simulate.plot import draw  # matplotlib is there only with the extra
+
+        draw(told, options.out)
+    return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    """0 if the model agrees with all runs of the lab, else 1."""
+    _print_row(check.HEADINGS)
+    all_agree = True
+    for measured in check.read(options.check, seed=options.seed, grain=options.grain or 1):
+        found = simulate(measured.setting)
+        _print_row(check.row(measured, found))
+        all_agree = all_agree and check.agrees(measured, found)
+    return 0 if all_agree else 1
+
+
+def _setting(hosts: int, options: argparse.Namespace) -> Setting:
+    return Setting(
+        hosts=hosts,
+        mbit=options.mbit,
+        pieces=options.pieces,
+        payload=options.payload,
+        spread=options.spread,
+        delay=options.delay / 1000,
+        zone=options.zone,
+        grain=options.grain or (1 if hosts <= _FINE else _COARSE_GRAIN),
+        look=options.look,
+        seed=options.seed,
+        limit=options.limit,
+    )
+
+
+def _print_row(cells: Sequence[str]) -> None:
+    print("".join(f"{cell:>12}" for cell in cells), flush=True)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="benchmarks.simulate",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    more = parser.add_argument
+    more("--hosts", type=int, nargs="+", default=[10, 100, 1000], metavar="N", help="10 100 1000")
+    more("--mbit", type=float, default=10.0, help="rate of each link, both ways, in Mb/s (10)")
+    more("--pieces", type=int, default=395, help="of the image (395)")
+    more("--payload", type=int, default=51_671_816, metavar="BYTES", help="of the image (52 MB)")
+    more("--spread", type=float, default=1.0, metavar="S", help="hosts begin within so long (1)")
+    more("--delay", type=float, default=50.0, metavar="MS", help="of a word between hosts (50)")
+    more("--zone", type=int, default=0, metavar="N", help="hosts of one network (0: all)")
+    more(
+        "--grain",
+        type=int,
+        help=f"blocks that move at once (1; {_COARSE_GRAIN} above {_FINE} hosts)",
+    )
+    more("--look", type=float, default=0.2, metavar="S", help="how often a host looks (0.2)")
+    more("--seed", type=int, default=1, help="of all that is random (1)")
+    more("--limit", type=float, default=3600.0, metavar="S", help="stop a run then (3600)")
+    more("--check", type=Path, metavar="FLEET_JSON", help="simulate what the lab has measured")
+    more("--json", action="store_true", help="print JSON instead of a table")
+    more("--out", type=Path, help="folder for simulate.json and the figure")
+    more("--no-plots", action="store_true", help="make no figure")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,380 @@
+"""The model itself: hosts that meet, ask, send, and tell, until all have the image."""
+
+from __future__ import annotations
+
+import random
+from operator import add
+
+from benchmarks.simulate import meeting
+from benchmarks.simulate.clock import Clock
+from benchmarks.simulate.host import Host, Link, every, only
+from benchmarks.simulate.meeting import Meeting
+from benchmarks.simulate.picker import Picker
+from benchmarks.simulate.policy import (
+    CROWD,
+    FIRST,
+    IMPATIENT_SECONDS,
+    Policy,
+    View,
+)
+from benchmarks.simulate.setting import HEADERS, MESSAGE, Setting
+from docket.torrent.announce import COMPLETED
+from docket.torrent.session import HOST_PEER, REGISTRY_PEER, REQUEST_DEPTH
+
+_MOST_PEERS = 4000
+"""Connections of one host: docket's ``connections_limit``."""
+
+_SLOW_START_SECONDS = 2.0
+_CROWD_DEPTH = 2
+
+_QUIET_LOOK_SECONDS = 1.0
+"""A host for which no piece came, none got less rare, and nobody came or went, looks as often."""
+
+_SHAKES = 3
+"""Words until two peers know what each of them has."""
+
+
+class Model:
+    """One run of a setting."""
+
+    def __init__(self, setting: Setting) -> None:
+        self.setting = setting
+        # of a model, so that a run can be had again
+        self._chance = random.Random(setting.seed)  # noqa: S311
+        self._clock = Clock()
+        self._picker = Picker(setting.pieces, setting.units, self._chance)
+        self._crowd_depth = max(_CROWD_DEPTH // setting.grain, 1)
+        self._unit_seconds = setting.unit_seconds
+        self.registry = self._host(-1)
+        self.registry.told = every(setting.pieces)
+        self.registry.told_count = setting.pieces
+        self.registry.done = 0.0
+        self.hosts = [self._host(number) for number in range(setting.hosts)]
+        self._meeting = Meeting(self.registry, self.hosts, lambda: self._clock.now, setting.seed)
+        self._fetching = setting.hosts
+
+    @property
+    def now(self) -> float:
+        """Seconds since the beginning."""
+        return self._clock.now
+
+    def run(self) -> None:
+        """Until all hosts that live are done, or the limit is reached."""
+        for host in self.hosts:
+            self._clock.at(self._chance.uniform(0, self.setting.spread), self._begin, host)
+        self._clock.run(lambda: not self._fetching, self.setting.limit)
+
+    def _host(self, number: int) -> Host:
+        pieces, units = self.setting.pieces, self.setting.units
+        is_registry = number < 0
+        peer_id = (REGISTRY_PEER if is_registry else HOST_PEER) + b"%012x" % (
+            self._chance.getrandbits(48)
+        )
+        return Host(
+            number=number,
+            peer_id=peer_id,
+            compact=meeting.endpoint(number),
+            zone=meeting.zone(number, self.setting.zone),
+            policy=Policy(peer_id, pieces),
+            have=[is_registry] * pieces,
+            availability=[0] * pieces,
+            missing=[0 if is_registry else units] * pieces,
+        )
+
+    def _begin(self, host: Host) -> None:
+        host.lacking = host.open = every(self.setting.pieces)
+        host.began = host.moved = self.now
+        for number, seconds in self.setting.deaths:
+            if number == host.number:
+                self._clock.at(self.now + seconds, self._die, host)
+        self._announce(host, "started")
+        self._look(host)
+
+    def _announce(self, host: Host, event: str) -> None:
+        """Ask the tracker; the answer, and then the handshakes, take their time."""
+        if host.dead:
+            return
+        for peer in self._meeting.announce(host, event):
+            if peer.number not in host.takes and not (host.parted and peer is self.registry):
+                # a question and its answer before
+                soon = self.now + (2 + _SHAKES) * self.setting.delay
+                self._clock.at(soon, self._connect, host, peer)
+        if event in ("", "started"):
+            self._clock.at(self.now + self._meeting.interval, self._announce, host, "")
+
+    def _connect(self, one: Host, other: Host) -> None:
+        if other.number in one.takes or one.dead or other.dead:
+            return
+        if max(len(one.takes), len(other.takes)) >= _MOST_PEERS:
+            return
+        for taker, giver in ((one, other), (other, one)):
+            link = Link(taker, giver)
+            taker.takes[giver.number] = link
+            taker.has_news = True
+            giver.gives.append(link)
+            if giver.told_count == self.setting.pieces:
+                taker.seeds += 1
+            if giver.told:
+                flags = giver.told.to_bytes(self.setting.pieces, "little")
+                taker.availability = list(map(add, taker.availability, flags))
+                self._ask(link)
+
+    def _part(self, host: Host) -> None:
+        """Hang up on the registry while the policy says so; then call it again."""
+        link = host.takes.get(self.registry.number)
+        if host.policy.waits and link:
+            host.parted = True
+            back = self.registry.takes[host.number]
+            host.gives.remove(back)
+            self._lose(back, host)
+            self._lose(link, self.registry)
+        elif host.parted and not host.policy.waits:
+            host.parted = False
+            self._clock.at(
+                self.now + _SHAKES * self.setting.delay, self._connect, host, self.registry
+            )
+
+    # what is asked
+
+    def _look(self, host: Host) -> None:
+        """What docket's download does every 0.2 s."""
+        if host.done is not None or host.dead:
+            return
+        self._clock.at(self.now + self.setting.look, self._look, host)
+        givers = (link.giver for link in host.takes.values())
+        others = {
+            one.peer_id: one.told_count for one in givers if one.told_count < self.setting.pieces
+        }
+        host.in_crowd = len(others) >= CROWD
+        view = View(
+            have=host.have,
+            availability=host.availability,
+            seeds=host.seeds,
+            others=others,
+            now=self.now,
+            pace=host.came / self.setting.units / max(self.now - host.began, self.setting.look),
+            quiet=self.now - host.moved,
+        )
+        stalled = host.policy.stalled(view)
+        if host.has_news or stalled != host.hurries or self.now - host.looked > _QUIET_LOOK_SECONDS:
+            host.has_news = False
+            host.looked = self.now
+            if changes := host.policy.changes(view):
+                self._prioritize(host, changes)
+            self._part(host)
+        if stalled != host.hurries:
+            host.hurries = stalled
+            if stalled:
+                self._ask_all(host, list(host.takes.values()))
+        if host.called < host.moved < self.now - IMPATIENT_SECONDS:
+            host.called = self.now
+            self._announce(host, " ")
+
+    def _prioritize(self, host: Host, changes: list[tuple[int, int]]) -> None:
+        for piece, priority in changes:
+            bit = only(piece)
+            host.first = host.first | bit if priority == FIRST else host.first & ~bit
+            if not priority:
+                host.kept |= bit
+                host.open &= ~bit
+            elif host.kept & bit:
+                host.kept &= ~bit
+                self._picker.reopen(host, piece)
+        self._ask_all(host, list(host.takes.values()))
+
+    def _ask_all(self, host: Host, links: list[Link]) -> None:
+        """Ask on those of *links* on which there may be something to ask."""
+        in_end_game = self._picker.in_end_game(host)
+        for link in links:
+            if link.giver.told & host.open or (in_end_game and not link.outstanding):
+                self._ask(link)
+
+    def _ask(self, link: Link) -> None:
+        """Fill the line at the giver."""
+        taker = link.taker
+        if link.gone or taker.done is not None:
+            return
+        depth = self._depth(link)
+        while link.outstanding < depth:
+            unit = self._picker.pick(link)
+            if unit is None:
+                break
+            taker.asked.setdefault(unit, []).append(link)
+            link.outstanding += 1
+            link.requests.append(unit)
+            self._queue(link)
+        if link.outstanding:
+            taker.idle.pop(link.giver.number, None)
+        else:
+            taker.idle[link.giver.number] = link
+
+    def _depth(self, link: Link) -> int:
+        """Parts that may be on their way from one peer."""
+        if link.is_slow_start and 0 <= link.began < self.now - _SLOW_START_SECONDS:
+            link.is_slow_start = False
+        if link.is_slow_start:
+            blocks = min(link.ahead, REQUEST_DEPTH)
+        elif link.taker.in_crowd:
+            return self._crowd_depth
+        else:
+            blocks = min(max(link.before, _CROWD_DEPTH), REQUEST_DEPTH)
+        return max(blocks // self.setting.grain, 1)
+
+    # what moves
+
+    def _queue(self, link: Link) -> None:
+        giver = link.giver
+        if not link.in_turn:
+            link.in_turn = True
+            giver.turn.append(link)
+        if not giver.sending:
+            giver.sending = True
+            self._clock.at(self.now + self.setting.delay, self._send, giver)
+
+    def _send(self, giver: Host) -> None:
+        turn = giver.turn
+        while turn and not giver.dead:
+            link = turn.popleft()
+            if link.requests:
+                unit = link.requests.pop(0)
+                end = self.now + self._unit_seconds + giver.owed
+                giver.owed = 0.0
+                self._clock.at(end, self._sent, link, unit)
+                return
+            link.in_turn = False
+        giver.sending = False
+
+    def _sent(self, link: Link, unit: int) -> None:
+        giver, taker = link.giver, link.taker
+        giver.egress += self.setting.unit_bytes * HEADERS
+        if link.requests:
+            giver.turn.append(link)
+        else:
+            link.in_turn = False
+        arrival = taker.down_free + self._unit_seconds
+        if arrival <= self.now:
+            taker.down_free = self.now
+            self._arrive(link, unit)
+        else:
+            taker.down_free = arrival
+            self._clock.at(arrival, self._arrive, link, unit)
+        self._send(giver)
+
+    def _arrive(self, link: Link, unit: int) -> None:
+        taker = link.taker
+        if link.gone or taker.done is not None:
+            return
+        link.outstanding -= 1
+        self._count(link)
+        askers = taker.asked.pop(unit, None)
+        if askers is not None:
+            taker.moved = self.now
+            taker.came += 1
+            for other in askers:
+                if unit in other.requests:
+                    other.requests.remove(unit)
+                    other.outstanding -= 1
+                    self._ask(other)
+            piece = unit // self.setting.units
+            taker.missing[piece] -= 1
+            if not taker.missing[piece]:
+                self._complete(taker, piece)
+        self._ask(link)
+
+    def _count(self, link: Link) -> None:
+        if link.began < 0:
+            link.began = self.now
+        link.ahead += self.setting.grain
+        second = int(self.now)
+        if second != link.second:
+            link.before = link.came if second == link.second + 1 else 0
+            link.second, link.came = second, 0
+        link.came += self.setting.grain
+
+    def _complete(self, host: Host, piece: int) -> None:
+        """A piece is here."""
+        bit = only(piece)
+        host.have[piece] = True
+        host.has_news = True
+        host.lacking &= ~bit
+        host.got += 1
+        messages = self.setting.seconds(MESSAGE * len(host.gives))
+        host.owed += messages
+        # as many come from others in the mean
+        host.down_free = max(host.down_free, self.now) + messages
+        self._clock.at(self.now + self.setting.delay, self._tell, host, piece)
+        if not host.lacking:
+            self._end(host)
+            return
+        self._ask_all(host, [link for link in host.idle.values() if link.giver.told & bit])
+
+    def _tell(self, host: Host, piece: int) -> None:
+        """All peers hear that *host* has *piece*."""
+        if host.dead:
+            return
+        before = host.told
+        bit = only(piece)
+        host.told |= bit
+        host.told_count += 1
+        is_seed = host.told_count == self.setting.pieces
+        for link in host.gives:
+            taker = link.taker
+            if taker.done is not None:
+                continue
+            taker.availability[piece] += 1
+            if taker.availability[piece] <= taker.seeds + 1:
+                taker.has_news = True
+            if is_seed:
+                taker.has_news = True
+                taker.seeds += 1
+            # one that was interesting before isn't asked anew by libtorrent
+            if (
+                not link.outstanding
+                and taker.open & bit
+                and not before & taker.lacking & ~taker.kept
+            ):
+                self._ask(link)
+
+    # who comes to an end
+
+    def _end(self, host: Host) -> None:
+        """*host* has all, and goes on as a seed."""
+        host.done = self.now
+        self._fetching -= 1
+        for link in host.takes.values():
+            link.requests.clear()
+        host.idle.clear()
+        host.asked.clear()
+        self._announce(host, COMPLETED)
+
+    def _die(self, host: Host) -> None:
+        """*host* is gone, and its peers see that at once, as when a program is killed."""
+        if host.done is None:
+            self._fetching -= 1
+        host.dead = True
+        for link in host.takes.values():
+            link.gone = True
+            link.requests.clear()
+        for link in host.gives:
+            self._lose(link, host)
+
+    def _lose(self, link: Link, host: Host) -> None:
+        taker = link.taker
+        link.gone = True
+        link.requests.clear()
+        taker.has_news = True
+        del taker.takes[host.number]
+        taker.idle.pop(host.number, None)
+        if host.told_count == self.setting.pieces:
+            taker.seeds -= 1
+        flags = host.told.to_bytes(self.setting.pieces, "little")
+        taker.availability = [
+            count - flag for count, flag in zip(taker.availability, flags, strict=True)
+        ]
+        for unit, links in list(taker.asked.items()):
+            if link in links:
+                links.remove(link)
+                if not links:
+                    del taker.asked[unit]
+                    self._picker.give_back(taker, unit)
+        self._ask_all(taker, list(taker.takes.values()))

@@ -1,0 +1,70 @@
+"""The one place where the model meets docket's policy of who asks for which pieces."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from docket.torrent.session import CROWD
+from docket.torrent.shares import FIRST, Shares, weights
+
+IMPATIENT_SECONDS = 2.5
+"""After so long without a byte it asks the tracker for other peers."""
+
+_STALL_SECONDS = 0.5
+_LONGEST_STALL_SECONDS = 2.0
+
+# all hosts are in this process, and would each have those of all others
+_weights = lru_cache(maxsize=None)(weights)
+
+__all__ = ["CROWD", "FIRST", "IMPATIENT_SECONDS", "Policy", "View"]
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What a download sees at a look.
+
+    Its pieces, how many peers have each, how many peers are *seeds*, and the number of pieces of
+    each of the *others* by id; *pace* is what has come, in pieces a second, and nothing came for
+    *quiet* seconds.
+    """
+
+    have: Sequence[bool]
+    availability: Sequence[int]
+    seeds: int
+    others: Mapping[bytes, int]
+    now: float
+    pace: float
+    quiet: float
+
+
+class Policy:
+    """What a host's download does at each look, but for libtorrent's part."""
+
+    def __init__(self, own: bytes, pieces: int) -> None:
+        self._shares = Shares(own, [True] * pieces, weigh=_weights)
+
+    @property
+    def waits(self) -> bool:
+        """Whether it hangs up on the registry, or calls it again."""
+        return self._shares.waits
+
+    def stalled(self, view: View) -> bool:
+        """Whether it asks others for what is on its way."""
+        turn = (len(view.others) + 1) / view.pace if view.pace else _LONGEST_STALL_SECONDS
+        return view.quiet > min(max(turn, _STALL_SECONDS), _LONGEST_STALL_SECONDS)
+
+    def changes(self, view: View) -> list[tuple[int, int]]:
+        """Pieces with another priority now, with it: 0 is not yet, `FIRST` before others."""
+        if not view.others and not self._shares.is_dealt:
+            return []
+        return self._shares.changes(
+            view.have,
+            view.availability,
+            seeds=view.seeds,
+            others=view.others,
+            now=view.now,
+            pace=view.pace,
+            stalled=self.stalled(view),
+        )
