@@ -87,7 +87,7 @@ def _peer(url: str, digest: Digest) -> Callable[[Path], float]:
     with Client(url) as client:
         reference = Reference.parse("large:1")
         found = client.manifest(reference)
-        metainfo = parse_metainfo(client.torrent(Reference(reference.repository, found.digest)))
+        metainfo = parse_metainfo(client.torrent(Reference(reference.repository, found.digest))[0])
         small = layout_files(found.digest, media_type=found.media_type, size=len(found.content))
 
     def fetch(place: Path) -> float:

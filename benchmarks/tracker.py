@@ -144,7 +144,7 @@ def target(folder: Path, *, size: int = _LAYER_SIZE) -> Iterator[Target]:
                     compression=Compression(ZSTD),
                     progress=Silent(),
                 )
-                torrent = parse_metainfo(client.torrent(_IMAGE))
+                torrent = parse_metainfo(client.torrent(_IMAGE)[0])
             port = int(url.rpartition(":")[2])
             blob = f"/v2/{_IMAGE.repository}/blobs/{pushed.layers[0].digest}"
             yield Target(port, running.pid, torrent.info_hash, blob)

@@ -282,14 +282,16 @@ class Client:
         answer = self._json(_Layers, "GET", path, unknown=reference)
         return [_remote_layer(one) if one else None for one in answer.layers]
 
-    def torrent(self, reference: Reference, *, zone: str = "") -> bytes:
+    def torrent(self, reference: Reference, *, zone: str = "") -> tuple[bytes, bool]:
         """The torrent of an image manifest; the registry seeds it from now on.
 
-        Whoever uses it tells the registry's tracker to be in *zone*, if that isn't empty.
+        Whoever uses it tells the registry's tracker to be in *zone*, if that isn't empty. With it
+        comes whether this host is to be one of those that ask the registry's seed.
         """
         path = f"/v2/{reference.repository}/_docket/torrent/{reference.target}"
         path += f"?{urlencode({'zone': zone})}" if zone else ""
-        return self._call("GET", path, unknown=reference).data
+        answer = self._call("GET", path, unknown=reference)
+        return answer.data, answer.headers.get("Docket-Gate") != "no"
 
     def images(self, name: str | None = None) -> list[dict[str, Any]]:
         """All tagged images (of one repository), with their sizes in bytes."""

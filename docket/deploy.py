@@ -170,7 +170,8 @@ def plan_image(
 def inspect_image(client: Client, reference: Reference, platform: Platform) -> dict[str, Any]:
     """An image's manifest, layers and torrent as plain values; sizes in bytes."""
     image = resolve(client, reference, platform)
-    torrent = parse_metainfo(client.torrent(Reference(reference.repository, image.digest)))
+    content, _ = client.torrent(Reference(reference.repository, image.digest))
+    torrent = parse_metainfo(content)
     config = manifest.parse_config(image.config)
     return {
         "name": str(reference),

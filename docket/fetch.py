@@ -104,6 +104,7 @@ class Fetch:
         self._folder = incoming_folder(store.location, image.digest)
         self._wanted = {one.digest: one for one in image.wanted}
         self._began = time.monotonic()
+        self._is_gate = True
         self._result = Fetched()
 
     def run(self) -> Fetched:
@@ -135,7 +136,8 @@ class Fetch:
         """The image's torrent, or None (with a note) when HTTP is all there is."""
         at_digest = Reference(self._image.reference.repository, self._image.digest)
         try:
-            metainfo = parse_metainfo(self._client.torrent(at_digest, zone=self._zone))
+            content, self._is_gate = self._client.torrent(at_digest, zone=self._zone)
+            metainfo = parse_metainfo(content)
             self._check(metainfo)
         except (NotFound, RegistryRefused, InvalidMetainfo) as error:
             self._progress.note(f"no torrent ({summary(error)}); layers come over HTTP")
@@ -178,6 +180,7 @@ class Fetch:
                     have=have,
                     on_progress=self._on_progress,
                     on_complete=self._on_complete,
+                    is_gate=self._is_gate,
                     patience=self._patience,
                     cancelled=self._cancelled,
                 )

@@ -121,7 +121,7 @@ def _stored(location: Path, compression: Compression) -> Stored:
             compression=compression,
             progress=Silent(),
         )
-        return Stored(location, parse_metainfo(client.torrent(reference)))
+        return Stored(location, parse_metainfo(client.torrent(reference)[0]))
 
 
 @contextmanager

@@ -46,6 +46,11 @@ class Meeting:
         """Seconds between a host's announces."""
         return self._tracker.interval
 
+    def invite(self, host: Host) -> bool:
+        """Whether *host* is to be one of those that ask the registry."""
+        is_near = host.zone.decode() == self._zone
+        return self._tracker.invite(_INFO_HASH, host.zone, is_near=is_near)
+
     def announce(self, host: Host, event: str) -> list[Host]:
         """What *host* hears of; the registry too, if it is near or the host a gate."""
         report = Announce(

@@ -18,8 +18,8 @@ from benchmarks.simulate.policy import (
     View,
 )
 from benchmarks.simulate.setting import HEADERS, MESSAGE, Setting
-from docket.torrent.announce import COMPLETED
-from docket.torrent.session import HOST_PEER, REGISTRY_PEER, REQUEST_DEPTH
+from docket.torrent.announce import COMPLETED, GATE_PEER, HOST_PEER, REGISTRY_PEER
+from docket.torrent.session import REQUEST_DEPTH
 
 _MOST_PEERS = 4000
 """Connections of one host: docket's ``connections_limit``."""
@@ -82,6 +82,9 @@ class Model:
         )
 
     def _begin(self, host: Host) -> None:
+        if self._meeting.invite(host):
+            host.peer_id = GATE_PEER + host.peer_id[len(GATE_PEER) :]
+        host.policy = Policy(host.peer_id, self.setting.pieces)
         host.lacking = host.open = every(self.setting.pieces)
         host.began = host.moved = self.now
         for number, seconds in self.setting.deaths:

@@ -20,11 +20,11 @@ from docket.api.announce import PATH as ANNOUNCE
 from docket.api.answers import answer_json, decoded, read_body
 from docket.api.registry import registry_of, repository_of
 from docket.digest import Digest
-from docket.errors import InvalidInput, InvalidManifest, NotFound
+from docket.errors import InvalidAnnounce, InvalidInput, InvalidManifest, NotFound
 from docket.manifest import Descriptor, Platform
 from docket.reference import Reference, parse_target
 from docket.store import LayerBlob, Store, StoredManifest, Tagged
-from docket.torrent.announce import check_zone
+from docket.torrent.announce import check_zone, compact, zone_of
 from docket.torrent.metainfo import Metainfo
 
 _MAX_DIFF_IDS = 4096
@@ -117,6 +117,7 @@ def _torrent(request: Request, announce: str) -> Response:
     found = _image(registry.store, request)
     metainfo: Metainfo = registry.seeder.metainfo(found, announce=announce)
     registry.seeder.seed(found)
+    is_gate = registry.seeder.tracker is not None or _invite(request, metainfo.info_hash)
     name = f"{repository_of(request).rpartition('/')[2]}.torrent"
     return Response(
         metainfo.content,
@@ -124,8 +125,21 @@ def _torrent(request: Request, announce: str) -> Response:
         headers={
             "Docker-Content-Digest": str(found.digest),
             "Content-Disposition": f'attachment; filename="{name}"',
+            "Docket-Gate": "yes" if is_gate else "no",
         },
     )
+
+
+def _invite(request: Request, info_hash: bytes) -> bool:
+    """Whether this client is to be one of the hosts that ask the registry's seed."""
+    registry = registry_of(request)
+    client = request.client.host if request.client else ""
+    try:
+        zone = zone_of(compact(client, 0), request.query_params.get("zone", ""))
+        own = zone_of(compact(registry.advertise or request.scope["server"][0], 0), registry.zone)
+    except InvalidAnnounce:
+        return True
+    return registry.tracker.invite(info_hash, zone, is_near=zone == own)
 
 
 def _announce_url(request: Request) -> str:

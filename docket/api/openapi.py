@@ -125,7 +125,14 @@ _OUT_OF_ORDER = _json("the part belongs elsewhere", ref("Error"), *_SESSION)
 _WRITE_REFUSALS = (400, 404, 409, 507)
 _TORRENT = _get(
     "The torrent of an image; seeding begins",
-    {200: _answer("the torrent", "Docker-Content-Digest", media_type="application/x-bittorrent")},
+    {
+        200: _answer(
+            "the torrent",
+            "Docker-Content-Digest",
+            "Docket-Gate",
+            media_type="application/x-bittorrent",
+        )
+    },
     *(400, 404, 507),
     takes=(_PLATFORM, _TOLD_ZONE),
 )

@@ -18,6 +18,11 @@ MAX_PEERS = 50
 STOPPED, COMPLETED, PAUSED = "stopped", "completed", "paused"
 """Events; a paused peer has all that it wants, though not all of the torrent (BEP 21)."""
 
+HOST_PEER = b"-DK0100-"
+GATE_PEER = b"-DG0100-"
+REGISTRY_PEER = b"-DR0100-"
+"""How peer ids of docket's begin (BEP 20): hosts, hosts that may ask the registry, its own seed."""
+
 _ID_SIZE = 20
 _MAX_QUERY = 2048
 _MAX_SCRAPE = 8192
@@ -46,6 +51,16 @@ class Announce:
     def is_leech(self) -> bool:
         """Whether the peer wants something."""
         return self.left > 0 and self.event != PAUSED
+
+    @property
+    def is_docket(self) -> bool:
+        """Whether the peer is a host of docket's, by its id."""
+        return self.peer_id.startswith((HOST_PEER, GATE_PEER))
+
+    @property
+    def is_gate(self) -> bool:
+        """Whether it was invited to ask the registry's seed."""
+        return self.peer_id.startswith(GATE_PEER)
 
     @classmethod
     def parse(cls, query: bytes, *, address: str, zone: str = "") -> Announce:

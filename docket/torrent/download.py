@@ -67,6 +67,7 @@ class Download:
         session: Session,
         torrent: Any,
         inbox: queue.SimpleQueue[Any],
+        peer_id: bytes,
         metainfo: Metainfo,
         folder: Path,
         wanted: Collection[Digest],
@@ -84,9 +85,7 @@ class Download:
         self._piece_length = metainfo.piece_length
         self._crowd = 1
         self._sources = Sources(metainfo)
-        self._shares = Shares(
-            session.peer_id, [bool(one) for one in torrent.get_piece_priorities()]
-        )
+        self._shares = Shares(peer_id, [bool(one) for one in torrent.get_piece_priorities()])
         self._left = {one for one in self._files.values() if one.digest}
         self._arrived: set[File] = {
             one for one in self._left if one.digest and all(have.get(one.digest, [one.size == 0]))

@@ -11,11 +11,14 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from docket.torrent.announce import GATE_PEER, HOST_PEER, REGISTRY_PEER
+
 _FIRST_LOOK_SECONDS = 0.02
 _MEET_SECONDS = 1.0  # after a connection, for its handshake
 _SHARE = 20  # looking takes at most one part of so many of the time
 
-_DOCKET = (b"-DK", b"-DR")  # how its peer ids begin, of any version (BEP 20)
+# how the peer ids of docket's begin, of any version (BEP 20)
+_DOCKET = tuple(one[:3] for one in (HOST_PEER, GATE_PEER, REGISTRY_PEER))
 _UNKNOWN = bytes(20)
 
 Endpoint = tuple[str, int]

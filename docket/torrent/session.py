@@ -17,6 +17,7 @@ from typing import Any
 import libtorrent as lt
 
 from docket.errors import SwarmError
+from docket.torrent.announce import GATE_PEER, HOST_PEER, REGISTRY_PEER
 from docket.torrent.guests import Guests
 
 _LISTEN_SECONDS = 10.0
@@ -87,10 +88,6 @@ _SETTINGS: dict[str, Any] = {
     "no_recheck_incomplete_resume": True,
     "close_redundant_connections": False,
 }
-
-HOST_PEER = b"-DK0100-"
-REGISTRY_PEER = b"-DR0100-"
-"""How peer ids begin, so that a host can tell the registry's seed from other hosts (BEP 20)."""
 
 _ALERTS = (
     lt.alert.category_t.error_notification
@@ -168,8 +165,9 @@ class Session:
         *watch_blocks* asks for `BlockSeen`, which costs CPU time for every 16 KiB. Raises
         `SwarmError` when it can't listen.
         """
-        # all of it, so that it is known here: left to libtorrent, the end would be random too
-        self.peer_id = (REGISTRY_PEER if is_registry else HOST_PEER) + secrets.token_hex(6).encode()
+        self._is_registry = is_registry
+        # all of a peer id, so that it is known here: libtorrent's end would be random too
+        self._peer_id_end = secrets.token_hex(6).encode()
         self._subscribers: dict[bytes, list[queue.SimpleQueue[Event]]] = {}
         self._lock = threading.Lock()
         self._listening = threading.Event()
@@ -183,7 +181,7 @@ class Session:
             "listen_interfaces": interfaces,
             "upload_rate_limit": max_upload,
             "download_rate_limit": max_download,
-            "peer_fingerprint": self.peer_id.decode(),
+            "peer_fingerprint": self._peer_id(is_gate=False).decode(),
             "alert_mask": int(_ALERTS | _BLOCK_ALERTS if watch_blocks else _ALERTS),
         }
         if max_upload or max_download:
@@ -214,6 +212,20 @@ class Session:
             self.close()
             raise SwarmError(f"no BitTorrent peer can listen on {interfaces}; choose another port")
         self.port: int = self.lt.listen_port()
+
+    def _peer_id(self, *, is_gate: bool) -> bytes:
+        kind = REGISTRY_PEER if self._is_registry else GATE_PEER if is_gate else HOST_PEER
+        return kind + self._peer_id_end
+
+    def join(self, params: Any, *, is_gate: bool) -> tuple[Any, bytes]:
+        """Add a torrent; with it comes the id of this peer there, which tells a gate.
+
+        Raises what libtorrent raises.
+        """
+        peer_id = self._peer_id(is_gate=is_gate)
+        # a torrent takes its id when it is added
+        self.lt.apply_settings({"peer_fingerprint": peer_id.decode()})
+        return self.lt.add_torrent(params), peer_id
 
     def close(self) -> None:
         """Leave all swarms and stop; once more is a no-op."""

@@ -4,7 +4,8 @@ Every piece has one owner among the hosts, which each of them works out by itsel
 greatest weight, of those that are drawn with a peer's id as the seed (rendezvous hashing). Of the
 pieces that only seeds have, a host asks for its own; with these done it takes over what others
 come to last. Nobody says a word, and who comes or goes moves no more than its own part. Who came
-late, or is slow, owns nothing: its link is full of what others have already.
+late, or is slow, owns nothing: its link is full of what others have already. In a large crowd only
+gates own pieces, for only they hear of the registry (`docket.torrent.zones`).
 
 Where links are slow, the others' pieces aren't asked of a seed at all: they will come from their
 owners. On fast ones, all may be here before this peer looks again.
@@ -16,6 +17,8 @@ import random
 from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
+
+from docket.torrent.announce import GATE_PEER
 
 FIRST = 3
 LATER = 2
@@ -89,10 +92,10 @@ class Shares:
         lacking = [one for one in self._wanted if not have[one]]
         rare = [one for one in lacking if availability[one] <= seeds] if others else []
         crowd = {**others, self._own: sum(have)}
-        self._deal(_in_step(crowd, len(have) - len(rare)))
+        self._deal(_in_step(_gates(crowd), len(have) - len(rare)))
         first = self._first(rare, now, pace, len(crowd))
         left: set[int] = set()
-        if not stalled and len(rare) > LOOK_SECONDS * pace:
+        if seeds and not stalled and len(rare) > LOOK_SECONDS * pace:
             left = set(rare) - first
             if len(left) == len(lacking):
                 # with nothing to ask for, libtorrent would take itself for a seed
@@ -143,7 +146,9 @@ class Shares:
             if spare:
                 self._taken.add(spare[-1])
             elif pace * (now - self._shrank) > 2 * hosts:
-                self._taken.add(self._dearest(found - self._taken))
+                self._taken |= (
+                    {self._dearest(found - self._taken)} if found - self._taken else set()
+                )
         return {*own[:soon], *self._taken}
 
     def _spare(self, rare: Iterable[int], soon: int) -> list[int]:
@@ -170,6 +175,11 @@ class Shares:
 
 def _in_step(crowd: Mapping[bytes, int], out: int) -> set[bytes]:
     """Those of *crowd*, with their pieces, that have about half of what is *out* with any host."""
-    return {peer_id for peer_id, pieces in crowd.items() if 2 * pieces + len(crowd) >= out} or {
-        *crowd
-    }
+    found = {peer_id for peer_id, pieces in crowd.items() if 2 * pieces + len(crowd) >= out}
+    return found or {*crowd}
+
+
+def _gates(crowd: Mapping[bytes, int]) -> Mapping[bytes, int]:
+    """Those of *crowd* that may ask the registry; all, if none was told whether it may."""
+    found = {one: pieces for one, pieces in crowd.items() if one.startswith(GATE_PEER)}
+    return found or crowd

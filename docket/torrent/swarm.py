@@ -36,6 +36,7 @@ class _Member:
     torrent: Any
     metainfo: Metainfo
     asked: float
+    peer_id: bytes
 
 
 class Swarm:
@@ -148,6 +149,7 @@ class Swarm:
         have: Mapping[Digest, list[bool]],
         on_progress: Callable[[FetchProgress], None],
         on_complete: Callable[[Digest, Path], None],
+        is_gate: bool = True,
         patience: float = PATIENCE,
         cancelled: threading.Event | None = None,
     ) -> FetchResult:
@@ -155,6 +157,7 @@ class Swarm:
 
         Blobs that are *held*, and the layout's small files, are in place already and are served to
         others meanwhile; *have* tells the pieces of wanted blobs that are there from before.
+        *is_gate* tells others that this peer may ask the registry: see `docket.torrent.zones`.
         *on_complete* is called on this thread for each wanted blob as soon as all of it can be
         read, while others still come. When all came, the torrent stays in the session and serves
         until `forget`; when not, it has left. What an earlier fetch of the torrent wanted doesn't
@@ -164,9 +167,9 @@ class Swarm:
         pieces = _pieces_at_start(metainfo, held, have)
         with self._only_fetch(metainfo), self._session.events(metainfo.info_hash) as inbox:
             with self._lock:
-                self._join(metainfo, folder, pieces, wanted=frozenset(wanted))
-                torrent = self._members[metainfo.info_hash].torrent
-            ours = (self._session, torrent, inbox)
+                self._join(metainfo, folder, pieces, wanted=frozenset(wanted), is_gate=is_gate)
+                member = self._members[metainfo.info_hash]
+            ours = (self._session, member.torrent, inbox, member.peer_id)
             run = Download(*ours, metainfo, folder, wanted, have, on_complete)
             try:
                 result = run.until_done(on_progress, patience, cancelled)
@@ -202,6 +205,7 @@ class Swarm:
         pieces: list[bool],
         *,
         wanted: frozenset[Digest] | None,
+        is_gate: bool = False,
     ) -> None:
         if self._closed:
             raise SwarmError(CLOSED)
@@ -218,10 +222,10 @@ class Swarm:
         if wanted is not None:
             params.file_priorities = _priorities(params, metainfo, wanted)
         try:
-            torrent = self._session.lt.add_torrent(params)
+            torrent, peer_id = self._session.join(params, is_gate=is_gate)
         except RuntimeError as error:
             raise SwarmError(f"libtorrent refuses the torrent {metainfo.name}: {error}") from error
-        self._members[metainfo.info_hash] = _Member(torrent, metainfo, time.monotonic())
+        self._members[metainfo.info_hash] = _Member(torrent, metainfo, time.monotonic(), peer_id)
 
 
 def _pieces_at_start(

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from docket.torrent.announce import COMPLETED, STOPPED, Announce, answer, compact, zone_of
-from docket.torrent.zones import Bag, Zone, choose
+from docket.torrent.zones import NEIGHBOURS, OUTSIDERS, Bag, Zone, choose
 
 INTERVAL = 15
 """Seconds between a peer's announces; one that misses two is gone."""
@@ -109,7 +109,7 @@ class _Swarm:
         zone = self.zones[peer.zone]
         zone.gates.pop(endpoint, None)
         (zone.leeches if peer.is_leech else zone.seeds).discard(endpoint)
-        if not len(zone.leeches) and not len(zone.seeds):
+        if not len(zone.leeches) and not len(zone.seeds) and not zone.invited:
             del self.zones[peer.zone]
         return peer
 
@@ -164,19 +164,35 @@ class Tracker:
         """Take *report* and answer it, bencoded.
 
         *extra* are seeds that don't announce, such as the registry's own, and *extra_zone* is their
-        label, if they have one. A leech in their zone always gets them, last; so does one that
-        hears of the outside.
+        label, if they have one. Gates get them, last; and leeches near by, if not docket's.
         """
         own = [compact(*one) for one in extra]
+        is_near = any(zone_of(one, extra_zone) == report.zone for one in own)
         with self._lock:
             swarm = self._swarm(report.info_hash)
             self._sweep(swarm)
-            chosen, is_gate = self._take(swarm, report)
+            chosen, is_gate = self._take(swarm, report, is_near=is_near)
             complete, incomplete = swarm.complete, len(swarm.peers) - swarm.complete
-        if report.is_leech and report.event != STOPPED:
-            near = [one for one in own if is_gate or zone_of(one, extra_zone) == report.zone]
-            chosen = [one for one in chosen if one not in near] + near
+        asks = report.is_leech and report.event != STOPPED
+        if asks and (is_gate or (is_near and not report.is_docket)):
+            chosen = [one for one in chosen if one not in own] + own
         return answer(self.interval, complete + len(own), incomplete, chosen)
+
+    def invite(self, info_hash: bytes, zone: bytes, *, is_near: bool) -> bool:
+        """Whether the next host of *zone* should say by its peer id that it is a gate.
+
+        *is_near* tells whether the registry is in that zone. Who doesn't come soon is forgotten.
+        """
+        with self._lock:
+            swarm = self._swarm(info_hash)
+            self._sweep(swarm)
+            now = self._clock()
+            place = swarm.zones.get(zone) or Zone()
+            is_invited = place.wants_gate(now, self.interval, is_near=is_near)
+            if is_invited:
+                place.invited.append(now)
+                swarm.zones[zone] = place
+        return is_invited
 
     def scrape(self, info_hashes: Iterable[bytes]) -> bytes:
         """How many seeds and leeches each of these torrents has, bencoded (BEP 48)."""
@@ -208,7 +224,7 @@ class Tracker:
                 self._swarms[info_hash] = swarm
         return swarm
 
-    def _take(self, swarm: _Swarm, report: Announce) -> tuple[list[bytes], bool]:
+    def _take(self, swarm: _Swarm, report: Announce, *, is_near: bool) -> tuple[list[bytes], bool]:
         """Remember what *report* says; whom to tell the peer, and whether it hears of the outside.
 
         A peer for which there is no room hears of its zone, or of the outside when it has none.
@@ -234,19 +250,26 @@ class Tracker:
         if (
             peer.is_leech
             and peer.gate is None
-            and zone.wants_gate(now, self.interval, is_early=early)
+            and (
+                report.is_gate
+                or zone.wants_gate(now, self.interval, is_near=is_near, is_early=early)
+            )
         ):
             swarm.open_gate(peer, now)
+            if report.is_gate and zone.invited:
+                zone.invited.popleft()
         is_gate = peer.is_leech and peer.gate is not None
         return self._choose(swarm, zone, report, is_gate=is_gate), is_gate
 
     def _choose(self, swarm: _Swarm, zone: Zone, report: Announce, *, is_gate: bool) -> list[bytes]:
+        # other programs choose for themselves
+        most = NEIGHBOURS + OUTSIDERS * is_gate if report.is_docket else report.wanted
         return choose(
             zone,
             report.compact,
-            wanted=report.wanted,
+            wanted=min(report.wanted, most),
             is_leech=report.is_leech,
-            outside=swarm.gates if is_gate else None,
+            gates=swarm.gates if is_gate else None,
             chance=self._random,
         )
 

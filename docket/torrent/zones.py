@@ -5,26 +5,40 @@ hear of the gates of other zones and of a seed outside too, so that about one co
 into a zone, however many peers it has. Connections go both ways, so that telling one side is
 telling both: nobody but gates is told to gates of other zones.
 
-- A zone has `GATES` gates; its seeds count as such, since who has a seed needs no more.
+- A zone has `GATES` gates, and `NEAR_GATES` where the registry is; its seeds count as such, since
+  who has a seed needs no more. The first hosts that ask for the torrent are invited to be gates,
+  and then say so by their peer ids, so that the gates know each other.
 - One more for each interval that its oldest gate has been fetching, at most `MOST_GATES`: a slow
   gate must not hold up its zone for ever.
 - A leech that announces before its time gets nothing where it is: it becomes one, too.
 
-In one network without labels all peers and the registry are in one zone, and there is no outside.
+So a crowd of thousands doesn't split the registry's link into as many parts, of which none brings a
+piece in good time. Peers that aren't docket's, where the registry is, hear of it always.
 """
 
 from __future__ import annotations
 
 import random
+from collections import deque
 from dataclasses import dataclass, field
 
 GATES = 2
 """Leeches of a zone that fetch from outside, to begin with."""
 
-MOST_GATES = 8
+NEAR_GATES = 12
+"""The same in the zone of the registry."""
 
-OUTSIDERS = 10
-"""Gates of other zones that a gate is told of."""
+MOST_GATES = 8
+"""Gates of a zone, when those that it had are slow; more only where there were more at first."""
+
+OUTSIDERS = 12
+"""Gates that a gate is told of, of its own zone and of others."""
+
+NEIGHBOURS = 6
+"""Others of its zone that a host is told of; as many hear of it, in the mean.
+
+A host that serves all of a crowd at once ends no piece before each of them has a part of it.
+"""
 
 SEED_SHARE = 4
 """One place in so many goes to a seed, when there are more leeches than places."""
@@ -76,21 +90,33 @@ class Bag:
 
 @dataclass(slots=True)
 class Zone:
-    """The peers of a torrent in one zone; *gates* are leeches, with the time they became gates."""
+    """The peers of a torrent in one zone; *gates* are leeches, with the time they became gates.
+
+    *invited* are the times at which hosts were, that didn't come yet.
+    """
 
     leeches: Bag = field(default_factory=Bag)
     seeds: Bag = field(default_factory=Bag)
     gates: dict[bytes, float] = field(default_factory=dict)
+    invited: deque[float] = field(default_factory=deque)
 
-    def wants_gate(self, now: float, interval: float, *, is_early: bool = False) -> bool:
-        """Whether one more of its leeches, that *is_early* or not, should hear of the outside."""
+    def wants_gate(
+        self, now: float, interval: float, *, is_near: bool, is_early: bool = False
+    ) -> bool:
+        """Whether one more of its leeches, that *is_early* or not, should hear of the outside.
+
+        *is_near* tells whether the registry is in this zone.
+        """
+        fewest = NEAR_GATES if is_near else GATES
         if is_early:
-            return len(self.gates) < MOST_GATES
-        most = GATES
+            return len(self.gates) < max(MOST_GATES, fewest)
+        most = fewest
         if self.gates:
             oldest = next(iter(self.gates.values()))
-            most = min(GATES + int((now - oldest) / interval), MOST_GATES)
-        return len(self.gates) + len(self.seeds) < most
+            most = max(fewest, min(fewest + int((now - oldest) / interval), MOST_GATES))
+        while self.invited and self.invited[0] < now - interval:
+            self.invited.popleft()
+        return len(self.gates) + len(self.invited) + len(self.seeds) < most
 
 
 def choose(
@@ -99,30 +125,22 @@ def choose(
     *,
     wanted: int,
     is_leech: bool,
-    outside: Bag | None,
+    gates: Bag | None,
     chance: random.Random,
 ) -> list[bytes]:
     """At most *wanted* peers for *asker*, who is in *zone*; never itself.
 
-    *outside* are the gates of all zones, for a leech that is one; None for others. Leeches come
-    first, then seeds, then outsiders; a seed hears of no seeds.
+    *gates* are those of all zones, for a leech that is one; None for others. Leeches come first,
+    then seeds, then gates; a seed hears of no seeds.
     """
-    beyond = _beyond(zone, asker, outside, chance)[: max(wanted, 0)] if outside else []
-    room = wanted - len(beyond)
+    known = [one for one in gates.draw(OUTSIDERS + 1, chance) if one != asker] if gates else []
+    known = known[: min(OUTSIDERS, max(wanted, 0))]
+    room = wanted - len(known)
     seeds = _others(zone.seeds, asker, room, chance) if is_leech else []
     kept = min(len(seeds), max(room // SEED_SHARE, room - len(zone.leeches)))
     leeches = _others(zone.leeches, asker, room - kept, chance)
-    return leeches + seeds[: room - len(leeches)] + beyond
-
-
-def _beyond(zone: Zone, asker: bytes, gates: Bag, chance: random.Random) -> list[bytes]:
-    """Gates of other zones."""
-    # those of its own zone are in the draw, but have been told already
-    drawn = gates.draw(2 * OUTSIDERS + len(zone.gates), chance)
-    strangers = [
-        one for one in drawn if one != asker and one not in zone.leeches and one not in zone.seeds
-    ]
-    return strangers[:OUTSIDERS]
+    near = leeches + seeds[: room - len(leeches)]
+    return [one for one in near if one not in known] + known
 
 
 def _others(bag: Bag, asker: bytes, count: int, chance: random.Random) -> list[bytes]:

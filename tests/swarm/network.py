@@ -56,7 +56,7 @@ def stored(place: Path, image: Release) -> Stored:
         Commands(url, place / "build")("push", image.name, "--archive", image.archive(place / "a"))
         with Client(url) as client:
             return Stored(
-                location, image, parse_metainfo(client.torrent(Reference.parse(image.name)))
+                location, image, parse_metainfo(client.torrent(Reference.parse(image.name))[0])
             )
 
 
