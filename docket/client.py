@@ -36,11 +36,11 @@ _CONNECT_SECONDS = 5.0
 _READ_SECONDS = 60.0
 _ASKING = urllib3.Timeout(connect=_CONNECT_SECONDS, read=_READ_SECONDS)
 _SENDING = urllib3.Timeout(connect=_READ_SECONDS, read=_READ_SECONDS)
-
-# On a link that a whole fleet fills, packets of a connection that is new or idle may get lost until
-# TCP waits for a minute; another connection is through sooner. What changes nothing is asked again.
+# Where a fleet fills the link, packets of a new or idle connection may get lost until TCP waits for
+# a minute; another connection is through sooner. So what changes nothing is asked again.
 _REPEATABLE = frozenset({"GET", "HEAD"})
 _ASKING_AGAIN = urllib3.Timeout(connect=_CONNECT_SECONDS, read=_READ_SECONDS / 3)
+_PATIENCE = dict.fromkeys(_REPEATABLE, _ASKING_AGAIN)
 _TRIES = urllib3.Retry(
     connect=3, read=2, redirect=False, status=False, other=False, allowed_methods=_REPEATABLE
 )
@@ -285,8 +285,8 @@ class Client:
     def torrent(self, reference: Reference, *, zone: str = "") -> tuple[bytes, bool]:
         """The torrent of an image manifest; the registry seeds it from now on.
 
-        Whoever uses it tells the registry's tracker to be in *zone*, if that isn't empty. With it
-        comes whether this host is to be one of those that ask the registry's seed.
+        Whoever uses it tells the tracker to be in *zone*, if that isn't empty. With it comes
+        whether this host is to be one of those that ask the registry's seed.
         """
         path = f"/v2/{reference.repository}/_docket/torrent/{reference.target}"
         path += f"?{urlencode({'zone': zone})}" if zone else ""
@@ -352,7 +352,7 @@ class Client:
                 headers=headers,
                 redirect=False,
                 # urllib3 sends under the connect timeout: a slow registry may take its time
-                timeout=_SENDING if body else _patience(method),
+                timeout=_SENDING if body else _PATIENCE.get(method, _ASKING),
             )
         except (HTTPError, LocationParseError) as error:
             raise RegistryUnreachable(self.url, _why(error)) from error
@@ -371,12 +371,11 @@ class Client:
     ) -> Iterator[urllib3.BaseHTTPResponse]:
         try:
             response = self._pool.request(
-                method,
-                self._absolute(path),
+                *(method, self._absolute(path)),
                 body=body,
                 headers=headers,
                 preload_content=False,
-                timeout=_patience(method),
+                timeout=_PATIENCE.get(method, _ASKING),
             )
         except HTTPError as error:
             raise RegistryUnreachable(self.url, _why(error)) from error
@@ -440,10 +439,6 @@ def _oci_error(response: urllib3.BaseHTTPResponse) -> tuple[str, str]:
         return str(first.get("code", "")), str(first.get("message", ""))
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, HTTPError):
         return "", ""
-
-
-def _patience(method: str) -> urllib3.Timeout:
-    return _ASKING_AGAIN if method in _REPEATABLE else _ASKING
 
 
 def _why(error: Exception) -> str:

@@ -256,8 +256,8 @@ class Tracker:
             )
         ):
             swarm.open_gate(peer, now)
-            if report.is_gate and zone.invited:
-                zone.invited.popleft()
+        if place is None and zone.invited and (report.is_gate or not report.is_docket):
+            zone.invited.popleft()
         is_gate = peer.is_leech and peer.gate is not None
         return self._choose(swarm, zone, report, is_gate=is_gate), is_gate
 

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 GATES = 2
@@ -133,16 +134,16 @@ def choose(
     *gates* are those of all zones, for a leech that is one; None for others. Leeches come first,
     then seeds, then gates; a seed hears of no seeds.
     """
-    known = [one for one in gates.draw(OUTSIDERS + 1, chance) if one != asker] if gates else []
-    known = known[: min(OUTSIDERS, max(wanted, 0))]
+    known = _others(gates, asker, min(OUTSIDERS, wanted), chance) if gates else []
     room = wanted - len(known)
-    seeds = _others(zone.seeds, asker, room, chance) if is_leech else []
+    seeds = _others(zone.seeds, asker, room, chance, known) if is_leech else []
     kept = min(len(seeds), max(room // SEED_SHARE, room - len(zone.leeches)))
-    leeches = _others(zone.leeches, asker, room - kept, chance)
-    near = leeches + seeds[: room - len(leeches)]
-    return [one for one in near if one not in known] + known
+    leeches = _others(zone.leeches, asker, room - kept, chance, known)
+    return leeches + seeds[: room - len(leeches)] + known
 
 
-def _others(bag: Bag, asker: bytes, count: int, chance: random.Random) -> list[bytes]:
-    drawn = bag.draw(count + 1, chance)  # the asker may be among them
-    return [one for one in drawn if one != asker][: max(count, 0)]
+def _others(
+    bag: Bag, asker: bytes, count: int, chance: random.Random, known: Sequence[bytes] = ()
+) -> list[bytes]:
+    drawn = bag.draw(count + 1 + len(known), chance)  # the asker and the known may be among them
+    return [one for one in drawn if one != asker and one not in known][: max(count, 0)]

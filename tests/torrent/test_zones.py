@@ -9,9 +9,19 @@ from typing import Any
 
 import pytest
 
-from docket.torrent.announce import MAX_PEERS, Announce, compact
+from docket.torrent.announce import GATE_PEER, HOST_PEER, MAX_PEERS, Announce, compact
 from docket.torrent.tracker import INTERVAL, Tracker
-from docket.torrent.zones import GATES, MOST_GATES, OUTSIDERS, SEED_SHARE, Bag, Zone, choose
+from docket.torrent.zones import (
+    GATES,
+    MOST_GATES,
+    NEAR_GATES,
+    NEIGHBOURS,
+    OUTSIDERS,
+    SEED_SHARE,
+    Bag,
+    Zone,
+    choose,
+)
 from tests.torrent.samples import decoded
 
 _HASH = b"z" * 20
@@ -41,13 +51,14 @@ class Fleet:
         address: str = "",
         left: int = 1,
         event: str = "",
+        prefix: bytes = b"",
     ) -> set[Peer]:
         """Zone and number of the peers that a host hears of when it announces."""
         label = "" if address else zone
         endpoint = _endpoint(zone, number, address)
         report = Announce.parse(
             b"info_hash=%b&peer_id=%b&port=%d&left=%d&event=%b"
-            % (_HASH, b"%020d" % endpoint[1], endpoint[1], left, event.encode()),
+            % (_HASH, _peer_id(prefix, endpoint[1]), endpoint[1], left, event.encode()),
             address=endpoint[0],
             zone=label,
         )
@@ -173,6 +184,40 @@ def test_all_of_the_registrys_zone_hear_of_its_seed() -> None:
     assert [SEED in labelled.heard("b", number) for number in range(3)] == [True, True, False]
 
 
+def test_hosts_in_the_registrys_zone_are_invited_up_to_a_number() -> None:
+    """They hear of the seed; docket's other hosts there hear of them, and of no seed."""
+    fleet = Fleet(registry_zone="a")
+    invited = [fleet.tracker.invite(_HASH, b"a", is_near=True) for _ in range(NEAR_GATES + 2)]
+    assert invited == [True] * NEAR_GATES + [False, False]
+    for number, is_gate in enumerate(invited):
+        heard = fleet.heard("a", number, prefix=GATE_PEER if is_gate else HOST_PEER)
+        assert (SEED in heard) is is_gate
+    assert fleet.tracker.invite(_HASH, b"b", is_near=False)
+
+
+def test_an_invitation_that_nobody_follows_is_forgotten() -> None:
+    """A host that got the torrent and never came leaves its place to others."""
+    fleet = Fleet(registry_zone="a")
+    for _ in range(NEAR_GATES):
+        assert fleet.tracker.invite(_HASH, b"a", is_near=True)
+    assert not fleet.tracker.invite(_HASH, b"a", is_near=True)
+    assert SEED not in fleet.heard("a", 0, prefix=HOST_PEER)
+    fleet.now += INTERVAL + 1
+    assert fleet.tracker.invite(_HASH, b"a", is_near=True)
+    assert SEED in fleet.heard("a", 0, prefix=HOST_PEER)
+
+
+def test_gates_of_a_zone_hear_of_all_of_them() -> None:
+    """However many hosts there are, those that share the registry's seed know each other."""
+    fleet = Fleet(registry_zone="a")
+    for number in range(100):
+        fleet.heard("a", number, prefix=GATE_PEER if number < NEAR_GATES else HOST_PEER)
+    heard = fleet.heard("a", 0, prefix=GATE_PEER)
+    assert heard >= {SEED, *(("a", number) for number in range(1, NEAR_GATES))}
+    assert len(heard) == 1 + NEAR_GATES - 1 + NEIGHBOURS + OUTSIDERS - (NEAR_GATES - 1)
+    assert len(fleet.heard("a", 99, prefix=HOST_PEER)) == NEIGHBOURS
+
+
 def test_a_label_counts_more_than_the_network(fleet: Fleet) -> None:
     """Two racks in one network are two zones when they say so."""
     fleet.heard("one", 1, address="10.0.1.1")
@@ -215,10 +260,10 @@ def test_leeches_come_first_and_leave_room_for_some_seeds(
     zone = _zone(leeches, seeds)
     asker = _peer("x", 0)
     for chance in map(random.Random, range(20)):
-        found = choose(zone, asker, wanted=MAX_PEERS, is_leech=True, outside=None, chance=chance)
+        found = choose(zone, asker, wanted=MAX_PEERS, is_leech=True, gates=None, chance=chance)
         assert [one[:1] for one in found] == [b"l"] * of_leeches + [b"s"] * of_seeds
         assert len(set(found)) == len(found)
-        found = choose(zone, asker, wanted=MAX_PEERS, is_leech=False, outside=None, chance=chance)
+        found = choose(zone, asker, wanted=MAX_PEERS, is_leech=False, gates=None, chance=chance)
         assert [one[:1] for one in found] == [b"l"] * min(leeches, MAX_PEERS)
 
 
@@ -235,12 +280,12 @@ def test_a_gate_keeps_places_for_outsiders(wanted: int) -> None:
         gates.add(_peer("o", number))
     for chance in map(random.Random, range(20)):
         found = choose(
-            zone, _peer("l", 0), wanted=wanted, is_leech=True, outside=gates, chance=chance
+            zone, _peer("l", 0), wanted=wanted, is_leech=True, gates=gates, chance=chance
         )
-        outsiders = [one for one in found if one[:1] == b"o"]
         assert len(found) == wanted == len(set(found))
-        assert len(outsiders) == min(wanted, OUTSIDERS)
-        assert found[-len(outsiders) or len(found) :] == outsiders
+        last = found[-min(wanted, OUTSIDERS) or len(found) :]
+        assert all(one in gates for one in last)
+        assert len(last) == min(wanted, OUTSIDERS)
         assert _peer("l", 0) not in found
 
 
@@ -282,3 +327,7 @@ def _endpoint(zone: str, number: int, address: str) -> tuple[str, int]:
     if address:
         return address, 5000 + number
     return f"10.9.{number}.1", 20_000 + 100 * ord(zone[0]) + number
+
+
+def _peer_id(prefix: bytes, number: int) -> bytes:
+    return prefix + b"%0*d" % (20 - len(prefix), number)
