@@ -6,13 +6,14 @@ import platform
 import sys
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.shell_completion import get_completion_class
 
-from docket import __version__, compress, config, console, deploy, reports, upkeep
-from docket.errors import DocketError, summary
+from docket import __version__, compress, config, console, reports, upkeep
+from docket.defaults import IDLE_SECONDS, PATIENCE, PIN_SECONDS, SCRUB_RATE
+from docket.errors import DocketError
 from docket.manifest import Platform
 from docket.options import (
     Options,
@@ -23,12 +24,10 @@ from docket.options import (
     shared_options,
     zone_option,
 )
-from docket.pull import PullReport
-from docket.push import Compression
 from docket.reference import Reference, parse_repository
-from docket.seeder import IDLE_SECONDS
-from docket.store import PIN_SECONDS, SCRUB_RATE
-from docket.torrent.swarm import PATIENCE
+
+if TYPE_CHECKING:
+    from docket.pull import PullReport
 
 _EPILOG = "\b\nExit codes:\n   0  done\n   1  another error\n   2  wrong usage\n" + "\n".join(
     f" {code:3}  {meaning}"
@@ -233,15 +232,18 @@ def push(
     docket -h registry push app:1.0
     docker save app:1.0 | docket -h registry push app:1.0 --archive -
     """
+    from docket import publish
+    from docket.push import Compression
+
     if compression == compress.GZIP and level and level > 9:
         raise click.BadParameter("gzip has levels 1 to 9", param_hint="--level")
     reference = Reference.parse(image)
     how = Compression(compression, level, threads)
     with options.client() as client, console.progress(quiet=options.silent) as progress:
         if archive is None:
-            report = deploy.push_from_engine(client, reference, how, progress=progress)
+            report = publish.push_from_engine(client, reference, how, progress=progress)
         else:
-            report = deploy.push_archive(client, reference, archive, how, progress=progress)
+            report = publish.push_archive(client, reference, archive, how, progress=progress)
     reports.show_push(report, as_json=options.json)
 
 
@@ -304,6 +306,8 @@ def pull(
     docket -h registry pull app:1.0 --layers-only
     docket -h registry pull app:1.0 --output - | docker load
     """
+    from docket import deploy
+
     if layers_only and output:
         raise click.UsageError("--layers-only and --output exclude each other")
     request = deploy.PullRequest(
@@ -334,6 +338,8 @@ def pull(
 @platform_option
 def plan(options: Options, image: str, layers_only: bool, wanted: Platform) -> None:
     """Show what a pull would move, before doing it."""
+    from docket import deploy
+
     with options.client() as client, options.store() as store:
         resolved, rows = deploy.plan_image(
             client, store, Reference.parse(image), wanted, ask_engine=not layers_only
@@ -359,6 +365,8 @@ def images(options: Options, name: str | None) -> None:
 @platform_option
 def inspect(options: Options, image: str, wanted: Platform) -> None:
     """Show an image's manifest, layers and torrent."""
+    from docket import deploy
+
     with options.client() as client:
         found = deploy.inspect_image(client, Reference.parse(image), wanted)
     reports.show_inspect(found, as_json=options.json)
@@ -429,16 +437,9 @@ def main() -> None:
         console.warn("docket: interrupted")
         code = console.exit_code(KeyboardInterrupt())
     except (DocketError, OSError) as error:
-        console.warn(f"docket: {_one_line(error)}")
+        console.warn(f"docket: {console.one_line(error)}")
         code = console.exit_code(error)
     sys.exit(code if isinstance(code, int) else 0)
-
-
-def _one_line(error: Exception) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        where = f": {error.filename}" if error.filename else ""
-        return f"{error.strerror}{where}"
-    return summary(error)
 
 
 if __name__ == "__main__":

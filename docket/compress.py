@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 import zlib
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import BinaryIO, Protocol
 
 import zstandard
@@ -25,10 +26,8 @@ _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _NEEDS_MEMORY = "requires too much memory"
 _BLOCK = 1 << 18
 
-# Compressed bytes that are taken at a time, as all that they unpack to is held in memory: 1 KiB of
-# zstd's RLE blocks (4 bytes → 128 KiB each) is 32 MiB, beside a window of 128 MiB; 16 KiB of gzip
-# is 16 MiB, and 800 empty members, each of which copies what is behind it.
-_STEPS = {NONE: 1 << 20, GZIP: 1 << 14, ZSTD: 1 << 10}
+# gzip bytes that are taken at a time: 800 empty members, each of which copies what is behind it
+_STEP = 1 << 14
 
 # a small layer may well be zeros alone
 _FREE = 1 << 28
@@ -84,22 +83,15 @@ def compressor(compression: str, *, level: int, threads: int = 1, size: int = -1
 class Decompressor:
     """Push-style decompression of a stream that may be gzip, zstd or neither.
 
-    `feed` hands every block of plain bytes to *sink*. A stream of several gzip members or zstd
-    frames is one stream. More than *limit* plain bytes raise `TooLarge`, and so does, when the
-    stream is *foreign*, more than 256 MiB that are more than `MAX_RATIO` times what was fed; broken
-    input raises `InvalidArchive`, and a zstd frame that needs more than *window* bytes to look back
-    `WindowTooLarge`.
+    A stream of several gzip members or zstd frames is one stream. More than *limit* plain bytes
+    raise `TooLarge`, and so does, when the stream is *foreign*, more than 256 MiB that are more
+    than `MAX_RATIO` times what was fed; broken input raises `InvalidArchive`, and a zstd frame that
+    needs more than *window* bytes to look back `WindowTooLarge`.
     """
 
     def __init__(
-        self,
-        sink: Callable[[bytes], object],
-        *,
-        limit: int = 1 << 62,
-        foreign: bool = False,
-        window: int = MAX_WINDOW,
+        self, *, limit: int = 1 << 62, foreign: bool = False, window: int = MAX_WINDOW
     ) -> None:
-        self._sink = sink
         self._limit = limit
         self._foreign = foreign
         self._window = window
@@ -109,67 +101,59 @@ class Decompressor:
         self.compression = NONE
         self.size = 0
 
-    def feed(self, block: bytes, *, enough: int = 1 << 62) -> int:
-        """Take the next compressed bytes; how many were taken.
+    def feed(self, block: bytes) -> Iterator[bytes]:
+        """The plain bytes that *block* brings; all are to be taken before the next is fed.
 
-        That is all of them, unless *enough* plain bytes came of a part: at most 32 MiB more come
-        then.
+        They come in parts of at most 256 KiB, each unpacked when it is asked for; plain bytes come
+        as they are.
         """
         if self._inner is None:
-            waiting = len(self._start)
-            self._start += block
-            if len(self._start) < len(_ZSTD_MAGIC):
-                return len(block)
-            block, self._start = self._start, b""
-            self._begin(block)
-            return self._feed(block, enough) - waiting
-        return self._feed(block, enough)
+            block = self._start + block
+            if len(block) < len(_ZSTD_MAGIC):
+                self._start = block
+                return
+            self._inner = self._begin(block)
+        self._fed += len(block)
+        for plain in self._inner.feed(block):
+            self._count(plain)
+            yield plain
 
-    def finish(self) -> None:
-        """The stream is over. Raises `InvalidArchive` when it breaks off in a frame."""
+    def finish(self) -> bytes:
+        """The stream is over: its last bytes, of one that has fewer than four.
+
+        Raises `InvalidArchive` when it breaks off in a frame.
+        """
+        rest = b""
         if self._inner is None:
-            self._begin(self._start)
-            self._feed(self._start, 1 << 62)
-        assert self._inner is not None
+            self._inner = self._begin(self._start)
+            rest = b"".join(self._inner.feed(self._start))
+            self._count(rest)
         self._inner.finish()
+        return rest
 
-    def _begin(self, start: bytes) -> None:
+    def _begin(self, start: bytes) -> _Frames:
         self.compression = sniff(start)
         if self.compression == ZSTD:
-            self._inner = _ZstdFrames(self._window)
-        else:
-            self._inner = _GzipFrames() if self.compression == GZIP else _Plain()
+            return _ZstdFrames(self._window)
+        return _GzipFrames() if self.compression == GZIP else _Plain()
 
-    def _feed(self, block: bytes, enough: int) -> int:
-        assert self._inner is not None
-        feed, emit, step = self._inner.feed, self._emit, _STEPS[self.compression]
-        enough += self.size
-        for start in range(0, len(block), step):
-            part = block[start : start + step]
-            self._fed += len(part)
-            feed(part, emit)
-            if self.size >= enough:
-                return start + len(part)
-        return len(block)
-
-    def _emit(self, plain: bytes) -> None:
+    def _count(self, plain: bytes) -> None:
         self.size += len(plain)
         if self.size > self._limit:
             raise TooLarge("the uncompressed layer", limit=self._limit)
         if self._foreign and self.size > max(_FREE, MAX_RATIO * self._fed):
             raise TooLarge("what this unpacks to", limit=max(_FREE, MAX_RATIO * self._fed))
-        self._sink(plain)
 
 
 class _Frames(Protocol):
-    def feed(self, block: bytes, emit: Callable[[bytes], None]) -> None: ...
+    def feed(self, block: bytes) -> Iterator[bytes]: ...
     def finish(self) -> None: ...
 
 
 class _Plain:
-    def feed(self, block: bytes, emit: Callable[[bytes], None]) -> None:
+    def feed(self, block: bytes) -> Iterator[bytes]:
         if block:
-            emit(block)
+            yield block
 
     def finish(self) -> None:
         return None
@@ -184,7 +168,11 @@ class _GzipFrames:
         self._fresh = True
         self._padded = False
 
-    def feed(self, block: bytes, emit: Callable[[bytes], None]) -> None:
+    def feed(self, block: bytes) -> Iterator[bytes]:
+        for start in range(0, len(block), _STEP):
+            yield from self._feed_step(block[start : start + _STEP])
+
+    def _feed_step(self, block: bytes) -> Iterator[bytes]:
         while block:
             # no member begins with a zero
             if self._fresh and self._members and not block[0]:
@@ -194,54 +182,86 @@ class _GzipFrames:
                     raise InvalidArchive("broken gzip stream: it goes on behind its padding")
                 return
             self._fresh = False
-            block = self._feed_member(block, emit)
-
-    def _feed_member(self, block: bytes, emit: Callable[[bytes], None]) -> bytes:
-        try:
             while block and not self._member.eof:
-                if plain := self._member.decompress(block, _BLOCK):
-                    emit(plain)
+                if plain := self._unpack(block):
+                    yield plain
                 block = self._member.unconsumed_tail
+            if self._member.eof:
+                block = self._member.unused_data
+                self._member = zlib.decompressobj(16 + zlib.MAX_WBITS)
+                self._members += 1
+                self._fresh = True
+
+    def _unpack(self, block: bytes) -> bytes:
+        try:
+            return self._member.decompress(block, _BLOCK)
         except zlib.error as error:
             raise InvalidArchive(f"broken gzip stream: {error}") from error
-        if self._member.eof:
-            block = self._member.unused_data
-            self._member = zlib.decompressobj(16 + zlib.MAX_WBITS)
-            self._members += 1
-            self._fresh = True
-        return block
 
     def finish(self) -> None:
         if not self._fresh:
             raise InvalidArchive("the gzip stream breaks off")
 
 
+class _NothingWaits(Exception):
+    """All that was fed is unpacked."""
+
+
+class _Waiting:
+    """The block that is unpacked next, as a file whose end doesn't show."""
+
+    def __init__(self) -> None:
+        self.block = b""
+
+    def read(self, _size: int) -> bytes:
+        """All of the block, once. Raises `_NothingWaits`: no bytes would be the stream's end."""
+        if not self.block:
+            raise _NothingWaits
+        block, self.block = self.block, b""
+        return block
+
+
 class _ZstdFrames:
-    """Zstandard frames one after the other (RFC 8878 § 3)."""
+    """Zstandard frames one after the other (RFC 8878 § 3).
+
+    What comes out at a time is bounded, not what goes in: 4 bytes of it may unpack to 128 KiB.
+    """
 
     def __init__(self, window: int) -> None:
-        self._context = zstandard.ZstdDecompressor(max_window_size=window)
-        self._frame = self._context.decompressobj()
-        self._fresh = True
+        self._waiting = _Waiting()
+        # not read1: it loses its buffer whenever `_Waiting.read` raises
+        self._buffer = bytearray(_BLOCK)
+        self._reader = zstandard.ZstdDecompressor(max_window_size=window).stream_reader(
+            self._waiting,  # type: ignore[arg-type]
+            read_across_frames=True,
+        )
 
-    def feed(self, block: bytes, emit: Callable[[bytes], None]) -> None:
-        while block:
-            self._fresh = False
-            try:
-                plain = self._frame.decompress(block)
-            except zstandard.ZstdError as error:
-                kind = WindowTooLarge if _NEEDS_MEMORY in str(error) else InvalidArchive
-                raise kind(f"broken zstd stream: {error}") from error
-            if plain:
-                emit(plain)
-            if not self._frame.eof:
-                return
-            block = self._frame.unused_data
-            self._frame = self._context.decompressobj()
-            self._fresh = True
+    def feed(self, block: bytes) -> Iterator[bytes]:
+        self._waiting.block = block
+        with memoryview(self._buffer) as view:
+            while count := self._unpack():
+                yield bytes(view[:count])
+
+    def _unpack(self) -> int:
+        """How many plain bytes are in the buffer now; 0 when what was fed is used up."""
+        try:
+            return self._reader.readinto1(self._buffer)
+        except _NothingWaits:
+            return 0
+        except zstandard.ZstdError as error:
+            kind = WindowTooLarge if _NEEDS_MEMORY in str(error) else InvalidArchive
+            raise kind(f"broken zstd stream: {error}") from error
 
     def finish(self) -> None:
-        if not self._fresh:
+        """The reader doesn't tell whether a frame is open: then one more doesn't come out whole."""
+        expected = os.urandom(16)
+        frame = zstandard.compress(expected)
+        try:
+            # byte by byte: shown a whole frame, libzstd takes it, though half a header came before
+            found = b"".join(part for byte in frame for part in self.feed(bytes([byte])))
+        except InvalidArchive:
+            found = b""
+        if found != expected:
             raise InvalidArchive("the zstd stream breaks off")
 
 
@@ -262,12 +282,11 @@ class PlainReader(io.RawIOBase):
     ) -> None:
         self._source = source
         self._owns = owns
-        self._packed = b""
-        self._parts: list[bytes] = []
+        self._parts: Iterator[bytes] = iter(())
         self._plain = memoryview(b"")
         self._over = False
         self._error: InvalidInput | None = None
-        self._decompressor = Decompressor(self._parts.append, limit=limit, foreign=foreign)
+        self._decompressor = Decompressor(limit=limit, foreign=foreign)
 
     def readable(self) -> bool:
         return True
@@ -279,31 +298,31 @@ class PlainReader(io.RawIOBase):
 
     def readinto(self, target: bytearray | memoryview) -> int:  # type: ignore[override]
         if not self._plain:
-            self._unpack()
+            self._plain = memoryview(b"")  # what was read is let go before more comes
+            self._plain = memoryview(self._checked())
         count = min(len(self._plain), len(target))
         memoryview(target)[:count] = self._plain[:count]
         self._plain = self._plain[count:]
         return count
 
-    def _unpack(self) -> None:
-        """Unpack the next part; what came before an error is read before it."""
-        self._plain = memoryview(b"")  # what was read is let go before more comes
-        if not self._error:
-            try:
-                self._feed()
-            except InvalidInput as error:
-                self._error = error
-        self._plain = memoryview(b"".join(self._parts))
-        self._parts.clear()
-        if self._error and not self._plain:
+    def _checked(self) -> bytes:
+        """The next plain bytes; once an error came, nothing else does."""
+        if self._error:
             raise self._error
+        try:
+            return self._next()
+        except InvalidInput as error:
+            self._error = error
+            raise
 
-    def _feed(self) -> None:
-        while not self._parts and not self._over:
-            self._packed = self._packed or self._source.read(_BLOCK)
-            if self._packed:
-                taken = self._decompressor.feed(self._packed, enough=_BLOCK)
-                self._packed = self._packed[taken:]
-            else:
+    def _next(self) -> bytes:
+        """The next plain bytes; none at the end."""
+        while not self._over:
+            if plain := next(self._parts, b""):
+                return plain
+            packed = self._source.read(_BLOCK)
+            if not packed:
                 self._over = True
-                self._decompressor.finish()
+                return self._decompressor.finish()
+            self._parts = self._decompressor.feed(packed)
+        return b""

@@ -58,6 +58,14 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
+def one_line(error: Exception) -> str:
+    """What went wrong, as people are told."""
+    if isinstance(error, OSError) and error.strerror:
+        where = f": {error.filename}" if error.filename else ""
+        return f"{error.strerror}{where}"
+    return errors.summary(error)
+
+
 def warn(text: str) -> None:
     """A line for people, on standard error."""
     sys.stderr.write(f"{text}\n")

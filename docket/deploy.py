@@ -1,22 +1,21 @@
-"""Push and pull as the commands do them: archive, engine, swarm and store put together."""
+"""Pulling as the commands do it: engine, swarm and store put together."""
 
 from __future__ import annotations
 
 import enum
 import os
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from docket import archive, manifest
+from docket import manifest
 from docket.client import Client
-from docket.digest import Digest
+from docket.defaults import PATIENCE
 from docket.manifest import Platform
 from docket.pace import Pace
 from docket.progress import Progress
@@ -30,12 +29,11 @@ from docket.pull import (
     pull,
     resolve,
 )
-from docket.push import Compression, Push, PushReport, push_known
 from docket.reference import Reference
 from docket.store import Store
 from docket.store.incoming import folder_in_use
 from docket.torrent.metainfo import parse_metainfo
-from docket.torrent.swarm import PATIENCE, Swarm
+from docket.torrent.swarm import Swarm
 
 if TYPE_CHECKING:
     from docket.runtime import Engine
@@ -71,40 +69,6 @@ class PullRequest:
     max_upload: int = 0
     max_download: int = 0
     sources: bool = False
-
-
-def push_archive(
-    client: Client, reference: Reference, source: str, how: Compression, *, progress: Progress
-) -> PushReport:
-    """Push the image of an archive: a file, a folder (OCI layout), or ``-`` for stdin."""
-    if source == "-":
-        return _push_stream(client, reference, sys.stdin.buffer, how, progress=progress)
-    return _push_stream(client, reference, Path(source), how, progress=progress)
-
-
-def push_from_engine(
-    client: Client, reference: Reference, how: Compression, *, progress: Progress
-) -> PushReport:
-    """Push an image that the container engine has.
-
-    When the registry has all its layers, the engine isn't asked for their bytes.
-    """
-    with closing(_engine()) as engine:
-        image = engine.image(str(reference))
-        if image.config:
-            known = push_known(
-                client,
-                reference,
-                config=image.config,
-                diff_ids=image.diff_ids,
-                progress=progress,
-            )
-            if known:
-                return known
-        with engine.save(str(reference)) as stream:
-            return _push_stream(
-                client, reference, stream, how, progress=progress, expected=image.diff_ids
-            )
 
 
 def pull_image(
@@ -198,25 +162,6 @@ def _engine() -> Engine:
     from docket.runtime import Engine
 
     return Engine.connect()
-
-
-def _push_stream(
-    client: Client,
-    reference: Reference,
-    source: Path | BinaryIO,
-    how: Compression,
-    *,
-    progress: Progress,
-    expected: Sequence[Digest] = (),
-) -> PushReport:
-    """Push the image in *source*; layers that are *expected* there go up while it is read."""
-    with (
-        tempfile.TemporaryDirectory(prefix="docket-push-") as spool,
-        Push(client, reference, how, progress) as push,
-    ):
-        push.expect(expected)
-        image = archive.read(source, spool=Path(spool), name=str(reference), on_layer=push.offer)
-        return push.finish(config=image.config, layers=image.layers)
 
 
 def _deliver(

@@ -10,6 +10,7 @@ from pathlib import Path
 from threading import Event
 
 from docket.client import Client
+from docket.defaults import PATIENCE
 from docket.digest import Digest
 from docket.errors import (
     DigestMismatch,
@@ -23,7 +24,7 @@ from docket.errors import (
 )
 from docket.manifest import Descriptor
 from docket.pace import Pace
-from docket.progress import FETCHING, VERIFIED, LayerProgress, Progress
+from docket.progress import FETCHING, HTTP, SWARM, VERIFIED, LayerProgress, Progress
 from docket.reference import Reference
 from docket.store import Store
 from docket.store.incoming import incoming_folder
@@ -32,10 +33,7 @@ from docket.torrent.download import FetchProgress
 from docket.torrent.metainfo import Metainfo, layout_files, parse_metainfo
 from docket.torrent.pieces import have_pieces
 from docket.torrent.sources import BlockCount
-from docket.torrent.swarm import PATIENCE, Swarm
-
-SWARM = "swarm"
-HTTP = "http"
+from docket.torrent.swarm import Swarm
 
 _WAITS = (0.0, 0.5, 1.0, 2.0, 4.0)
 """Seconds before each try to go on over HTTP: a registry that is restarted comes back soon."""

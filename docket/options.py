@@ -6,16 +6,18 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from docket import config, console
 from docket.client import Client, registry_url
+from docket.defaults import PIN_SECONDS
 from docket.manifest import Platform
-from docket.store import PIN_SECONDS, Store
-from docket.torrent.announce import check_zone
-from docket.torrent.pieces import PIECE_LENGTH, PieceHasher
+
+# stores and swarms are most of what there is to load: only commands that use them do
+if TYPE_CHECKING:
+    from docket.store import Store
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -41,6 +43,8 @@ platform_option = option(
 
 
 def _zone(_context: click.Context, _parameter: click.Parameter, label: str) -> str:
+    from docket.torrent.announce import check_zone
+
     return check_zone(label) if label else ""
 
 
@@ -105,6 +109,9 @@ class Options:
 
     def store(self, *, pin_seconds: float = PIN_SECONDS) -> Store:
         """This host's own store; waits while another docket command uses it."""
+        from docket.store import Store
+        from docket.torrent.pieces import PIECE_LENGTH, PieceHasher
+
         return Store(
             self.place,
             new_pieces=PieceHasher,

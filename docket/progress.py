@@ -12,6 +12,14 @@ VERIFIED = "verified"
 DONE = "done"
 CHECKING = "checking"
 
+SWARM = "swarm"
+HTTP = "http"
+
+ENGINE = "engine"
+"""Where a layer is that neither moved nor lies in the store: the container engine has it."""
+
+MISSING = "missing"
+
 
 @dataclass(frozen=True, slots=True)
 class LayerProgress:

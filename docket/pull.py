@@ -12,22 +12,18 @@ from docket import manifest
 from docket.archive import LoadLayer, load_archive, load_manifest
 from docket.client import Client, RemoteManifest
 from docket.compress import PlainReader
+from docket.defaults import PATIENCE
 from docket.digest import READ_SIZE, Digest
 from docket.errors import InvalidManifest, NotFound, RegistryRefused
 from docket.fetch import Fetch, Fetched, ImageToFetch
 from docket.manifest import Descriptor, Platform
 from docket.pace import Pace
-from docket.progress import HELD, LayerProgress, Progress
+from docket.progress import ENGINE, HELD, MISSING, LayerProgress, Progress
 from docket.reference import Reference
 from docket.store import Store
 from docket.store.ingest import Unpacked
 from docket.torrent.sources import BlockCount
-from docket.torrent.swarm import PATIENCE, Swarm
-
-ENGINE = "engine"
-"""Where a layer is that neither moved nor lies in the store: the container engine has it."""
-
-MISSING = "missing"
+from docket.torrent.swarm import Swarm
 
 Loaded = Callable[[], Mapping[Digest, Sequence[Digest]]]
 

@@ -5,13 +5,14 @@ The JSON of each command is described in ``docs/cli.md`` and is stable: fields m
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from docket.console import rate, say, say_json, say_table, size, warn
-from docket.fetch import HTTP, SWARM
-from docket.progress import HELD
-from docket.pull import ENGINE, MISSING, LayerPlan, PulledLayer, PullReport, Resolved
-from docket.push import PushReport
+from docket.progress import ENGINE, HELD, HTTP, MISSING, SWARM
+
+if TYPE_CHECKING:
+    from docket.pull import LayerPlan, PulledLayer, PullReport, Resolved
+    from docket.push import PushReport
 
 
 def show_push(report: PushReport, *, as_json: bool) -> None:

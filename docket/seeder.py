@@ -9,14 +9,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from docket import manifest
+from docket.defaults import IDLE_SECONDS
 from docket.digest import Digest
 from docket.errors import BlobUnknown, InvalidManifest
 from docket.store import Store, StoredManifest
 from docket.torrent.metainfo import Metainfo, image_metainfo, layout_files, with_announce
 from docket.torrent.swarm import Swarm
-
-IDLE_SECONDS = 300.0
-"""How long a torrent without peers stays in the session."""
 
 _CACHED = 256
 

@@ -18,10 +18,11 @@ from starlette.applications import Starlette
 
 from docket.api import Registry, app
 from docket.api.protocol import TrackerFirst
+from docket.defaults import IDLE_SECONDS, PIN_SECONDS, SCRUB_RATE
 from docket.errors import InvalidReference
 from docket.pace import Pace
-from docket.seeder import IDLE_SECONDS, Seeder
-from docket.store import PIN_SECONDS, SCRUB_RATE, Store
+from docket.seeder import Seeder
+from docket.store import Store
 from docket.torrent.pieces import PIECE_LENGTH, PieceHasher
 from docket.torrent.swarm import Swarm
 from docket.torrent.tracker import Tracker

@@ -10,10 +10,9 @@ from typing import Any
 import click
 
 from docket import console, reports
+from docket.defaults import PIN_SECONDS
 from docket.options import Options, command_options, option
 from docket.progress import CHECKING, LayerProgress, Progress
-from docket.store import PIN_SECONDS, Retention, Sample, rebuild_index
-from docket.torrent.pieces import PIECE_LENGTH, PieceHasher
 
 _ALL = "1/1"
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
@@ -89,6 +88,8 @@ def gc(
     docket gc --local --keep 2
     """
     if local:
+        from docket.store import Retention
+
         retention = Retention(keep, protect, age)
         # nobody was promised anything by a store that nobody uses
         with options.store(pin_seconds=0) as store:
@@ -140,6 +141,8 @@ def fsck(
     docket fsck --local --read-data
     docket fsck --local -l /var/local/docket --rebuild-index
     """
+    from docket.store import Sample
+
     sample = Sample.parse(read_data) if read_data else None
     if rebuild_index and not local:
         raise click.UsageError("--rebuild-index needs a store that nobody uses: add --local")
@@ -159,6 +162,9 @@ def fsck(
 
 
 def _rebuilt(options: Options, progress: Progress) -> dict[str, Any]:
+    from docket.store import rebuild_index
+    from docket.torrent.pieces import PIECE_LENGTH, PieceHasher
+
     report = rebuild_index(
         options.place,
         new_pieces=PieceHasher,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,12 +13,12 @@ import pytest
 ROOT = Path(__file__).parents[1]
 MODULES = sorted((ROOT / "docket").rglob("*.py"))
 
-VALUES = {"errors", "digest", "reference", "manifest", "progress", "pace"}
+VALUES = {"errors", "digest", "reference", "manifest", "progress", "pace", "defaults"}
 COMPRESS = {"compress"}
 PARTS = {"store", "torrent", "archive", "runtime", "client"}
 STORIES = {"push", "fetch", "pull", "seeder"}
 API = {"api"}
-PROGRAMS = {"server", "deploy"}
+PROGRAMS = {"server", "publish", "deploy"}
 COMMANDS = {"config", "console", "options", "reports", "upkeep", "cli"}
 
 TIERS = (VALUES, COMPRESS, PARTS, STORIES, API, PROGRAMS, COMMANDS)
@@ -179,3 +181,11 @@ def test_the_store_changes_files_in_one_place(path: Path) -> None:
         and ast.unparse(node.func.value) not in own
     }
     assert changes == set()
+
+
+def test_the_command_line_loads_no_store_swarm_or_engine() -> None:
+    """Most of an unchanged push is its start: what a command has no use for isn't loaded for it."""
+    loaded = "import sys, docket.cli, docket.publish; print(*sys.modules)"
+    printed = subprocess.run([sys.executable, "-c", loaded], check=True, capture_output=True).stdout
+    assert {"docket.cli", "docket.push"} <= set(printed.decode().split())
+    assert not {"docker", "libtorrent", "lmdb", "starlette"} & set(printed.decode().split())

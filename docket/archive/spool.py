@@ -204,13 +204,14 @@ class _Hashing:
         self._plain = new_hash()
         self._unpacking: Decompressor | None = None
         if sniff(first[:4]) != NONE:
-            self._unpacking = Decompressor(self._plain.update, limit=limit, foreign=True)
+            self._unpacking = Decompressor(limit=limit, foreign=True)
 
     def feed(self, block: bytes) -> None:
         self._raw.update(block)
         self._size += len(block)
         if self._unpacking:
-            self._unpacking.feed(block)
+            for plain in self._unpacking.feed(block):
+                self._plain.update(plain)
 
     def stored(self, path: Path) -> Stored:
         digest = Digest("sha256", self._raw.hexdigest())

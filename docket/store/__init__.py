@@ -15,17 +15,14 @@ from __future__ import annotations
 
 from docket.store.fsck import Finding, FsckReport, Sample
 from docket.store.gc import GcReport
-from docket.store.pins import PIN_SECONDS
 from docket.store.rebuild import rebuild_index
 from docket.store.retention import Retention
-from docket.store.scrub import SCRUB_RATE, ScrubReport
+from docket.store.scrub import ScrubReport
 from docket.store.upkeep import Upkeep
 from docket.store.uploads import Upload
 from docket.store.values import Blob, LayerBlob, StoredManifest, Tagged
 
 __all__ = [
-    "PIN_SECONDS",
-    "SCRUB_RATE",
     "Blob",
     "Finding",
     "FsckReport",

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Protocol
 
@@ -195,9 +196,9 @@ def _unpacked_alone(path: Path) -> Unpacked | None:
 def _unpack(blocks: Iterator[bytes], *, window: int) -> Unpacked:
     """What *blocks* unpack to. Raises `InvalidInput`."""
     plain = new_hash()
-    decompressor = Decompressor(plain.update, limit=_MAX_PLAIN, foreign=True, window=window)
-    for block in blocks:
-        decompressor.feed(block)
+    decompressor = Decompressor(limit=_MAX_PLAIN, foreign=True, window=window)
+    for part in chain.from_iterable(map(decompressor.feed, blocks)):
+        plain.update(part)
     decompressor.finish()
     digest = Digest("sha256", plain.hexdigest())
     return Unpacked(digest, decompressor.size, decompressor.compression)

@@ -10,6 +10,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Self
 
+from docket.defaults import PIN_SECONDS
 from docket.digest import Digest
 from docket.errors import BlobUnknown, StoreFormat
 from docket.store.blobs import BlobFiles
@@ -19,7 +20,7 @@ from docket.store.index import Index
 from docket.store.ingest import Ingest, Ingested, NewPieces
 from docket.store.journal import Journal
 from docket.store.lock import Lock as OwnerLock
-from docket.store.pins import PIN_SECONDS, Pins
+from docket.store.pins import Pins
 from docket.store.rebuild import INDEX, is_lost
 from docket.store.rows import scoped
 from docket.store.tables import Transaction

@@ -7,10 +7,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from docket.defaults import PIN_SECONDS
 from docket.digest import Digest
-
-PIN_SECONDS = 3600.0
-"""How long a positive answer about a blob holds."""
 
 
 class Pins:

@@ -13,9 +13,6 @@ from docket.errors import IndexDamaged
 from docket.store.index import Index
 from docket.store.verify import LOST, Verdict, Verifier
 
-SCRUB_RATE = 20_000_000
-"""Bytes a second that a registry's scrub reads at most."""
-
 _AT_ONCE = 1000
 
 

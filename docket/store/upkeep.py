@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from threading import Event
 
+from docket.defaults import PIN_SECONDS
 from docket.digest import Digest
 from docket.store.blobs import QUARANTINE_SECONDS
 from docket.store.fsck import Fsck, FsckReport, OnBlob, Sample
 from docket.store.gc import Collector, GcReport
 from docket.store.incoming import drop_left_over
-from docket.store.pins import PIN_SECONDS
 from docket.store.replay import replayed
 from docket.store.repositories import Repositories
 from docket.store.retention import Retention

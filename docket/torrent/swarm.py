@@ -13,15 +13,13 @@ from typing import Any
 
 import libtorrent as lt
 
+from docket.defaults import PATIENCE
 from docket.digest import Digest
 from docket.errors import SwarmError
 from docket.torrent.download import CLOSED, Download, FetchProgress, FetchResult, file_indexes
 from docket.torrent.metainfo import Metainfo
 from docket.torrent.session import Closed, Removed, Session
 from docket.torrent.shares import LATER
-
-PATIENCE = 5.0
-"""Seconds without a byte before a fetch gives up."""
 
 _REMOVE_SECONDS = 10.0
 

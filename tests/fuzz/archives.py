@@ -231,11 +231,11 @@ def check_stream(content: bytes) -> None:
 
 def _unpacked(blocks: object) -> bytes | None:
     plain: list[bytes] = []
-    running = compress.Decompressor(plain.append, limit=_LIMIT)
+    running = compress.Decompressor(limit=_LIMIT)
     with refused_or_fine(InvalidInput):
         for block in blocks:  # type: ignore[attr-defined]
-            running.feed(block)
-        running.finish()
+            plain.extend(running.feed(block))
+        plain.append(running.finish())
         assert running.size == sum(map(len, plain)) <= _LIMIT
         return b"".join(plain)
     assert sum(map(len, plain)) <= _LIMIT
