@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Sequence
+import time
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,3 +78,11 @@ def piece_hashes(blob: bytes) -> bytes:
 def decoded(content: bytes) -> Any:
     """What is bencoded in *content*; its keys and texts are bytes."""
     return lt.bdecode(content)
+
+
+def until(happened: Callable[[], bool]) -> None:
+    """Look again and again; fails when it takes half a minute."""
+    deadline = time.monotonic() + 30.0
+    while not happened():
+        assert time.monotonic() < deadline
+        os.sched_yield()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import pytest
 
 from docket.torrent.session import REQUEST_DEPTH
 from docket.torrent.swarm import Swarm
-from tests.torrent.samples import decoded, sample
+from tests.torrent.samples import decoded, sample, until
 
 _IMAGE = sample([6_000_000])
 _METAINFO = _IMAGE.metainfo()
@@ -101,8 +101,8 @@ def test_hosts_are_told_the_short_depth_again(seed: Swarm) -> None:
     """Once the last guest has left, docket's own hosts are told to ask for few blocks ahead."""
     assert _told_depth(seed) == REQUEST_DEPTH
     with closing(_met(seed, name=b"-lt0D80-")):
-        _until(lambda: _told_depth(seed) > REQUEST_DEPTH)
-    _until(lambda: _told_depth(seed) == REQUEST_DEPTH)
+        until(lambda: _told_depth(seed) > REQUEST_DEPTH)
+    until(lambda: _told_depth(seed) == REQUEST_DEPTH)
 
 
 def _met(seed: Swarm, *, name: bytes, reserved: bytes = bytes(8)) -> Peer:
@@ -132,9 +132,3 @@ def _told_depth(seed: Swarm) -> int:
         told = next(payload for kind, payload in peer.messages() if kind == _EXTENDED)
     depth: int = decoded(told[1:])[b"reqq"]
     return depth
-
-
-def _until(happened: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + _PATIENT
-    while not happened():
-        assert time.monotonic() < deadline

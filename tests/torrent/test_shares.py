@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import pytest
 
+from docket.torrent.announce import GATE_PEER, HOST_PEER
 from docket.torrent.shares import FIRST, LATER, NOT_YET, Shares, weights
 
 SLOW = 0.5
@@ -163,6 +164,19 @@ def test_who_is_far_behind_owns_nothing() -> None:
     assert newcomer.first() == []
     assert newcomer.shares.waits
     assert share_of(host, {late: 0}) == set(range(200, 400))
+
+
+def test_where_there_are_gates_they_own_all_pieces() -> None:
+    """Others don't hear of the registry; where nobody was told whether he is one, all are."""
+    gates = [GATE_PEER + os.urandom(12) for _ in range(3)]
+    hosts = [HOST_PEER + os.urandom(12) for _ in range(5)]
+    crowd = {one: Host(one, 90) for one in (*gates, *hosts)}
+    shares = {own: share_of(host, crowd.keys() - {own}) for own, host in crowd.items()}
+    assert sorted(piece for one in gates for piece in shares[one]) == list(range(90))
+    assert not any(shares[one] for one in hosts)
+    alone = {one: Host(one, 90) for one in hosts}
+    found = [share_of(host, alone.keys() - {own}) for own, host in alone.items()]
+    assert sorted(piece for one in found for piece in one) == list(range(90))
 
 
 def test_who_is_done_takes_over_what_owners_come_to_last() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import socket
 import subprocess
 import threading
@@ -23,7 +22,7 @@ from docket.torrent.metainfo import Metainfo
 from docket.torrent.pieces import PIECE_LENGTH, have_pieces
 from docket.torrent.swarm import Swarm
 from tests.support.parts import missing, need, need_root
-from tests.torrent.samples import Sample, sample
+from tests.torrent.samples import Sample, sample, until
 
 _PATIENT = 30.0
 _SLACK = 64 * 1024
@@ -459,7 +458,7 @@ def test_a_forgotten_torrent_is_gone_and_its_files_stay(
 def test_a_torrent_is_idle_since_it_was_last_asked_for(seed: Swarm) -> None:
     """Idle time grows while nobody is there, and being asked for ends it."""
     info_hash = _METAINFO.info_hash
-    _until(lambda: seed.idle_seconds(info_hash) > 0.2)
+    until(lambda: seed.idle_seconds(info_hash) > 0.2)
     before = seed.idle_seconds(info_hash)
     assert seed.keep(info_hash)
     assert seed.idle_seconds(info_hash) < before
@@ -527,9 +526,9 @@ def test_closing_ends_a_fetch(seed: Swarm, new_swarm: NewSwarm, tmp_path: Path) 
             host.close()
         return False
 
-    for until in (close, lambda _: False):
+    for doing in (close, lambda _: False):
         with pytest.raises(SwarmError, match="closed"):
-            Fetching(host, folder, seed, until=until).run([_LARGE_LAYER])
+            Fetching(host, folder, seed, until=doing).run([_LARGE_LAYER])
 
 
 def test_closing_ends_a_fetch_that_waits(new_swarm: NewSwarm, tmp_path: Path) -> None:
@@ -559,13 +558,6 @@ def _have(folder: Path, digest: Digest) -> list[bool]:
     """The pieces of a blob that its file in *folder* has."""
     (file,) = [one for one in _METAINFO.files if one.digest == digest]
     return have_pieces(folder / file.path, file.size, _METAINFO.hashes(file), PIECE_LENGTH)
-
-
-def _until(ready: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + _PATIENT
-    while not ready():
-        assert time.monotonic() < deadline
-        os.sched_yield()
 
 
 @contextmanager
