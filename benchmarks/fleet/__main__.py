@@ -16,7 +16,6 @@ floor is about 1.05 · T*, for headers of TCP/IP and Ethernet go over the links 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import signal
@@ -24,11 +23,10 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from benchmarks import images
 from benchmarks.debian import PartMissing, StepFailed, require
-from benchmarks.fleet import report
+from benchmarks.fleet import report, results
 from benchmarks.fleet.lab import PullFailed, Run, Setting, run
 from benchmarks.fleet.strategies import STRATEGIES, Image, prepare
 from benchmarks.netns import Shape
@@ -57,7 +55,6 @@ def _run_all(options: argparse.Namespace) -> None:
         require(command, package)
     archive = options.archive or _family(options.built)
     shape = Shape(options.mbit, options.buffer, options.delay, options.loss)
-    told: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="docket-fleet-", dir=options.folder) as place:
         image = prepare(archive, Path(place), options.ways)
         print(f"{archive.name}: {image.size / 1e6:.1f} MB as pushed, {image.pieces} pieces")
@@ -67,13 +64,12 @@ def _run_all(options: argparse.Namespace) -> None:
                 setting = Setting(hosts, shape, options.limit, options.engine)
                 done = _run_one(way, image, setting, Path(place, "hosts"))
                 _print_row(report.row(done))
-                told.append(report.as_json(done))
                 if options.out:
-                    _keep(told, options.out)
+                    results.keep(report.as_json(done), options.out)
     if options.out and not options.no_plots:
         from benchmarks.fleet.plot import draw  # matplotlib is there only with the extra
 
-        draw(told, options.out)
+        draw(results.load(options.out), options.out)
 
 
 def _run_one(way: str, image: Image, setting: Setting, folder: Path) -> Run:
@@ -88,11 +84,6 @@ def _run_one(way: str, image: Image, setting: Setting, folder: Path) -> Run:
 
 def _family(built: Path) -> Path:
     return images.build(built, small=False, only=[_DEFAULT_IMAGE])[_DEFAULT_IMAGE]
-
-
-def _keep(told: list[dict[str, Any]], folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "fleet.json").write_text(json.dumps({"runs": told}) + "\n")
 
 
 def _print_row(cells: Sequence[str]) -> None:
@@ -117,7 +108,7 @@ def _options() -> argparse.Namespace:
     more("--limit", type=float, default=3600.0, metavar="S", help="stop a run then (3600)")
     more("--engine", default="", metavar="DOCKER_HOST", help="docket's first host loads into it")
     more("--folder", type=Path, help="for the hosts' stores (a temporary one; /dev/shm if it fits)")
-    more("--out", type=Path, help="folder for fleet.json and the figures")
+    more("--out", type=Path, help="folder for fleet.json, a page and the figures; adds to it")
     more("--no-plots", action="store_true", help="make no figures")
     return parser.parse_args()
 

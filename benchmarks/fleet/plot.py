@@ -11,6 +11,8 @@ import matplotlib as mpl
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 
+from benchmarks.fleet.results import stem
+
 _KINDS = ("svg", "png")
 
 
@@ -18,7 +20,7 @@ def draw(runs: Sequence[dict[str, Any]], folder: Path) -> list[Path]:
     """Figures of *runs* (as `report.as_json` gives them) into *folder*; the files made."""
     made = []
     for run in runs:
-        made += _save(_curves(run), folder / f"curves-{run['strategy']}-{run['hosts']}")
+        made += _save(_curves(run), folder / stem(run))
     if runs:
         made += _save(_ratios(runs), folder / "ratios")
     return made
@@ -39,19 +41,23 @@ def _curves(run: dict[str, Any]) -> Any:
 
 def _ratios(runs: Sequence[dict[str, Any]]) -> Any:
     figure, axes = plt.subplots(figsize=(7, 4.2))
-    for strategy in dict.fromkeys(run["strategy"] for run in runs):
-        rows = sorted((run["hosts"], run) for run in runs if run["strategy"] == strategy)
+    for kind in dict.fromkeys((run["strategy"], run["payload"] // 10**6) for run in runs):
+        rows = sorted(
+            ((run["hosts"], run) for run in runs if kind == _kind(run)), key=lambda row: row[0]
+        )
         hosts = [count for count, _ in rows]
-        # all against docket's bound: another way may move more bytes
-        bounds = {run["hosts"]: run["t_star"] for run in runs if run["strategy"] == "docket"}
-        ratio = [run["expected"] / bounds.get(count, run["t_star"]) for count, run in rows]
-        axes.plot(hosts, ratio, marker="o", label=strategy)
+        ratio = [run["expected"] / run["t_star"] for _, run in rows]
+        axes.plot(hosts, ratio, marker="o", label=f"{kind[0]}, {kind[1]} MB")
     axes.axhline(1.05, color="grey", linestyle=":", label="floor (headers)")
     axes.set_yscale("log")
     axes.set_xlabel("hosts")
     axes.set_ylabel("last host's time / T*")
     axes.legend()
     return figure
+
+
+def _kind(run: dict[str, Any]) -> tuple[str, int]:
+    return run["strategy"], run["payload"] // 10**6
 
 
 def _save(figure: Any, stem: Path) -> list[Path]:
