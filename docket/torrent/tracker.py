@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from docket.torrent.announce import COMPLETED, STOPPED, Announce, answer, compact, zone_of
-from docket.torrent.zones import NEIGHBOURS, OUTSIDERS, Bag, Zone, choose
+from docket.torrent.zones import FURTHER, NEIGHBOURS, OUTSIDERS, Bag, Zone, choose
 
 INTERVAL = 15
 """Seconds between a peer's announces; one that misses two is gone."""
@@ -238,7 +238,10 @@ class Tracker:
         place = swarm.place_of(report)
         if place is None and not self._has_room(swarm):
             zone = swarm.zones.get(report.zone)
-            return self._choose(swarm, zone or Zone(), report, is_gate=zone is None), zone is None
+            is_first = zone is None
+            return self._choose(
+                swarm, zone or Zone(), report, NEIGHBOURS, is_gate=is_first
+            ), is_first
         known = swarm.peers[place] if place else None
         if report.event == COMPLETED and not (known and known.is_complete):
             swarm.completed += 1
@@ -259,11 +262,15 @@ class Tracker:
         if place is None and zone.invited and (report.is_gate or not report.is_docket):
             zone.invited.popleft()
         is_gate = peer.is_leech and peer.gate is not None
-        return self._choose(swarm, zone, report, is_gate=is_gate), is_gate
+        is_in_time = known is not None and not early and not report.event
+        most = FURTHER if is_in_time else NEIGHBOURS
+        return self._choose(swarm, zone, report, most, is_gate=is_gate), is_gate
 
-    def _choose(self, swarm: _Swarm, zone: Zone, report: Announce, *, is_gate: bool) -> list[bytes]:
+    def _choose(
+        self, swarm: _Swarm, zone: Zone, report: Announce, neighbours: int, *, is_gate: bool
+    ) -> list[bytes]:
         # other programs choose for themselves
-        most = NEIGHBOURS + OUTSIDERS * is_gate if report.is_docket else report.wanted
+        most = neighbours + OUTSIDERS * is_gate if report.is_docket else report.wanted
         return choose(
             zone,
             report.compact,

@@ -41,6 +41,9 @@ NEIGHBOURS = 6
 A host that serves all of a crowd at once ends no piece before each of them has a part of it.
 """
 
+FURTHER = 3
+"""The same when it announces again in time: it has neighbours, but some may have left."""
+
 SEED_SHARE = 4
 """One place in so many goes to a seed, when there are more leeches than places."""
 

@@ -12,6 +12,7 @@ import pytest
 from docket.torrent.announce import GATE_PEER, HOST_PEER, MAX_PEERS, Announce, compact
 from docket.torrent.tracker import INTERVAL, Tracker
 from docket.torrent.zones import (
+    FURTHER,
     GATES,
     MOST_GATES,
     NEAR_GATES,
@@ -214,8 +215,19 @@ def test_gates_of_a_zone_hear_of_all_of_them() -> None:
         fleet.heard("a", number, prefix=GATE_PEER if number < NEAR_GATES else HOST_PEER)
     heard = fleet.heard("a", 0, prefix=GATE_PEER)
     assert heard >= {SEED, *(("a", number) for number in range(1, NEAR_GATES))}
-    assert len(heard) == 1 + NEAR_GATES - 1 + NEIGHBOURS + OUTSIDERS - (NEAR_GATES - 1)
-    assert len(fleet.heard("a", 99, prefix=HOST_PEER)) == NEIGHBOURS
+
+
+def test_a_host_hears_of_few_others_and_of_fewer_when_it_has_met_some() -> None:
+    """Docket's hosts; who announces before its time gets nothing, and hears of as many again."""
+    fleet = Fleet(registry_zone="a")
+    for number in range(100):
+        fleet.heard("a", number, prefix=GATE_PEER if number < NEAR_GATES else HOST_PEER)
+    assert len(fleet.heard("a", 100, prefix=HOST_PEER)) == NEIGHBOURS
+    fleet.now += INTERVAL
+    assert len(fleet.heard("a", 100, prefix=HOST_PEER)) == FURTHER
+    fleet.now += 1
+    assert len(fleet.heard("a", 100, prefix=HOST_PEER)) == NEIGHBOURS
+    assert len(fleet.heard("a", 101, prefix=b"-lt0D80-")) > NEIGHBOURS
 
 
 def test_a_label_counts_more_than_the_network(fleet: Fleet) -> None:
