@@ -5,9 +5,9 @@ hear of the gates of other zones and of a seed outside too, so that about one co
 into a zone, however many peers it has. Connections go both ways, so that telling one side is
 telling both: nobody but gates is told to gates of other zones.
 
-- A zone has `GATES` gates, and `NEAR_GATES` where the registry is; its seeds count as such, since
-  who has a seed needs no more. The first hosts that ask for the torrent are invited to be gates,
-  and then say so by their peer ids, so that the gates know each other.
+- A zone has `GATES` gates, and `NEAR_GATES` where the registry is. Elsewhere its seeds count as
+  such, since who has a seed needs no more. The first hosts that ask for the torrent are invited to
+  be gates, and then say so by their peer ids, so that the gates know each other.
 - One more for each interval that its oldest gate has been fetching, at most `MOST_GATES`: a slow
   gate must not hold up its zone for ever.
 - A leech that announces before its time gets nothing where it is: it becomes one, too.
@@ -120,7 +120,9 @@ class Zone:
             most = max(fewest, min(fewest + int((now - oldest) / interval), MOST_GATES))
         while self.invited and self.invited[0] < now - interval:
             self.invited.popleft()
-        return len(self.gates) + len(self.invited) + len(self.seeds) < most
+        # near by the registry costs no more than they do, and it is surely there
+        seeds = 0 if is_near else len(self.seeds)
+        return len(self.gates) + len(self.invited) + seeds < most
 
 
 def choose(

@@ -217,6 +217,15 @@ def test_gates_of_a_zone_hear_of_all_of_them() -> None:
     assert heard >= {SEED, *(("a", number) for number in range(1, NEAR_GATES))}
 
 
+def test_where_the_registry_is_seeds_do_not_take_its_place() -> None:
+    """They may be gone without a word; the registry isn't."""
+    fleet = Fleet(registry_zone="a")
+    for number in range(NEAR_GATES):
+        fleet.heard("a", number, left=0)
+    assert fleet.tracker.invite(_HASH, b"a", is_near=True)
+    assert SEED in fleet.heard("a", 99, prefix=GATE_PEER)
+
+
 def test_a_host_hears_of_few_others_and_of_fewer_when_it_has_met_some() -> None:
     """Docket's hosts; who announces before its time gets nothing, and hears of as many again."""
     fleet = Fleet(registry_zone="a")
