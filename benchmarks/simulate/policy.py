@@ -7,13 +7,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from docket.torrent.session import CROWD
-from docket.torrent.shares import FIRST, Shares, weights
+from docket.torrent.shares import FIRST, Shares, stall_seconds, weights
 
 IMPATIENT_SECONDS = 2.5
 """After so long without a byte it asks the tracker for other peers."""
-
-_STALL_SECONDS = 0.5
-_LONGEST_STALL_SECONDS = 2.0
 
 # all hosts are in this process, and would each have those of all others
 _weights = lru_cache(maxsize=None)(weights)
@@ -52,8 +49,7 @@ class Policy:
 
     def stalled(self, view: View) -> bool:
         """Whether it asks others for what is on its way."""
-        turn = (len(view.others) + 1) / view.pace if view.pace else _LONGEST_STALL_SECONDS
-        return view.quiet > min(max(turn, _STALL_SECONDS), _LONGEST_STALL_SECONDS)
+        return view.quiet > stall_seconds(len(view.others) + 1, view.pace)
 
     def changes(self, view: View) -> list[tuple[int, int]]:
         """Pieces with another priority now, with it: 0 is not yet, `FIRST` before others."""

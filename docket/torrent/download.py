@@ -25,13 +25,11 @@ from docket.torrent.session import (
     Session,
     peers_of,
 )
-from docket.torrent.shares import LOOK_SECONDS, Shares
+from docket.torrent.shares import LOOK_SECONDS, Shares, stall_seconds
 from docket.torrent.sources import BlockCount, Sources
 
 CLOSED = "the swarm has been closed"
 
-_STALL_SECONDS = 0.5
-_LONGEST_STALL_SECONDS = 2.0
 _FLUSH_SECONDS = 60.0
 
 
@@ -112,7 +110,7 @@ class Download:
             if status.total_payload_download != payload:
                 payload, moved = status.total_payload_download, now
             pace = payload / self._piece_length / (now - began)
-            stalled = now - moved > self._stall_seconds(pace)
+            stalled = now - moved > stall_seconds(self._crowd, pace)
             self._share(status, now=now, pace=pace, stalled=stalled)
             self._hurry(stalled=stalled)
             self._reconcile()
@@ -172,11 +170,6 @@ class Download:
         if found & self._left:
             self._arrived |= found
             self._flush()
-
-    def _stall_seconds(self, pace: float) -> float:
-        """How long nothing may come, while seeds give a piece to each host in turn."""
-        turn = self._crowd / pace if pace else _LONGEST_STALL_SECONDS
-        return min(max(turn, _STALL_SECONDS), _LONGEST_STALL_SECONDS)
 
     def _share(self, status: Any, *, now: float, pace: float, stalled: bool) -> None:
         """Ask seeds first for what no other host will ask them for."""

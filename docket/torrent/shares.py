@@ -28,6 +28,9 @@ NOT_YET = 0
 LOOK_SECONDS = 0.2
 """How often this peer looks at what the others have."""
 
+_STALL_SECONDS = 0.5
+_LONGEST_STALL_SECONDS = 2.0
+
 _ON_ITS_WAY = 1
 """Who has so many pieces left has asked for them already."""
 
@@ -39,6 +42,15 @@ def weights(peer_id: bytes, pieces: int) -> array[float]:
     """How much each piece is drawn to a peer; every host gets the same from its id."""
     drawn = random.Random(peer_id)  # noqa: S311
     return array("d", [drawn.random() for _ in range(pieces)])
+
+
+def stall_seconds(hosts: int, pace: float) -> float:
+    """How long nothing may come: as long as a piece for each of *hosts*, but two seconds at most.
+
+    *pace* is what comes, in pieces a second.
+    """
+    turn = hosts / pace if pace else _LONGEST_STALL_SECONDS
+    return min(max(turn, _STALL_SECONDS), _LONGEST_STALL_SECONDS)
 
 
 class Shares:
@@ -143,12 +155,11 @@ class Shares:
         soon = _SOON + int(4 * LOOK_SECONDS * pace / hosts)
         if len(own) + len(self._taken) <= _ON_ITS_WAY:
             spare = [one for one in self._spare(rare, soon) if one not in self._taken]
+            rest = found - self._taken
             if spare:
                 self._taken.add(spare[-1])
-            elif pace * (now - self._shrank) > 2 * hosts:
-                self._taken |= (
-                    {self._dearest(found - self._taken)} if found - self._taken else set()
-                )
+            elif rest and pace * (now - self._shrank) > 2 * hosts:
+                self._taken.add(self._dearest(rest))
         return {*own[:soon], *self._taken}
 
     def _spare(self, rare: Iterable[int], soon: int) -> list[int]:
