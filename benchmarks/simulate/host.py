@@ -51,7 +51,7 @@ class Host:
     *told* are the pieces that its peers know of; *open* those of which it may ask for something,
     *first* those before others, *kept* those that it is not to ask for. *unasked* has the parts of
     each piece in *begun* that nobody was asked for, *asked* the links of each part on its way, and
-    *missing* how many parts of a piece aren't here; *got* pieces and *came* parts are. *idle* are
+    *missing* how many parts of a piece aren't here; *came* parts are. *idle* are
     the links of *takes* on which nothing is. *owed* is for how many seconds messages will keep the
     uplink, *down_free* when the downlink will have taken in what is sent.
     """
@@ -73,7 +73,6 @@ class Host:
     begun: int = 0
     unasked: dict[int, list[int]] = field(default_factory=dict)
     asked: dict[int, list[Link]] = field(default_factory=dict)
-    got: int = 0
     came: int = 0
     gives: list[Link] = field(default_factory=list)
     takes: dict[int, Link] = field(default_factory=dict)

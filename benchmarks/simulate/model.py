@@ -300,7 +300,6 @@ class Model:
         host.have[piece] = True
         host.has_news = True
         host.lacking &= ~bit
-        host.got += 1
         messages = self.setting.seconds(MESSAGE * len(host.gives))
         host.owed += messages
         # as many come from others in the mean

@@ -7,9 +7,6 @@ from itertools import compress
 
 from benchmarks.simulate.host import Host, Link, only
 
-_AT_RANDOM = 4
-"""As long as it has fewer pieces, libtorrent takes any (its ``initial_picker_threshold``)."""
-
 _PARTIALS = 1.5
 """With more begun pieces for each peer, it ends these first."""
 
@@ -68,8 +65,6 @@ class Picker:
 
     def _choose(self, taker: Host, choice: int) -> int:
         partial = choice & taker.begun
-        if taker.got < _AT_RANDOM:
-            return self._chance.choice(self._listed(partial or choice))
         if partial and len(taker.unasked) > _PARTIALS * len(taker.takes):
             choice = partial
         first = choice & taker.first
@@ -94,9 +89,6 @@ class Picker:
         if taker.unasked and (begun := [one for one in ties if one in taker.unasked]):
             return least - taker.seeds + 1, begun[0]
         return least - taker.seeds + 1, self._chance.choice(ties)
-
-    def _listed(self, pieces: int) -> list[int]:
-        return list(compress(self._numbers, pieces.to_bytes(self._pieces, "little")))
 
     def _take(self, taker: Host, piece: int) -> int:
         units = taker.unasked.get(piece)

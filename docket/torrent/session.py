@@ -73,6 +73,8 @@ _SETTINGS: dict[str, Any] = {
     "peer_connect_timeout": 3,
     "max_allowed_in_request_queue": REQUEST_DEPTH,
     "whole_pieces_threshold": 0,
+    # four pieces at random would be asked of the registry by many
+    "initial_picker_threshold": 0,
     "request_queue_time": 1,
     # see `Session.hurry`
     "strict_end_game_mode": True,

@@ -19,6 +19,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 
 from docket.torrent.announce import GATE_PEER
+from docket.torrent.pieces import PIECE_LENGTH
+from docket.torrent.session import CROWD, REQUEST_DEPTH
 
 FIRST = 3
 LATER = 2
@@ -31,11 +33,8 @@ LOOK_SECONDS = 0.2
 _STALL_SECONDS = 0.5
 _LONGEST_STALL_SECONDS = 2.0
 
-_ON_ITS_WAY = 1
-"""Who has so many pieces left has asked for them already."""
-
-_SOON = 2
-"""A host is to fetch so many of its own pieces, at least, until it looks again."""
+_DEEP = 1 + REQUEST_DEPTH * 16 * 1024 // PIECE_LENGTH
+"""Pieces that a peer may be asked for ahead in a small crowd; in a large one it is two blocks."""
 
 
 def weights(peer_id: bytes, pieces: int) -> array[float]:
@@ -108,7 +107,7 @@ class Shares:
         first = self._first(rare, now, pace, len(crowd))
         left: set[int] = set()
         if seeds and not stalled and len(rare) > LOOK_SECONDS * pace:
-            left = set(rare) - first
+            left = {one for one in rare if self._owners[one] != self._own} - first
             if len(left) == len(lacking):
                 # with nothing to ask for, libtorrent would take itself for a seed
                 left.discard(self._dearest(left))
@@ -151,29 +150,32 @@ class Shares:
         self._rare = found
         self._taken &= found
         own = [one for one in rare if self._owners[one] == self._own]
-        # a host's part of what seeds give is much the same as another's
-        soon = _SOON + int(4 * LOOK_SECONDS * pace / hosts)
-        if len(own) + len(self._taken) <= _ON_ITS_WAY:
-            spare = [one for one in self._spare(rare, soon) if one not in self._taken]
+        # so many are on their way already
+        asked = 1 if hosts > CROWD else _DEEP
+        room = asked + 1 - len(own) - len(self._taken)
+        if room > 0:
+            spare = [one for one in self._spare(rare, asked) if one not in self._taken]
             rest = found - self._taken
             if spare:
-                self._taken.add(spare[-1])
+                self._taken.update(spare[-room:])
             elif rest and pace * (now - self._shrank) > 2 * hosts:
                 self._taken.add(self._dearest(rest))
-        return {*own[:soon], *self._taken}
+        return {*own[: asked + 1], *self._taken}
 
-    def _spare(self, rare: Iterable[int], soon: int) -> list[int]:
+    def _spare(self, rare: Iterable[int], asked: int) -> list[int]:
         """What this peer may take over: of all owners that are done, it is the one for it.
 
-        Each owner is about to fetch *soon* pieces; what is farthest from them comes last.
+        Each has *asked* for so many pieces and comes to one more next; what is farthest comes last.
         """
         owned: dict[bytes, list[int]] = {peer_id: [] for peer_id in self._weights}
         for piece in rare:
             owned[self._owners[piece]].append(piece)
-        done = [one for one, pieces in owned.items() if len(pieces) <= _ON_ITS_WAY]
+        done = [one for one, pieces in owned.items() if len(pieces) <= asked]
         if self._own not in done:
             return []
-        late = sorted(chain.from_iterable(enumerate(pieces[soon:]) for pieces in owned.values()))
+        late = sorted(
+            chain.from_iterable(enumerate(pieces[asked + 1 :]) for pieces in owned.values())
+        )
         return [piece for _, piece in late if self._heaviest(piece, done) == self._own]
 
     def _heaviest(self, piece: int, crowd: Iterable[bytes]) -> bytes:

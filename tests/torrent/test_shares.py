@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 import pytest
 
 from docket.torrent.announce import GATE_PEER, HOST_PEER
+from docket.torrent.session import CROWD
 from docket.torrent.shares import FIRST, LATER, NOT_YET, Shares, weights
 
 SLOW = 0.5
@@ -181,22 +182,33 @@ def test_where_there_are_gates_they_own_all_pieces() -> None:
 
 def test_who_is_done_takes_over_what_owners_come_to_last() -> None:
     """One piece while the one before comes, and of no owner what it is about to fetch."""
+    crowd = crowd_of(CROWD + 2, 400)
+    shares = {own: share_of(one, crowd.keys() - {own}) for own, one in crowd.items()}
+    about = {piece for share in shares.values() for piece in sorted(share)[:2]}
+    own = next(iter(crowd))
+    others = dict.fromkeys(crowd.keys() - {own}, 50)
+    host = Host(own, 400)
+    for piece in shares[own]:
+        host.have[piece] = True
+    host.look(others)
+    taken = host.first()
+    assert len(taken) == 2
+    assert not about.intersection(taken)
+    host.look(others)
+    assert host.first() == taken
+    host.have[taken[0]] = True
+    host.look(others)
+    assert len(host.first()) == 2
+
+
+def test_in_a_small_crowd_more_is_taken_over_at_once() -> None:
+    """Peers are asked for much ahead there; what they are not asked for is what others have."""
     own, other = os.urandom(20), os.urandom(20)
     host, owner = Host(own, 100), Host(other, 100)
-    theirs = sorted(share_of(owner, {own}))
-    for piece in range(100):
-        if piece not in theirs:
-            host.have[piece] = True
+    for piece in set(range(100)) - share_of(owner, {own}):
+        host.have[piece] = True
     host.look({other: 50})
-    (taken,) = host.first()
-    for _ in range(3):
-        host.look({other: 50})
-    one, another = host.first()
-    assert taken in (one, another)
-    assert {one, another} <= set(theirs[2:])
-    host.have[taken] = True
-    host.look({other: 50})
-    assert len(host.first()) == 2
+    assert len(host.first()) > 2
 
 
 def test_who_has_nothing_to_fetch_waits_but_not_for_ever() -> None:
