@@ -75,12 +75,16 @@ def crowd_of(count: int, pieces: int) -> dict[bytes, Host]:
 
 
 def share_of(host: Host, others: Mapping[bytes, int] | Collection[bytes]) -> set[int]:
-    """All pieces of a host: with fast links it may ask for them at once."""
-    host.look(others, pace=FAST)
-    return set(host.first())
+    """All pieces of a host, of those that are rare: what it doesn't leave to others.
+
+    It must have more of them than are asked for ahead, or it takes over others' at once.
+    """
+    host.look(others)
+    rare = [piece for piece, peers in enumerate(host.availability) if peers == 1]
+    return {one for one in rare if not host.have[one] and host.priorities[one] != NOT_YET}
 
 
-@pytest.mark.parametrize(("pieces", "hosts"), [(800, 50), (40, 3), (3, 7)])
+@pytest.mark.parametrize(("pieces", "hosts"), [(800, 50), (90, 3), (400, 9)])
 def test_every_piece_has_one_owner(pieces: int, hosts: int) -> None:
     """Shares of hosts that see the same don't overlap, and have all pieces together."""
     crowd = crowd_of(hosts, pieces)
@@ -171,13 +175,14 @@ def test_where_there_are_gates_they_own_all_pieces() -> None:
     """Others don't hear of the registry; where nobody was told whether he is one, all are."""
     gates = [GATE_PEER + os.urandom(12) for _ in range(3)]
     hosts = [HOST_PEER + os.urandom(12) for _ in range(5)]
-    crowd = {one: Host(one, 90) for one in (*gates, *hosts)}
+    crowd = {one: Host(one, 400) for one in (*gates, *hosts)}
     shares = {own: share_of(host, crowd.keys() - {own}) for own, host in crowd.items()}
-    assert sorted(piece for one in gates for piece in shares[one]) == list(range(90))
-    assert not any(shares[one] for one in hosts)
-    alone = {one: Host(one, 90) for one in hosts}
+    assert sorted(piece for one in gates for piece in shares[one]) == list(range(400))
+    assert not any(crowd[one].first() for one in hosts)
+    assert all(crowd[one].shares.waits for one in hosts)
+    alone = {one: Host(one, 400) for one in hosts}
     found = [share_of(host, alone.keys() - {own}) for own, host in alone.items()]
-    assert sorted(piece for one in found for piece in one) == list(range(90))
+    assert sorted(piece for one in found for piece in one) == list(range(400))
 
 
 def test_who_is_done_takes_over_what_owners_come_to_last() -> None:
