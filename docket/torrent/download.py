@@ -112,7 +112,7 @@ class Download:
             pace = payload / self._piece_length / (now - began)
             stalled = now - moved > stall_seconds(self._crowd, pace)
             self._share(status, now=now, pace=pace, stalled=stalled)
-            self._hurry(stalled=stalled)
+            self._hurry(status, stalled=stalled)
             self._reconcile()
             on_progress(self._progress(status))
             if asked < moved < now - patience / 2:
@@ -195,15 +195,25 @@ class Download:
             self._torrent.prioritize_pieces(changes)
         self._session.part(self._torrent, self._shares.waits)
 
-    def _hurry(self, *, stalled: bool) -> None:
-        """Nothing comes: ask others too for what a peer owes, until something comes."""
+    def _hurry(self, status: Any, *, stalled: bool) -> None:
+        """Nothing comes: ask others too for what a peer owes, until something comes.
+
+        Alone with seeds, all that is missing is asked for so, and for good; in a crowd that would
+        be asked of the registry by everybody.
+        """
         if not self._session.hurry(stalled):
             return
-        if stalled:
-            for one in self._torrent.get_download_queue():
-                self._torrent.set_piece_deadline(one["piece_index"], 0)
+        if not stalled:
+            if self._crowd > 1:
+                self._torrent.clear_piece_deadlines()
+            return
+        if self._crowd > 1:
+            late = [one["piece_index"] for one in self._torrent.get_download_queue()]
         else:
-            self._torrent.clear_piece_deadlines()
+            late = [piece for piece, here in enumerate(status.pieces) if not here]
+        for piece in late:
+            if self._torrent.piece_priority(piece):
+                self._torrent.set_piece_deadline(piece, 0)
 
     def _progress(self, status: Any) -> FetchProgress:
         done = self._torrent.file_progress()
