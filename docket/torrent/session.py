@@ -291,9 +291,9 @@ class Session:
     def _shut_out_all(self) -> None:
         """Those that gave wrong bytes twice, and those that this peer has hung up on."""
         shut_out = lt.ip_filter()
-        for address in {one for one, bans in self._bans.items() if bans >= _BANS_OF_ADDRESS} | {
-            address for address, _ in self._apart
-        }:
+        # copied: the alert thread notes bans meanwhile
+        banned = {one for one, bans in list(self._bans.items()) if bans >= _BANS_OF_ADDRESS}
+        for address in banned | {address for address, _ in self._apart}:
             shut_out.add_rule(address, address, _BLOCKED)
         if session := vars(self).get("lt"):
             session.set_ip_filter(shut_out)
