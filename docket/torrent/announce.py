@@ -23,6 +23,7 @@ GATE_PEER = b"-DG0100-"
 REGISTRY_PEER = b"-DR0100-"
 """How peer ids of docket's begin (BEP 20): hosts, hosts that may ask the registry, its own seed."""
 
+_KIND_SIZE = 3  # a dash and two letters; what follows is a version
 _ID_SIZE = 20
 _MAX_QUERY = 2048
 _MAX_SCRAPE = 8192
@@ -55,12 +56,12 @@ class Announce:
     @property
     def is_docket(self) -> bool:
         """Whether the peer is a host of docket's, by its id."""
-        return self.peer_id.startswith((HOST_PEER, GATE_PEER))
+        return is_docket(self.peer_id)
 
     @property
     def is_gate(self) -> bool:
         """Whether it was invited to ask the registry's seed."""
-        return self.peer_id.startswith(GATE_PEER)
+        return is_gate(self.peer_id)
 
     @classmethod
     def parse(cls, query: bytes, *, address: str, zone: str = "") -> Announce:
@@ -89,6 +90,21 @@ class Announce:
             key=values.get(b"key", b"")[:_MAX_KEY],
             zone=zone_of(endpoint, zone),
         )
+
+
+def is_docket(peer_id: bytes) -> bool:
+    """Whether that is a host of docket's, a gate or not, of any version."""
+    return _is_like(peer_id, HOST_PEER) or is_gate(peer_id)
+
+
+def is_gate(peer_id: bytes) -> bool:
+    """Whether that is a host of docket's that was invited to ask the registry's seed."""
+    return _is_like(peer_id, GATE_PEER)
+
+
+def is_registry(peer_id: bytes) -> bool:
+    """Whether that is a registry's seed."""
+    return _is_like(peer_id, REGISTRY_PEER)
 
 
 def zone_of(endpoint: bytes, label: str = "") -> bytes:
@@ -141,6 +157,10 @@ def failure(reason: str) -> bytes:
     """The answer to a report that is refused (BEP 3)."""
     text = reason.encode()[:200]
     return b"d14:failure reason%d:%be" % (len(text), text)
+
+
+def _is_like(peer_id: bytes, kind: bytes) -> bool:
+    return peer_id[:_KIND_SIZE] == kind[:_KIND_SIZE]
 
 
 def _packed(address: str) -> bytes:

@@ -11,14 +11,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from docket.torrent.announce import GATE_PEER, HOST_PEER, REGISTRY_PEER
+from docket.torrent.announce import is_docket, is_registry
 
 _FIRST_LOOK_SECONDS = 0.02
 _MEET_SECONDS = 1.0  # after a connection, for its handshake
 _SHARE = 20  # looking takes at most one part of so many of the time
 
-# how the peer ids of docket's begin, of any version (BEP 20)
-_DOCKET = tuple(one[:3] for one in (HOST_PEER, GATE_PEER, REGISTRY_PEER))
 _UNKNOWN = bytes(20)
 
 Endpoint = tuple[str, int]
@@ -75,6 +73,6 @@ class Guests:
                 peer_id = peer.pid.to_bytes()
                 if peer_id == _UNKNOWN:
                     known = False
-                elif not peer_id.startswith(_DOCKET):
+                elif not (is_docket(peer_id) or is_registry(peer_id)):
                     self._guests.add(peer.ip)
         return known

@@ -17,7 +17,7 @@ from typing import Any
 import libtorrent as lt
 
 from docket.errors import SwarmError
-from docket.torrent.announce import GATE_PEER, HOST_PEER, REGISTRY_PEER
+from docket.torrent.announce import GATE_PEER, HOST_PEER, REGISTRY_PEER, is_registry
 from docket.torrent.guests import Guests
 
 _LISTEN_SECONDS = 10.0
@@ -388,7 +388,7 @@ def peers_of(torrent: Any) -> tuple[int, dict[bytes, int]]:
 
 def is_registry_peer(peer_id: Any) -> bool:
     """Whether a libtorrent peer id is that of a registry's seed."""
-    return bool(peer_id.to_bytes().startswith(REGISTRY_PEER))
+    return is_registry(peer_id.to_bytes())
 
 
 def _interfaces(listen: str) -> str:

@@ -18,7 +18,7 @@ from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 
-from docket.torrent.announce import GATE_PEER
+from docket.torrent.announce import is_gate
 from docket.torrent.pieces import PIECE_LENGTH
 from docket.torrent.session import CROWD, REQUEST_DEPTH
 
@@ -194,5 +194,5 @@ def _in_step(crowd: Mapping[bytes, int], out: int) -> set[bytes]:
 
 def _gates(crowd: Mapping[bytes, int]) -> Mapping[bytes, int]:
     """Those of *crowd* that may ask the registry; all, if none was told whether it may."""
-    found = {one: pieces for one, pieces in crowd.items() if one.startswith(GATE_PEER)}
+    found = {one: pieces for one, pieces in crowd.items() if is_gate(one)}
     return found or crowd

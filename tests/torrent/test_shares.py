@@ -173,7 +173,7 @@ def test_who_is_far_behind_owns_nothing() -> None:
 
 def test_where_there_are_gates_they_own_all_pieces() -> None:
     """Others don't hear of the registry; where nobody was told whether he is one, all are."""
-    gates = [GATE_PEER + os.urandom(12) for _ in range(3)]
+    gates = [kind + os.urandom(12) for kind in (GATE_PEER, GATE_PEER, b"-DG9900-")]
     hosts = [HOST_PEER + os.urandom(12) for _ in range(5)]
     crowd = {one: Host(one, 400) for one in (*gates, *hosts)}
     shares = {own: share_of(host, crowd.keys() - {own}) for own, host in crowd.items()}

@@ -11,7 +11,19 @@ from urllib.parse import quote_from_bytes
 import pytest
 
 from docket.errors import InvalidAnnounce
-from docket.torrent.announce import MAX_PEERS, Announce, compact, failure, zone_of
+from docket.torrent.announce import (
+    GATE_PEER,
+    HOST_PEER,
+    MAX_PEERS,
+    REGISTRY_PEER,
+    Announce,
+    compact,
+    failure,
+    is_docket,
+    is_gate,
+    is_registry,
+    zone_of,
+)
 from docket.torrent.tracker import INTERVAL, Tracker
 from tests.torrent.samples import decoded
 
@@ -387,6 +399,25 @@ def test_a_label_that_is_none_is_refused(label: str) -> None:
     """A zone's label is a part of a path, so it has letters, digits, dots and dashes alone."""
     with pytest.raises(InvalidAnnounce):
         Announce.parse(_query(), address="10.0.0.1", zone=label)
+
+
+@pytest.mark.parametrize(
+    ("begins", "kinds"),
+    [
+        (HOST_PEER, (True, False, False)),
+        (GATE_PEER, (True, True, False)),
+        (REGISTRY_PEER, (False, False, True)),
+        (b"-DE2110-", (False, False, False)),
+        (b"\0" * 8, (False, False, False)),
+    ],
+)
+def test_a_peer_id_tells_what_a_peer_is_in_any_version(
+    begins: bytes, kinds: tuple[bool, bool, bool]
+) -> None:
+    """BEP 20: a dash and two letters; hosts of two versions meet in one crowd."""
+    for version in (begins, begins[:3] + b"9900-"):
+        peer_id = version + b"x" * 12
+        assert (is_docket(peer_id), is_gate(peer_id), is_registry(peer_id)) == kinds
 
 
 def test_a_report_from_no_address_is_refused() -> None:
