@@ -52,7 +52,7 @@ class Meeting:
         return self._tracker.invite(_INFO_HASH, host.zone, is_near=is_near)
 
     def announce(self, host: Host, event: str) -> list[Host]:
-        """What *host* hears of; the registry too, if it is near or the host a gate."""
+        """What *host* hears of; the registry too, if it is a gate."""
         report = Announce(
             info_hash=_INFO_HASH,
             peer_id=host.peer_id,

@@ -8,9 +8,10 @@ telling both: nobody but gates is told to gates of other zones.
 - A zone has `GATES` gates, and `NEAR_GATES` where the registry is. Elsewhere its seeds count as
   such, since who has a seed needs no more. The first hosts that ask for the torrent are invited to
   be gates, and then say so by their peer ids, so that the gates know each other.
-- One more for each interval that its oldest gate has been fetching, at most `MOST_GATES`: a slow
-  gate must not hold up its zone for ever.
+- One more for each interval that its oldest gate has been fetching: a slow gate must not hold up
+  its zone for ever.
 - A leech that announces before its time gets nothing where it is: it becomes one, too.
+- Neither makes more than `MOST_GATES` of them, and `MOST_NEAR_GATES` where the registry is.
 
 So a crowd of thousands doesn't split the registry's link into as many parts, of which none brings a
 piece in good time. Peers that aren't docket's, where the registry is, hear of it always.
@@ -30,7 +31,10 @@ NEAR_GATES = 12
 """The same in the zone of the registry."""
 
 MOST_GATES = 8
-"""Gates of a zone, when those that it had are slow; more only where there were more at first."""
+"""Gates of a zone when those that it had are slow, or leeches starve."""
+
+MOST_NEAR_GATES = 24
+"""The same in the zone of the registry."""
 
 OUTSIDERS = 12
 """Gates that a gate is told of, of its own zone and of others."""
@@ -111,13 +115,12 @@ class Zone:
 
         *is_near* tells whether the registry is in this zone.
         """
-        fewest = NEAR_GATES if is_near else GATES
+        most, bound = (NEAR_GATES, MOST_NEAR_GATES) if is_near else (GATES, MOST_GATES)
         if is_early:
-            return len(self.gates) < max(MOST_GATES, fewest)
-        most = fewest
+            return len(self.gates) < bound
         if self.gates:
             oldest = next(iter(self.gates.values()))
-            most = max(fewest, min(fewest + int((now - oldest) / interval), MOST_GATES))
+            most = min(most + int((now - oldest) / interval), bound)
         while self.invited and self.invited[0] < now - interval:
             self.invited.popleft()
         # near by the registry costs no more than they do, and it is surely there

@@ -15,6 +15,7 @@ from docket.torrent.zones import (
     FURTHER,
     GATES,
     MOST_GATES,
+    MOST_NEAR_GATES,
     NEAR_GATES,
     NEIGHBOURS,
     OUTSIDERS,
@@ -79,6 +80,10 @@ class Fleet:
                 yield self.names[answer[key][at : at + width]]
 
 
+KINDS = pytest.mark.parametrize("prefix", [b"", HOST_PEER], ids=["foreign", "docket"])
+"""What the hosts of a test are: other programs, or docket's that nobody invited."""
+
+
 @pytest.fixture
 def fleet() -> Fleet:
     """No host has come."""
@@ -104,24 +109,26 @@ def test_gates_hear_of_the_gates_of_other_zones_and_of_no_one_else_there(fleet: 
     assert fleet.outside("a", 10) == set()
 
 
-def test_a_gate_that_stops_has_a_successor(fleet: Fleet) -> None:
+@KINDS
+def test_a_gate_that_stops_has_a_successor(fleet: Fleet, prefix: bytes) -> None:
     """Who announces next takes its place; nobody hears of the one that stopped."""
     for number in range(5):
-        fleet.heard("a", number)
-    fleet.heard("a", 0, event="stopped")
+        fleet.heard("a", number, prefix=prefix)
+    fleet.heard("a", 0, event="stopped", prefix=prefix)
     fleet.now += INTERVAL
-    assert fleet.outside("a", 4) == {SEED}
-    assert fleet.outside("b", 0) == {SEED, ("a", 1), ("a", 4)}
+    assert fleet.outside("a", 4, prefix=prefix) == {SEED}
+    assert fleet.outside("b", 0, prefix=prefix) == {SEED, ("a", 1), ("a", 4)}
 
 
-def test_gates_that_die_have_successors(fleet: Fleet) -> None:
+@KINDS
+def test_gates_that_die_have_successors(fleet: Fleet, prefix: bytes) -> None:
     """Two intervals after the gates' last word others are gates."""
     for number in range(4):
-        fleet.heard("a", number)
+        fleet.heard("a", number, prefix=prefix)
     fleet.now += INTERVAL
-    fleet.heard("a", 3, event="started")
+    fleet.heard("a", 3, event="started", prefix=prefix)
     fleet.now += INTERVAL + 1
-    assert fleet.heard("a", 3) == {SEED}
+    assert fleet.heard("a", 3, prefix=prefix) == {SEED}
 
 
 def test_a_zone_with_seeds_of_its_own_needs_no_gates(fleet: Fleet) -> None:
@@ -140,24 +147,47 @@ def test_a_gate_that_has_all_is_still_told_outside(fleet: Fleet) -> None:
     assert fleet.outside("b", 0) == {SEED, ("a", 0), ("a", 1)}
 
 
-def test_slow_gates_get_company(fleet: Fleet) -> None:
+@KINDS
+def test_slow_gates_get_company(fleet: Fleet, prefix: bytes) -> None:
     """One more for each interval that the oldest gate has been fetching, and not without end."""
     for number in range(20):
-        fleet.heard("a", number)
-    gates = set(range(GATES))
+        fleet.heard("a", number, prefix=prefix)
     for more in range(1, 12):
         fleet.now += INTERVAL
-        gates = {number for number in range(20) if fleet.outside("a", number)}
+        gates = {number for number in range(20) if fleet.outside("a", number, prefix=prefix)}
         assert len(gates) == min(GATES + more, MOST_GATES)
 
 
-def test_a_leech_that_cannot_wait_becomes_a_gate(fleet: Fleet) -> None:
+def test_slow_gates_get_company_in_the_registrys_zone_too() -> None:
+    """There are more of them there at first, and in the end."""
+    fleet = Fleet(registry_zone="a")
+    for number in range(40):
+        fleet.heard("a", number, prefix=HOST_PEER)
+    for more in range(1, 20):
+        fleet.now += INTERVAL
+        heard = [fleet.heard("a", number, prefix=HOST_PEER) for number in range(40)]
+        assert sum(SEED in one for one in heard) == min(NEAR_GATES + more, MOST_NEAR_GATES)
+
+
+@KINDS
+def test_a_leech_that_cannot_wait_becomes_a_gate(fleet: Fleet, prefix: bytes) -> None:
     """Announcing before its time means getting nothing; there is a bound to this, too."""
     for number in range(20):
-        fleet.heard("a", number)
+        fleet.heard("a", number, prefix=prefix)
     fleet.now += INTERVAL / 3
-    outsiders = [number for number in range(GATES, 20) if fleet.outside("a", number)]
+    outsiders = [number for number in range(GATES, 20) if fleet.outside("a", number, prefix=prefix)]
     assert outsiders == list(range(GATES, MOST_GATES))
+
+
+def test_a_host_near_the_registry_that_cannot_wait_hears_of_its_seed() -> None:
+    """However many gates there were at first, there is room for some that starve."""
+    fleet = Fleet(registry_zone="a")
+    for number in range(40):
+        fleet.heard("a", number, prefix=GATE_PEER if number < NEAR_GATES else HOST_PEER)
+    fleet.now += INTERVAL / 3
+    starving = range(NEAR_GATES, 40)
+    heard = [number for number in starving if SEED in fleet.heard("a", number, prefix=HOST_PEER)]
+    assert heard == list(range(NEAR_GATES, MOST_NEAR_GATES))
 
 
 def test_without_labels_a_network_is_a_zone(fleet: Fleet) -> None:
@@ -175,11 +205,11 @@ def test_without_labels_a_network_is_a_zone(fleet: Fleet) -> None:
     }
 
 
-def test_all_of_the_registrys_zone_hear_of_its_seed() -> None:
-    """By its label, or else by its network."""
+def test_other_programs_in_the_registrys_zone_hear_of_its_seed_always() -> None:
+    """By its label, or else by its network; of docket's hosts only gates do."""
     labelled = Fleet(registry_zone="a")
     plain = Fleet()
-    for number in range(1, 10):
+    for number in range(1, MOST_NEAR_GATES + 10):
         assert SEED in labelled.heard("a", number)
         assert SEED in plain.heard("near", number, address=f"192.0.2.{number + 1}")
     assert [SEED in labelled.heard("b", number) for number in range(3)] == [True, True, False]
@@ -226,11 +256,10 @@ def test_where_the_registry_is_seeds_do_not_take_its_place() -> None:
     assert SEED in fleet.heard("a", 99, prefix=GATE_PEER)
 
 
-def test_a_host_hears_of_few_others_and_of_fewer_when_it_has_met_some() -> None:
+def test_a_host_hears_of_few_others_and_of_fewer_when_it_has_met_some(fleet: Fleet) -> None:
     """Docket's hosts; who announces before its time gets nothing, and hears of as many again."""
-    fleet = Fleet(registry_zone="a")
     for number in range(100):
-        fleet.heard("a", number, prefix=GATE_PEER if number < NEAR_GATES else HOST_PEER)
+        fleet.heard("a", number, prefix=GATE_PEER if number < MOST_GATES else HOST_PEER)
     assert len(fleet.heard("a", 100, prefix=HOST_PEER)) == NEIGHBOURS
     fleet.now += INTERVAL
     assert len(fleet.heard("a", 100, prefix=HOST_PEER)) == FURTHER
