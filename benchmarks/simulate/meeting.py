@@ -49,7 +49,8 @@ class Meeting:
     def invite(self, host: Host) -> bool:
         """Whether *host* is to be one of those that ask the registry."""
         is_near = host.zone.decode() == self._zone
-        return self._tracker.invite(_INFO_HASH, host.zone, is_near=is_near)
+        token = str(host.number)
+        return self._tracker.invite(_INFO_HASH, host.zone, token=token, is_near=is_near)
 
     def announce(self, host: Host, event: str) -> list[Host]:
         """What *host* hears of; the registry too, if it is a gate."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
+from secrets import token_hex
 from typing import Any
 
 import msgspec
@@ -139,7 +140,7 @@ def _invite(request: Request, info_hash: bytes) -> bool:
         own = zone_of(compact(registry.advertise or request.scope["server"][0], 0), registry.zone)
     except InvalidAnnounce:
         return True
-    return registry.tracker.invite(info_hash, zone, is_near=zone == own)
+    return registry.tracker.invite(info_hash, zone, token=token_hex(8), is_near=zone == own)
 
 
 def _announce_url(request: Request) -> str:

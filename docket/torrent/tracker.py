@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -18,6 +18,9 @@ INTERVAL = 15
 
 MAX_TOTAL = 100_000
 """Peers of all torrents that are remembered."""
+
+MAX_INVITED = 10_000
+"""Hosts that are invited and didn't come yet, of all torrents."""
 
 MAX_TORRENTS = 20_000
 _PER_TORRENT = 20_000
@@ -109,9 +112,16 @@ class _Swarm:
         zone = self.zones[peer.zone]
         zone.gates.pop(endpoint, None)
         (zone.leeches if peer.is_leech else zone.seeds).discard(endpoint)
-        if not len(zone.leeches) and not len(zone.seeds) and not zone.invited:
+        if zone.is_empty:
             del self.zones[peer.zone]
         return peer
+
+    def forget_invited(self, label: bytes, before: float) -> None:
+        """Forget who was invited in a zone *before* that, and the zone if it is empty then."""
+        if zone := self.zones.get(label):
+            zone.forget_invited(before)
+            if zone.is_empty:
+                del self.zones[label]
 
 
 class Tracker:
@@ -137,6 +147,7 @@ class Tracker:
         self._peers = 0
         self._swept = 0.0
         self._swarms: dict[bytes, _Swarm] = {}
+        self._invited: deque[tuple[float, bytes, bytes]] = deque()  # when, info-hash, zone
         self._lock = threading.Lock()
         # it spreads peers; it guards nothing
         self._random = chance or random.Random()  # noqa: S311
@@ -178,21 +189,26 @@ class Tracker:
             chosen = [one for one in chosen if one not in own] + own
         return answer(self.interval, complete + len(own), incomplete, chosen)
 
-    def invite(self, info_hash: bytes, zone: bytes, *, is_near: bool) -> bool:
-        """Whether the next host of *zone* should say by its peer id that it is a gate.
+    def invite(self, info_hash: bytes, zone: bytes, *, token: str, is_near: bool) -> bool:
+        """Whether a host of *zone* should say by its peer id that it is a gate.
 
-        *is_near* tells whether the registry is in that zone. Who doesn't come soon is forgotten.
+        With the same *token* it may ask again, and takes no second place. *is_near* tells whether
+        the registry is in that zone. Who doesn't come within an interval is forgotten.
         """
         with self._lock:
             swarm = self._swarm(info_hash)
             self._sweep(swarm)
             now = self._clock()
             place = swarm.zones.get(zone) or Zone()
-            is_invited = place.wants_gate(now, self.interval, is_near=is_near)
-            if is_invited:
-                place.invited.append(now)
-                swarm.zones[zone] = place
-        return is_invited
+            if token in place.invited:
+                return True
+            has_room = len(self._invited) < MAX_INVITED
+            if not has_room or not place.wants_gate(now, self.interval, is_near=is_near):
+                return False
+            place.invited[token] = now
+            swarm.zones[zone] = place
+            self._invited.append((now, info_hash, zone))
+        return True
 
     def scrape(self, info_hashes: Iterable[bytes]) -> bytes:
         """How many seeds and leeches each of these torrents has, bencoded (BEP 48)."""
@@ -259,8 +275,8 @@ class Tracker:
             )
         ):
             swarm.open_gate(peer, now)
-        if place is None and zone.invited and (report.is_gate or not report.is_docket):
-            zone.invited.popleft()
+        if place is None and report.is_gate:
+            zone.one_came()
         is_gate = peer.is_leech and peer.gate is not None
         is_in_time = known is not None and not early and not report.event
         most = FURTHER if is_in_time else NEIGHBOURS
@@ -292,8 +308,13 @@ class Tracker:
         return self._peers < self._max_peers
 
     def _sweep(self, swarm: _Swarm) -> None:
-        """Forget peers that missed two announces, oldest first."""
-        horizon = self._clock() - 2 * self.interval
+        """Forget peers that missed two announces, oldest first, and who was invited in vain."""
+        now = self._clock()
+        while self._invited and self._invited[0][0] < now - self.interval:
+            _, info_hash, zone = self._invited.popleft()
+            if inviting := self._swarms.get(info_hash):
+                inviting.forget_invited(zone, now - self.interval)
+        horizon = now - 2 * self.interval
         while swarm.peers:
             endpoint, peer = next(iter(swarm.peers.items()))
             if peer.seen >= horizon:

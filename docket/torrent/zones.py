@@ -20,7 +20,6 @@ piece in good time. Peers that aren't docket's, where the registry is, hear of i
 from __future__ import annotations
 
 import random
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -100,13 +99,30 @@ class Bag:
 class Zone:
     """The peers of a torrent in one zone; *gates* are leeches, with the time they became gates.
 
-    *invited* are the times at which hosts were, that didn't come yet.
+    *invited* are hosts that were and didn't come yet, by their tokens, with the times, in order.
     """
 
     leeches: Bag = field(default_factory=Bag)
     seeds: Bag = field(default_factory=Bag)
     gates: dict[bytes, float] = field(default_factory=dict)
-    invited: deque[float] = field(default_factory=deque)
+    invited: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nobody is here or about to come."""
+        return not (len(self.leeches) or len(self.seeds) or self.invited)
+
+    def forget_invited(self, before: float) -> None:
+        """Whoever was invited *before* that doesn't come any more."""
+        for token, invited in list(self.invited.items()):
+            if invited >= before:
+                break
+            del self.invited[token]
+
+    def one_came(self) -> None:
+        """One of those that were invited is here."""
+        if self.invited:
+            del self.invited[next(iter(self.invited))]
 
     def wants_gate(
         self, now: float, interval: float, *, is_near: bool, is_early: bool = False
@@ -121,8 +137,6 @@ class Zone:
         if self.gates:
             oldest = next(iter(self.gates.values()))
             most = min(most + int((now - oldest) / interval), bound)
-        while self.invited and self.invited[0] < now - interval:
-            self.invited.popleft()
         # near by the registry costs no more than they do, and it is surely there
         seeds = 0 if is_near else len(self.seeds)
         return len(self.gates) + len(self.invited) + seeds < most

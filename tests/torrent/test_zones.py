@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from docket.torrent.announce import GATE_PEER, HOST_PEER, MAX_PEERS, Announce, compact
-from docket.torrent.tracker import INTERVAL, Tracker
+from docket.torrent.tracker import INTERVAL, MAX_INVITED, Tracker
 from docket.torrent.zones import (
     FURTHER,
     GATES,
@@ -41,6 +42,7 @@ class Fleet:
     registry_zone: str = ""
     names: dict[bytes, Peer] = field(default_factory=lambda: {compact(*_REGISTRY): SEED})
     tracker: Tracker = field(init=False)
+    asked: int = 0
 
     def __post_init__(self) -> None:
         self.tracker = Tracker(clock=lambda: self.now)
@@ -69,6 +71,13 @@ class Fleet:
             self.tracker.announce(report, extra=[_REGISTRY], extra_zone=self.registry_zone)
         )
         return set(self._named(answer))
+
+    def invited(self, zone: str, token: str = "") -> bool:
+        """Whether a host of *zone* is invited; without *token*, one that never asked before."""
+        is_near = zone == self.registry_zone
+        self.asked += 1
+        token = token or str(self.asked)
+        return self.tracker.invite(_HASH, zone.encode(), token=token, is_near=is_near)
 
     def outside(self, zone: str, number: int, **more: Any) -> set[Peer]:
         """Those of them that aren't in the host's zone."""
@@ -218,24 +227,66 @@ def test_other_programs_in_the_registrys_zone_hear_of_its_seed_always() -> None:
 def test_hosts_in_the_registrys_zone_are_invited_up_to_a_number() -> None:
     """They hear of the seed; docket's other hosts there hear of them, and of no seed."""
     fleet = Fleet(registry_zone="a")
-    invited = [fleet.tracker.invite(_HASH, b"a", is_near=True) for _ in range(NEAR_GATES + 2)]
+    invited = [fleet.invited("a") for _ in range(NEAR_GATES + 2)]
     assert invited == [True] * NEAR_GATES + [False, False]
     for number, is_gate in enumerate(invited):
         heard = fleet.heard("a", number, prefix=GATE_PEER if is_gate else HOST_PEER)
         assert (SEED in heard) is is_gate
-    assert fleet.tracker.invite(_HASH, b"b", is_near=False)
+    assert fleet.invited("b")
 
 
 def test_an_invitation_that_nobody_follows_is_forgotten() -> None:
     """A host that got the torrent and never came leaves its place to others."""
     fleet = Fleet(registry_zone="a")
     for _ in range(NEAR_GATES):
-        assert fleet.tracker.invite(_HASH, b"a", is_near=True)
-    assert not fleet.tracker.invite(_HASH, b"a", is_near=True)
+        assert fleet.invited("a")
+    assert not fleet.invited("a")
     assert SEED not in fleet.heard("a", 0, prefix=HOST_PEER)
     fleet.now += INTERVAL + 1
-    assert fleet.tracker.invite(_HASH, b"a", is_near=True)
+    assert fleet.invited("a")
     assert SEED in fleet.heard("a", 0, prefix=HOST_PEER)
+
+
+def test_who_asks_again_takes_no_second_place() -> None:
+    """A host that got no answer asks with the same token, and is answered the same."""
+    fleet = Fleet(registry_zone="a")
+    assert [fleet.invited("a", "one") for _ in range(NEAR_GATES + 2)] == [True] * (NEAR_GATES + 2)
+    others = [fleet.invited("a") for _ in range(NEAR_GATES)]
+    assert others == [True] * (NEAR_GATES - 1) + [False]
+
+
+def test_who_was_not_invited_takes_no_invitation(fleet: Fleet) -> None:
+    """Another program, or a host that is no gate, leaves the place to the one that was told yes."""
+    assert [fleet.invited("a") for _ in range(GATES + 1)] == [True] * GATES + [False]
+    for number, prefix in enumerate((b"", HOST_PEER)):
+        assert SEED not in fleet.heard("a", number, prefix=prefix)
+    assert not fleet.invited("a")
+    assert SEED in fleet.heard("a", 2, prefix=GATE_PEER)
+    assert not fleet.invited("a")
+
+
+def test_zones_that_only_asked_are_forgotten(fleet: Fleet) -> None:
+    """Hostile input: a flood of labels takes memory for an interval, and up to a bound."""
+    before = _zones()
+    fleet.heard("a", 0)
+    invited = [fleet.invited(f"zone{number}") for number in range(MAX_INVITED + 2)]
+    assert invited == [True] * MAX_INVITED + [False] * 2
+    fleet.now += INTERVAL + 1
+    assert fleet.invited("b")
+    assert _zones() == before + 2
+
+
+@pytest.mark.parametrize("event", ["stopped", ""])
+def test_a_zone_whose_last_peer_went_while_one_was_invited(fleet: Fleet, event: str) -> None:
+    """It is forgotten with the invitation."""
+    before = _zones()
+    fleet.heard("a", 0)
+    assert fleet.invited("a")
+    if event:
+        fleet.heard("a", 0, event=event)
+    fleet.now += 2 * INTERVAL + 1
+    fleet.tracker.scrape([_HASH])
+    assert _zones() == before
 
 
 def test_gates_of_a_zone_hear_of_all_of_them() -> None:
@@ -252,7 +303,7 @@ def test_where_the_registry_is_seeds_do_not_take_its_place() -> None:
     fleet = Fleet(registry_zone="a")
     for number in range(NEAR_GATES):
         fleet.heard("a", number, left=0)
-    assert fleet.tracker.invite(_HASH, b"a", is_near=True)
+    assert fleet.invited("a")
     assert SEED in fleet.heard("a", 99, prefix=GATE_PEER)
 
 
@@ -358,6 +409,12 @@ def test_all_of_a_bag_are_drawn_alike() -> None:
     assert max(counts.values()) < 1.3 * min(counts.values())
     assert sorted(bag.draw(99, chance)) == sorted(counts)
     assert bag.draw(0, chance) == Bag().draw(3, chance) == []
+
+
+def _zones() -> int:
+    """How many zones there are in memory."""
+    gc.collect()
+    return sum(isinstance(one, Zone) for one in gc.get_objects())
 
 
 def _zone(leeches: int, seeds: int) -> Zone:
