@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
-from urllib.parse import quote, urlencode, urljoin, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 import msgspec
-import urllib3
-from urllib3.exceptions import HTTPError, LocationParseError
 
 from docket import manifest
-from docket.digest import READ_SIZE, Digest, new_hash
+from docket.connection import READ_SECONDS, Connection, Response
+from docket.digest import Digest, new_hash
 from docket.errors import (
     BlobUnknown,
     DigestMismatch,
     InvalidManifest,
     InvalidReference,
-    ManifestUnknown,
     RegistryError,
     RegistryRefused,
     RegistryUnreachable,
@@ -32,18 +30,6 @@ from docket.reference import Reference
 DEFAULT_PORT = 8000
 
 _ACCEPT = ", ".join(sorted(manifest.MANIFEST_TYPES | manifest.INDEX_TYPES))
-_CONNECT_SECONDS = 5.0
-_READ_SECONDS = 60.0
-_ASKING = urllib3.Timeout(connect=_CONNECT_SECONDS, read=_READ_SECONDS)
-_SENDING = urllib3.Timeout(connect=_READ_SECONDS, read=_READ_SECONDS)
-# Where a fleet fills the link, packets of a new or idle connection may get lost until TCP waits for
-# a minute; another connection is through sooner. So what changes nothing is asked again.
-_REPEATABLE = frozenset({"GET", "HEAD"})
-_ASKING_AGAIN = urllib3.Timeout(connect=_CONNECT_SECONDS, read=_READ_SECONDS / 3)
-_PATIENCE = dict.fromkeys(_REPEATABLE, _ASKING_AGAIN)
-_TRIES = urllib3.Retry(
-    connect=3, read=2, redirect=False, status=False, other=False, allowed_methods=_REPEATABLE
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,18 +119,16 @@ class _CheckLine(msgspec.Struct):
 class Client:
     """One registry; safe to use from many threads."""
 
-    def __init__(self, url: str, *, connections: int = 8) -> None:
+    def __init__(
+        self, url: str, *, connections: int = 8, read_seconds: float = READ_SECONDS
+    ) -> None:
+        """At most *connections* are kept open while idle; an answer may take *read_seconds*."""
         self.url = url
-        self._pool = urllib3.PoolManager(
-            maxsize=connections,
-            block=False,
-            timeout=_ASKING,
-            retries=_TRIES,
-        )
+        self._connection = Connection(url, connections=connections, read_seconds=read_seconds)
 
     def close(self) -> None:
         """Close idle connections."""
-        self._pool.clear()
+        self._connection.close()
 
     def __enter__(self) -> Client:
         return self
@@ -156,7 +140,7 @@ class Client:
 
     def manifest(self, reference: Reference) -> RemoteManifest:
         """The manifest or index of *reference*, checked. Raises `ManifestUnknown`."""
-        response = self._call(
+        response = self._connection.call(
             "GET", self._manifest_path(reference), headers={"Accept": _ACCEPT}, unknown=reference
         )
         digest = Digest.of(response.data)
@@ -182,19 +166,21 @@ class Client:
     def put_manifest(self, reference: Reference, content: bytes, media_type: str) -> Digest:
         """Push a manifest under *reference*; returning means that the image can be pulled."""
         headers = {"Content-Type": media_type}
-        self._call("PUT", self._manifest_path(reference), body=content, headers=headers)
+        self._connection.call("PUT", self._manifest_path(reference), body=content, headers=headers)
         return Digest.of(content)
 
     def delete(self, reference: Reference) -> None:
         """Delete the tag, or the manifest with its tags. Raises `ManifestUnknown`."""
-        self._call("DELETE", self._manifest_path(reference), unknown=reference)
+        self._connection.call("DELETE", self._manifest_path(reference), unknown=reference)
 
     # -- blobs
 
     def blob_size(self, repository: str, digest: Digest) -> int | None:
         """The blob's bytes, or None when the repository hasn't got it."""
         try:
-            response = self._call("HEAD", f"/v2/{repository}/blobs/{digest}", unknown=digest)
+            response = self._connection.call(
+                "HEAD", f"/v2/{repository}/blobs/{digest}", unknown=digest
+            )
         except BlobUnknown:
             return None
         return int(response.headers.get("Content-Length", 0))
@@ -219,10 +205,10 @@ class Client:
             return
         headers = {"Range": f"bytes={start}-{end - 1}"}
         path = f"/v2/{repository}/blobs/{digest}"
-        with self._streamed("GET", path, headers=headers, unknown=digest) as response:
+        with self._connection.streamed("GET", path, headers=headers, unknown=digest) as response:
             skip = start if response.status == 200 else 0
             left = end - start
-            for block in self._blocks(response):
+            for block in self._connection.blocks(response):
                 cut = min(skip, len(block))
                 skip -= cut
                 wanted = block[cut : cut + left]
@@ -238,13 +224,13 @@ class Client:
 
         The digest is found on the way, so that compressing and sending are one pass.
         """
-        location = self._location(self._call("POST", f"/v2/{repository}/blobs/uploads/"))
+        location = self._location(self._connection.call("POST", f"/v2/{repository}/blobs/uploads/"))
         try:
             return self._send_blob(location, blocks)
         except BaseException:
             # half a layer would take the registry's space until the session expires
             with suppress(RegistryError):
-                self._call("DELETE", location)
+                self._connection.call("DELETE", location)
             raise
 
     def _send_blob(self, location: str, blocks: Iterable[bytes]) -> tuple[Digest, int]:
@@ -260,11 +246,11 @@ class Client:
                     yield block
 
         headers = {"Content-Type": "application/octet-stream"}
-        sent = self._call("PATCH", location, body=hashed(), headers=headers)
+        sent = self._connection.call("PATCH", location, body=hashed(), headers=headers)
         digest = Digest("sha256", running.hexdigest())
         location = self._location(sent)
         joint = "&" if "?" in location else "?"
-        self._call("PUT", f"{location}{joint}{urlencode({'digest': str(digest)})}")
+        self._connection.call("PUT", f"{location}{joint}{urlencode({'digest': str(digest)})}")
         return digest, size
 
     # -- docket's own calls
@@ -290,7 +276,7 @@ class Client:
         """
         path = f"/v2/{reference.repository}/_docket/torrent/{reference.target}"
         path += f"?{urlencode({'zone': zone})}" if zone else ""
-        answer = self._call("GET", path, unknown=reference)
+        answer = self._connection.call("GET", path, unknown=reference)
         return answer.data, answer.headers.get("Docket-Gate") != "no"
 
     def images(self, name: str | None = None) -> list[dict[str, Any]]:
@@ -308,8 +294,8 @@ class Client:
     def fsck(self, *, read_data: str | None, on_blob: Callable[[int, int], None]) -> dict[str, Any]:
         """Check the registry's store; the report of `docket.store.FsckReport`."""
         body = json.dumps({"read_data": read_data}).encode()
-        with self._streamed("POST", "/v2/_docket/fsck", body=body) as response:
-            for line in _lines(self._blocks(response)):
+        with self._connection.streamed("POST", "/v2/_docket/fsck", body=body) as response:
+            for line in _lines(self._connection.blocks(response)):
                 told = _decoded(_CheckLine, line, "/v2/_docket/fsck", response.status)
                 if told.report is not None:
                     report: dict[str, Any] = msgspec.to_builtins(told.report)
@@ -325,89 +311,14 @@ class Client:
         return f"/v2/{reference.repository}/manifests/{quote(str(reference.target), safe=':')}"
 
     def _json(self, kind: type[_Answer], method: str, path: str, **options: Any) -> _Answer:
-        response = self._call(method, path, **options)
+        response = self._connection.call(method, path, **options)
         return _decoded(kind, response.data, path, response.status)
 
-    def _location(self, response: urllib3.BaseHTTPResponse) -> str:
+    def _location(self, response: Response) -> str:
         """Where an upload goes on. Raises `RegistryRefused`."""
         if location := response.headers.get("Location"):
             return location
         raise RegistryRefused("an upload", status=response.status, message="without a Location")
-
-    def _call(
-        self,
-        method: str,
-        path: str,
-        *,
-        body: Any = None,
-        headers: dict[str, str] | None = None,
-        unknown: Reference | Digest | None = None,
-    ) -> urllib3.BaseHTTPResponse:
-        """One request with its whole answer; a 404 means that *unknown* isn't there."""
-        try:
-            response = self._pool.request(
-                method,
-                self._absolute(path),
-                body=body,
-                headers=headers,
-                redirect=False,
-                # urllib3 sends under the connect timeout: a slow registry may take its time
-                timeout=_SENDING if body else _PATIENCE.get(method, _ASKING),
-            )
-        except (HTTPError, LocationParseError) as error:
-            raise RegistryUnreachable(self.url, _why(error)) from error
-        self._check(response, f"{method} {path}", unknown)
-        return response
-
-    @contextmanager
-    def _streamed(
-        self,
-        method: str,
-        path: str,
-        *,
-        body: bytes | None = None,
-        headers: dict[str, str] | None = None,
-        unknown: Digest | None = None,
-    ) -> Iterator[urllib3.BaseHTTPResponse]:
-        try:
-            response = self._pool.request(
-                *(method, self._absolute(path)),
-                body=body,
-                headers=headers,
-                preload_content=False,
-                timeout=_PATIENCE.get(method, _ASKING),
-            )
-        except HTTPError as error:
-            raise RegistryUnreachable(self.url, _why(error)) from error
-        try:
-            self._check(response, f"{method} {path}", unknown)
-            yield response
-        finally:
-            # what was not read to its end can't be used again
-            response.close()
-            response.release_conn()
-
-    def _blocks(self, response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
-        try:
-            yield from response.stream(READ_SIZE, decode_content=False)
-        except HTTPError as error:
-            raise RegistryUnreachable(self.url, _why(error)) from error
-
-    def _absolute(self, path: str) -> str:
-        """The URL of *path*, or of the Location that the registry gave."""
-        return urljoin(f"{self.url}/", path)
-
-    def _check(
-        self, response: urllib3.BaseHTTPResponse, what: str, unknown: Reference | Digest | None
-    ) -> None:
-        if response.status < 400:
-            return
-        if response.status == 404 and isinstance(unknown, Digest):
-            raise BlobUnknown(unknown)
-        if response.status == 404 and isinstance(unknown, Reference):
-            raise ManifestUnknown(unknown)
-        code, message = _oci_error(response)
-        raise RegistryRefused(what, status=response.status, code=code, message=message)
 
 
 def _decoded(kind: type[_Answer], text: bytes, path: str, status: int) -> _Answer:
@@ -431,18 +342,3 @@ def _remote_layer(told: _Layer) -> RemoteLayer:
     annotations = {manifest.ANNOTATION_ENCODER: told.encoder} if told.encoder else {}
     descriptor = Descriptor(told.media_type, Digest.parse(told.digest), told.size, annotations)
     return RemoteLayer(descriptor, Digest.parse(told.diff_id), told.plain_size)
-
-
-def _oci_error(response: urllib3.BaseHTTPResponse) -> tuple[str, str]:
-    try:
-        first = json.loads(response.data)["errors"][0]
-        return str(first.get("code", "")), str(first.get("message", ""))
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError, HTTPError):
-        return "", ""
-
-
-def _why(error: Exception) -> str:
-    """The innermost reason, such as "Connection refused"."""
-    reason = getattr(error, "reason", None) or error
-    cause = reason.__cause__ or reason
-    return getattr(cause, "strerror", None) or str(cause) or type(cause).__name__

@@ -15,7 +15,7 @@ MODULES = sorted((ROOT / "docket").rglob("*.py"))
 
 VALUES = {"errors", "digest", "reference", "manifest", "progress", "pace", "defaults"}
 COMPRESS = {"compress"}
-PARTS = {"store", "torrent", "archive", "runtime", "client"}
+PARTS = {"store", "torrent", "archive", "runtime", "connection", "client"}
 STORIES = {"push", "fetch", "pull", "seeder"}
 API = {"api"}
 PROGRAMS = {"server", "publish", "deploy"}
@@ -25,6 +25,7 @@ TIERS = (VALUES, COMPRESS, PARTS, STORIES, API, PROGRAMS, COMMANDS)
 
 BESIDE = {
     **dict.fromkeys(VALUES, VALUES),  # values know each other
+    "client": {"connection"},
     "pull": {"fetch"},  # a pull is a plan and a fetch
     "options": {"config", "console"},
     "reports": {"console"},
@@ -45,7 +46,7 @@ HOMES = {
     "rich": {"docket/console.py"},
     "starlette": {"docket/api", "docket/server.py"},
     "torf": {"docket/torrent/metainfo.py"},
-    "urllib3": {"docket/client.py", "docket/runtime.py"},
+    "urllib3": {"docket/connection.py", "docket/runtime.py"},
     "uvicorn": {"docket/api", "docket/server.py"},
     "zstandard": {"docket/compress.py"},
 }
