@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from secrets import token_hex
 from typing import Annotated, Any, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -268,14 +269,18 @@ class Client:
         answer = self._json(_Layers, "GET", path, unknown=reference)
         return [_remote_layer(one) if one else None for one in answer.layers]
 
-    def torrent(self, reference: Reference, *, zone: str = "") -> tuple[bytes, bool]:
+    def torrent(
+        self, reference: Reference, *, zone: str = "", is_peer: bool = False
+    ) -> tuple[bytes, bool]:
         """The torrent of an image manifest; the registry seeds it from now on.
 
         Whoever uses it tells the tracker to be in *zone*, if that isn't empty. With it comes
-        whether this host is to be one of those that ask the registry's seed.
+        whether this host, which joins the swarm if it *is_peer*, is to ask the registry's seed.
         """
         path = f"/v2/{reference.repository}/_docket/torrent/{reference.target}"
-        path += f"?{urlencode({'zone': zone})}" if zone else ""
+        # when the question is sent again it has the same token
+        query = ({"zone": zone} if zone else {}) | ({"peer": token_hex(8)} if is_peer else {})
+        path += f"?{urlencode(query)}" if query else ""
         answer = self._connection.call("GET", path, unknown=reference)
         return answer.data, answer.headers.get("Docket-Gate") != "no"
 

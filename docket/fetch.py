@@ -134,7 +134,9 @@ class Fetch:
         """The image's torrent, or None (with a note) when HTTP is all there is."""
         at_digest = Reference(self._image.reference.repository, self._image.digest)
         try:
-            content, self._is_gate = self._client.torrent(at_digest, zone=self._zone)
+            content, self._is_gate = self._client.torrent(
+                at_digest, zone=self._zone, is_peer=self._swarm is not None
+            )
             metainfo = parse_metainfo(content)
             self._check(metainfo)
         except (NotFound, RegistryRefused, InvalidMetainfo) as error:

@@ -13,7 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.commands import DOCKET, Commands, registry
+from docket.client import Client
 from docket.digest import Digest
+from docket.reference import Reference
+from docket.torrent.zones import NEAR_GATES
 from tests.support.releases import Release, release
 
 Host = Callable[[str], Commands]
@@ -81,6 +84,21 @@ def test_no_swarm_means_http(host: Host, tmp_path: Path) -> None:
     report = pushed(host("build"), SMALL, tmp_path)
     pulled = host("a")("pull", SMALL.name, "--layers-only", "--no-swarm")
     assert pulled["payload"] == {"swarm": 0, "http": sizes(report)}
+
+
+def test_only_who_joins_the_swarm_takes_the_place_of_a_gate(
+    host: Host, registry_url: str, tmp_path: Path
+) -> None:
+    """Who looks at an image, or fetches it over HTTP alone, leaves all places to others."""
+    pushed(host("build"), SMALL, tmp_path)
+    host("a")("inspect", SMALL.name)
+    host("a")("pull", SMALL.name, "--layers-only", "--no-swarm")
+    reference = Reference.parse(SMALL.name)
+    with Client(registry_url) as client:
+        client.torrent(reference)
+        joined = [client.torrent(reference, is_peer=True)[1] for _ in range(NEAR_GATES + 1)]
+        assert joined == [True] * NEAR_GATES + [False]
+        assert client.torrent(reference, is_peer=True, zone="far")[1]
 
 
 def test_killed_pull_goes_on_where_it_was(host: Host, tmp_path: Path) -> None:

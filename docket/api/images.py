@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
-from secrets import token_hex
 from typing import Any
 
 import msgspec
@@ -29,6 +28,7 @@ from docket.torrent.announce import check_zone, compact, zone_of
 from docket.torrent.metainfo import Metainfo
 
 _MAX_DIFF_IDS = 4096
+_MAX_TOKEN = 64
 
 TORRENT_TYPE = "application/x-bittorrent"
 
@@ -132,15 +132,21 @@ def _torrent(request: Request, announce: str) -> Response:
 
 
 def _invite(request: Request, info_hash: bytes) -> bool:
-    """Whether this client is to be one of the hosts that ask the registry's seed."""
+    """Whether this client is to be one of the hosts that ask the registry's seed.
+
+    Who only looks is not: it would take the place of one that comes.
+    """
     registry = registry_of(request)
     client = request.client.host if request.client else ""
+    token = request.query_params.get("peer", "")[:_MAX_TOKEN]
+    if not token or request.method != "GET":
+        return False
     try:
         zone = zone_of(compact(client, 0), request.query_params.get("zone", ""))
         own = zone_of(compact(registry.advertise or request.scope["server"][0], 0), registry.zone)
     except InvalidAnnounce:
         return True
-    return registry.tracker.invite(info_hash, zone, token=token_hex(8), is_near=zone == own)
+    return registry.tracker.invite(info_hash, zone, token=token, is_near=zone == own)
 
 
 def _announce_url(request: Request) -> str:

@@ -63,6 +63,9 @@ _PART = _parameter(
 )
 _PLATFORM = _parameter("query", "platform", TEXT, "os/architecture, where it is an index")
 _TOLD_ZONE = _parameter("query", "zone", whole(ZONE), "where the peers of the torrent are")
+_JOINING = _parameter(
+    "query", "peer", TEXT, "a token of a host that is about to join the swarm, for Docket-Gate"
+)
 _PAGE = (
     _parameter("query", "n", COUNT, "how many, at most 1000"),
     _parameter("query", "last", TEXT, "the name behind which the page begins"),
@@ -134,7 +137,7 @@ _TORRENT = _get(
         )
     },
     *(400, 404, 507),
-    takes=(_PLATFORM, _TOLD_ZONE),
+    takes=(_PLATFORM, _TOLD_ZONE, _JOINING),
 )
 _BENCODED = _answer("bencoded, refusals too", media_type="text/plain")
 

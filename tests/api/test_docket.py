@@ -12,6 +12,7 @@ from docket import manifest
 from docket.digest import Digest
 from docket.manifest import Descriptor, Platform
 from docket.torrent.metainfo import parse_metainfo
+from docket.torrent.zones import GATES, NEAR_GATES
 from tests.api.talk import Answer, Registry, Repository
 from tests.store.samples import ENCODER, Image, image
 from tests.torrent.samples import decoded
@@ -190,6 +191,34 @@ def test_the_torrent_of_a_platform(repo: Repository) -> None:
     put_index(repo)
     answer = repo.ask("GET", "_docket/torrent/all", platform="linux/arm64")
     assert parse_metainfo(answer.body).name == TWO.digest.hex
+
+
+def invited(repo: Repository, method: str = "GET", **query: str) -> bool:
+    """Whether who asks so for the torrent is to be a gate."""
+    answer = repo.ask(method, "_docket/torrent/v1", **query)
+    assert answer.status == 200
+    return {"yes": True, "no": False}[answer.headers["Docket-Gate"]]
+
+
+def test_hosts_that_join_are_invited_to_be_gates(sweeping: Registry) -> None:
+    """Decision 23: as many as a zone has; one that asks again has its place, and takes no other."""
+    repo = sweeping.repository("app")
+    repo.push(ONE, "v1")
+    near = [invited(repo, peer=f"host{number}") for number in range(NEAR_GATES + 1)]
+    assert near == [True] * NEAR_GATES + [False]
+    assert [invited(repo, peer=one) for one in ("host0", "another")] == [True, False]
+    far = [invited(repo, peer=f"host{number}", zone="far") for number in range(GATES + 1)]
+    assert far == [True] * GATES + [False]
+
+
+def test_who_only_looks_takes_no_place_of_a_gate(sweeping: Registry) -> None:
+    """Decision 23: HEAD, and a GET of a torrent by whoever doesn't say that it joins."""
+    repo = sweeping.repository("app")
+    repo.push(ONE, "v1")
+    looks = [invited(repo, *how) for how in (("GET",), ("HEAD",)) for _ in range(NEAR_GATES)]
+    assert not any(looks)
+    assert not any(invited(repo, "HEAD", peer=f"host{number}") for number in range(NEAR_GATES))
+    assert all(invited(repo, peer=f"host{number}") for number in range(NEAR_GATES))
 
 
 # -- images
