@@ -276,10 +276,10 @@ ONE_LAYER = image_of([layer_tar("x")], "x:1")
 
 HOSTILE = {
     "nothing": (b"", "empty"),
-    "text": (b"this is only a text\n", "no tar archive"),
-    "long text": (b"not a tar\n" * 1000, "no tar archive"),
+    "text": (b"this is only a text\n", "no tar archive; docker save"),
+    "long text": (b"not a tar\n" * 1000, "no tar archive; docker save"),
     "zeros": (bytes(10240), "no image archive"),
-    "no manifest": (tar({"readme": b"hello"}), "no image archive"),
+    "no manifest": (tar({"readme": b"hello"}), "no image archive: .*; docker save"),
     "huge base-256 size": (header("x", size=b"\x80" + (1 << 60).to_bytes(11, "big")), "breaks off"),
     "absurd base-256 size": (header("x", size=b"\x80" + b"\xff" * 11), "impossible size"),
     "negative size": (header("x", size=b"\xff" * 12), "negative"),

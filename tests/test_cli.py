@@ -117,7 +117,7 @@ def test_rm_and_gc_free_what_no_other_image_needs(host: Host, tmp_path: Path) ->
         (("push", "app:1.0", "--archive", "/nowhere.tar"), 3, "/nowhere.tar"),
         (("pull", "Bad Name:1.0", "--layers-only"), 4, "is not an image name"),
         (("pull", "host:5000/app:1.0", "--layers-only"), 4, "-h and -p"),
-        (("push", "app:1.0", "--archive", __file__), 4, "no tar archive"),
+        (("push", "app:1.0", "--archive", __file__), 4, "no tar archive; docker save makes one"),
     ],
 )
 def test_errors_are_one_line_with_a_documented_code(

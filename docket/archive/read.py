@@ -181,7 +181,8 @@ def _listed(contents: _Texts, platform: Platform) -> Iterator[_Found]:
         yield from _oci_images(contents, content, platform)
     else:
         raise InvalidArchive(
-            "this is no image archive: it has neither manifest.json nor index.json"
+            "this is no image archive: it has neither manifest.json nor index.json; "
+            "docker save makes one"
         )
 
 

@@ -31,6 +31,7 @@ _WITHOUT_BYTES = frozenset({b"1", b"2", b"3", b"4", b"5", b"6"})
 _SPARSE = b"S"
 _PAX_SPARSE = "GNU.sparse."
 _PAX_KEYS = frozenset({"path", "linkpath", "size"})
+_NO_TAR = "this is no tar archive; docker save makes one"
 
 
 @dataclass(slots=True)
@@ -111,7 +112,7 @@ def _header(source: BinaryIO, *, first: bool) -> bytes | None:
         header = _exactly(source, _RECORD, allow_end=True)
     except InvalidArchive:
         if first:
-            raise InvalidArchive("this is no tar archive") from None
+            raise InvalidArchive(_NO_TAR) from None
         raise
     if not header and first:
         raise InvalidArchive("the archive is empty")
@@ -120,7 +121,7 @@ def _header(source: BinaryIO, *, first: bool) -> bytes | None:
         return None
     unsigned = sum(header[:148]) + 8 * 0x20 + sum(header[156:])
     if _checksum(header) != unsigned:
-        raise InvalidArchive("this is no tar archive" if first else "a tar header is damaged")
+        raise InvalidArchive(_NO_TAR if first else "a tar header is damaged")
     return header
 
 
