@@ -8,10 +8,10 @@ as a download does, and `docket.torrent.tracker.Tracker` tells who meets whom. M
   5 % of the payload, a message about a piece 80 bytes for each peer. Nothing is lost, and no TCP
   has to find its rate.
 - Peers hear of a piece, and of each other, some milliseconds later than it happens.
-- Blocks are picked as libtorrent does it: of what a peer has, the rarest of the highest priority,
-  begun pieces first, partial and random ones for the first four; a block from one peer only, but
-  for the end game. Requests ahead are 4 and one more for each block that comes in a connection's
-  first two seconds, then 2 in a crowd, else what came in a second, up to 64.
+- Blocks are picked as libtorrent does it with docket's settings: of what a peer has, the rarest of
+  the highest priority, begun pieces first; a block from one peer only, but for the end game.
+  Requests ahead are 4 and one more for each block that comes in a connection's first two seconds,
+  then 2 in a crowd, else what came in a second, up to 64.
 - Hosts begin within some seconds, stay as seeds when done, and hash and write in no time. One for
   which nothing is new looks once a second instead of every 0.2 s.
 

@@ -22,7 +22,7 @@ from docket.torrent.announce import COMPLETED, GATE_PEER, HOST_PEER, REGISTRY_PE
 from docket.torrent.session import REQUEST_DEPTH
 
 _MOST_PEERS = 4000
-"""Connections of one host: docket's ``connections_limit``."""
+"""Connections of one host: ``connections_limit`` of the settings in `docket.torrent.session`."""
 
 _SLOW_START_SECONDS = 2.0
 _CROWD_DEPTH = 2

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+from docket.defaults import PATIENCE
 from docket.torrent.session import CROWD
 from docket.torrent.shares import FIRST, Shares, stall_seconds, weights
 
-IMPATIENT_SECONDS = 2.5
-"""After so long without a byte it asks the tracker for other peers."""
+IMPATIENT_SECONDS = PATIENCE / 2
+"""After so long without a byte it asks the tracker for other peers: half of docket's patience."""
 
 # all hosts are in this process, and would each have those of all others
 _weights = lru_cache(maxsize=None)(weights)
