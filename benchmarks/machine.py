@@ -59,7 +59,8 @@ def this_machine(folder: Path) -> Machine:
 def _commit() -> str:
     root = Path(__file__).parent
     commit = _said(("git", "-C", str(root), "rev-parse", "--short", "HEAD"))
-    changed = _said(("git", "-C", str(root), "status", "--porcelain", "--", "../docket"))
+    code = ("../docket", "*.py")  # results that are kept are no change
+    changed = _said(("git", "-C", str(root), "status", "--porcelain", "--", *code))
     return f"{commit}+" if changed else commit
 
 

@@ -66,9 +66,15 @@ def figure(
     with plt.rc_context(_STYLE):
         drawing, axes = plt.subplots(rows, columns, figsize=size, layout="constrained")
         yield axes
-        drawing.savefig(path.with_suffix(".svg"), metadata={"Date": None})
-        drawing.savefig(path.with_suffix(".png"), dpi=120)
+        svg, png = files(path)
+        drawing.savefig(svg, metadata={"Date": None})
+        drawing.savefig(png, dpi=120)
         plt.close(drawing)
+
+
+def files(path: Path) -> tuple[Path, Path]:
+    """What `figure` saves at *path*: it may have dots in its name."""
+    return path.with_name(f"{path.name}.svg"), path.with_name(f"{path.name}.png")
 
 
 def bars(axes: Any, names: Sequence[str], values: Sequence[Spread], colours: Sequence[str]) -> None:

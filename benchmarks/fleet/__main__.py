@@ -22,6 +22,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks import images
@@ -29,6 +30,8 @@ from benchmarks.debian import PartMissing, StepFailed, require
 from benchmarks.fleet import report, results
 from benchmarks.fleet.lab import PullFailed, Run, Setting, run
 from benchmarks.fleet.strategies import STRATEGIES, Image, prepare
+from benchmarks.kept import NotKept, alone
+from benchmarks.machine import this_machine
 from benchmarks.netns import Shape
 
 _DEFAULT_IMAGE = "app-python:1.0"
@@ -44,7 +47,7 @@ def main() -> None:
         _run_all(options)
     except KeyboardInterrupt:
         sys.exit("interrupted; all hosts are gone")
-    except (PartMissing, StepFailed, PullFailed) as error:
+    except (PartMissing, StepFailed, PullFailed, NotKept) as error:
         sys.exit(f"benchmarks.fleet: {error}")
 
 
@@ -55,6 +58,8 @@ def _run_all(options: argparse.Namespace) -> None:
         require(command, package)
     archive = options.archive or _family(options.built)
     shape = Shape(options.mbit, options.buffer, options.delay, options.loss)
+    if options.out:
+        results.load(options.out)  # one that can't be added to is told of before any run
     with tempfile.TemporaryDirectory(prefix="docket-fleet-", dir=options.folder) as place:
         image = prepare(archive, Path(place), options.ways)
         print(f"{archive.name}: {image.size / 1e6:.1f} MB as pushed, {image.pieces} pieces")
@@ -62,14 +67,17 @@ def _run_all(options: argparse.Namespace) -> None:
         for hosts in options.hosts:
             for way in options.ways:
                 setting = Setting(hosts, shape, options.limit, options.engine)
+                # as it is now: another commit may have come when the run ends
+                machine = asdict(this_machine(Path(place)))
                 done = _run_one(way, image, setting, Path(place, "hosts"))
                 _print_row(report.row(done))
                 if options.out:
-                    results.keep(report.as_json(done), options.out)
+                    results.keep(report.as_json(done), machine, options.out)
     if options.out and not options.no_plots:
         from benchmarks.fleet.plot import draw  # matplotlib is there only with the extra
 
-        draw(results.load(options.out), options.out)
+        with alone(options.out):
+            draw(results.load(options.out), options.out)
 
 
 def _run_one(way: str, image: Image, setting: Setting, folder: Path) -> Run:

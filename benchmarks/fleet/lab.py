@@ -52,7 +52,7 @@ class Pull:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What one strategy did; bytes and seconds.
+    """What one strategy did with an *image*, named as its archive; bytes and seconds.
 
     *elapsed* is the time until the last host was done, or the limit came; *egress* what left the
     source by its link; *busy* the share of the machine's processor time that was used. *curves* has
@@ -61,6 +61,7 @@ class Run:
 
     strategy: str
     setting: Setting
+    image: str
     payload: int
     pieces: int
     pulls: tuple[Pull, ...]
@@ -174,6 +175,7 @@ class _Race:
         return Run(
             strategy=strategy,
             setting=self._setting,
+            image=image.archive.name,
             payload=self._source.payload,
             pieces=image.pieces,
             pulls=tuple(self._running.values()),

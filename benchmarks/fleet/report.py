@@ -23,6 +23,7 @@ def as_json(run: Run) -> dict[str, Any]:
     return {
         "strategy": run.strategy,
         **asdict(run.setting),
+        "image": run.image,
         "payload": run.payload,
         "pieces": run.pieces,
         "t_star": round(run.bound, 3),

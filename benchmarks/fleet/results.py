@@ -2,60 +2,96 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+import re
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import this_machine
+from benchmarks.kept import Kept, Run, commands, commit, table
 
-_FILE = "fleet.json"
-_COLUMNS = (
-    *("", "image, MB", "hosts", "Mb/s", "T*, s", "p50 / T*", "p99 / T*", "last / T*"),
-    *("fetch p50 / T*", "left the source, images", "source CPU, s", "host CPU, s", "machine busy"),
-)
+_UNUSUAL = re.compile(r"[^\w.-]+")
 
 
-def load(folder: Path) -> list[dict[str, Any]]:
-    """All runs that *folder* has, by strategy, size and number of hosts."""
-    path = folder / _FILE
-    found: list[dict[str, Any]] = json.loads(path.read_text())["runs"] if path.exists() else []
-    return sorted(found, key=_key)
+def load(folder: Path) -> list[Run]:
+    """All runs that *folder* has, by strategy, size, link and number of hosts. Raises NotKept."""
+    return _KEPT.load(folder)
 
 
-def keep(run: dict[str, Any], folder: Path) -> None:
-    """Put *run*, as `report.as_json` gives it, into *folder*, in the place of one like it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    machine = asdict(this_machine(folder))
-    # read now: another lab may have put its own there meanwhile
-    runs = [one for one in load(folder) if _key(one) != _key(run)]
-    runs = sorted([*runs, {**run, "machine": machine}], key=_key)
-    (folder / _FILE).write_text(json.dumps({"runs": runs}) + "\n")
-    (folder / "README.md").write_text("\n".join(_page(runs)) + "\n")
+def keep(run: Run, machine: dict[str, Any], folder: Path) -> None:
+    """Put *run*, as `report.as_json` gives it, into *folder*, in the place of one like it.
+
+    It was made on *machine*. Raises NotKept; then nothing is written.
+    """
+    _KEPT.keep({**run, "machine": machine}, folder)
 
 
-def _key(run: dict[str, Any]) -> tuple[str, int, float, int]:
-    return run["strategy"], run["payload"], run["shape"]["mbit"], run["hosts"]
+def write(folder: Path) -> None:
+    """Write the page about what *folder* has. Raises NotKept."""
+    _KEPT.write(folder)
 
 
-def _page(runs: Sequence[dict[str, Any]]) -> Iterator[str]:
+def stem(run: Run) -> str:
+    """The name of the run's own figure; no other run that is kept has it."""
+    shape = run["shape"]
+    parts = [
+        run["strategy"],
+        _UNUSUAL.sub("-", run.get("image", "").removesuffix(".tar")),
+        f"{_megabytes(run)}MB",
+        f"{shape['mbit']:g}Mbit",
+        f"buffer{shape['buffer_ms']:g}",
+        f"delay{shape['delay_ms']:g}" if shape["delay_ms"] else "",
+        f"loss{shape['loss']:g}" if shape["loss"] else "",
+        str(run["hosts"]),
+    ]
+    return "-".join(["curves", *filter(None, parts)])
+
+
+def line(run: Run) -> str:
+    """What runs have in common that differ in the number of hosts only."""
+    return f"{run['strategy']}, {_matter(run)}"
+
+
+def _key(run: Run) -> tuple[Any, ...]:
+    return run["strategy"], _megabytes(run), run.get("image", ""), *_link(run), run["hosts"]
+
+
+def _megabytes(run: Run) -> int:
+    return round(int(run["payload"]) / 1e6)
+
+
+def _link(run: Run) -> tuple[float, ...]:
+    return tuple(run["shape"][name] for name in ("mbit", "buffer_ms", "delay_ms", "loss"))
+
+
+def _matter(run: Run) -> str:
+    """The image and the link, in words."""
+    shape = run["shape"]
+    parts = [
+        run.get("image", ""),
+        f"{_megabytes(run)} MB",
+        f"{shape['mbit']:g} Mb/s",
+        f"buffer {shape['buffer_ms']:g} ms",
+        f"delay {shape['delay_ms']:g} ms" if shape["delay_ms"] else "",
+        f"loss {shape['loss']:g} %" if shape["loss"] else "",
+    ]
+    return ", ".join(filter(None, parts))
+
+
+def _page(runs: Sequence[Run]) -> Iterator[str]:
     yield "# Deploys to a fleet over links with limits"
     yield ""
     yield (
         "Made by `python -m benchmarks.fleet`. All hosts begin at once; each has one link, as fast "
-        "in both directions. Times are from the command's start; *fetch* is without the start of "
-        "the program. T* = S/B · (1 + ⌊log2 N⌋/M) for S bytes in M pieces on links of B; headers "
-        "alone take 5 % more. What left the source is counted at its link, with headers. A time "
-        "with ~ is worked out from what had come when the run was stopped."
+        "in both directions, at which a packet waits for as long as the buffer says. Times are "
+        "from the command's start; *fetch* is without the start of the program. T* = S/B · "
+        "(1 + ⌊log2 N⌋/M) for S bytes in M pieces on links of B; headers alone take 5 % more. What "
+        "left the source is counted at its link, with headers. A time with ~ is worked out from "
+        "what had come when the run was stopped. At a commit with + files had been changed."
     )
     yield ""
-    yield from (f"- {place}" for place in dict.fromkeys(map(_place, runs)))
+    yield from commands("benchmarks.fleet", _options, runs)
     yield ""
-    yield f"| {' | '.join(_COLUMNS)} |"
-    yield f"|{'---|' * len(_COLUMNS)}"
-    for run in runs:
-        yield f"| {' | '.join(_cells(run))} |"
+    yield from table(_COLUMNS, runs)
     yield ""
     yield from _compared(runs)
     yield ""
@@ -64,59 +100,87 @@ def _page(runs: Sequence[dict[str, Any]]) -> Iterator[str]:
         yield ""
 
 
-def stem(run: dict[str, Any]) -> str:
-    """The name of the run's own figure."""
-    return f"curves-{run['strategy']}-{run['payload'] // 10**6}MB-{run['hosts']}"
+def _options(run: Run) -> str:
+    shape = run["shape"]
+    options = {
+        "mbit": f"{shape['mbit']:g}",
+        "buffer": f"{shape['buffer_ms']:g}",
+        "delay": _set(shape["delay_ms"]),
+        "loss": _set(shape["loss"]),
+        "ways": run["strategy"],
+        "archive": run.get("image", ""),
+        "limit": "" if run["finished"] else f"{run['limit']:g}",
+        "engine": run.get("engine", ""),
+    }
+    return " ".join(f"--{name} {value}" for name, value in options.items() if value)
 
 
-def _place(run: dict[str, Any]) -> str:
-    machine = run["machine"]
-    return (
-        f"commit {machine['commit']}, {machine['date']}; {machine['processors']} × "
-        f"{machine['processor']}, Linux {machine['kernel']}; queues of "
-        f"{run['shape']['buffer_ms']:g} ms at each link"
-    )
+def _set(value: float) -> str:
+    """Nothing for what is 0, as netem's part mostly is."""
+    return f"{value:g}" if value else ""
 
 
-def _cells(run: dict[str, Any]) -> list[str]:
-    ratio, fetch = run["ratio"], run["fetch_ratio"]
-    last = f"{run['expected'] / run['t_star']:.2f}"
-    return [
-        run["strategy"],
-        f"{run['payload'] / 1e6:.0f}",
-        str(run["hosts"]),
-        f"{run['shape']['mbit']:g}",
-        f"{run['t_star']:.1f}",
-        *(f"{ratio[name]:.3f}" if ratio else "" for name in ("p50", "p99")),
-        last if run["finished"] else f"~{last}",
-        f"{fetch['p50']:.3f}" if fetch else "",
-        f"{run['egress']['payloads']:.2f}",
-        f"{run['source']['cpu']:.1f}",
-        f"{run['peers']['cpu']['p50']:.1f}",
-        f"{run['busy']:.2f}",
-    ]
+def _ratio(run: Run, rank: str, kind: str = "ratio") -> str:
+    return f"{run[kind][rank]:.3f}" if rank in run[kind] else ""
 
 
-def _compared(runs: Sequence[dict[str, Any]]) -> Iterator[str]:
+def _last(run: Run) -> str:
+    about = "" if run["finished"] else "~"
+    return f"{about}{run['expected'] / run['t_star']:.2f}"
+
+
+_COLUMNS: dict[str, Callable[[Run], str]] = {
+    "way": lambda run: run["strategy"],
+    "image": lambda run: run.get("image", ""),
+    "MB": lambda run: str(_megabytes(run)),
+    "hosts": lambda run: str(run["hosts"]),
+    "Mb/s": lambda run: f"{run['shape']['mbit']:g}",
+    "buffer, ms": lambda run: f"{run['shape']['buffer_ms']:g}",
+    "delay, ms": lambda run: _set(run["shape"]["delay_ms"]),
+    "loss, %": lambda run: _set(run["shape"]["loss"]),
+    "T*, s": lambda run: f"{run['t_star']:.1f}",
+    "p50 / T*": lambda run: _ratio(run, "p50"),
+    "p99 / T*": lambda run: _ratio(run, "p99"),
+    "last / T*": _last,
+    "fetch p50 / T*": lambda run: _ratio(run, "p50", "fetch_ratio"),
+    "left the source, images": lambda run: f"{run['egress']['payloads']:.2f}",
+    "source CPU, s": lambda run: f"{run['source']['cpu']:.1f}",
+    "host CPU, s": lambda run: f"{run['peers']['cpu']['p50']:.1f}",
+    "machine busy": lambda run: f"{run['busy']:.2f}",
+    "commit": commit,
+}
+
+
+def _compared(runs: Sequence[Run]) -> Iterator[str]:
     """docket beside the other ways, and large crowds beside small ones."""
     ours = [run for run in runs if run["strategy"] == "docket"]
     for run in ours:
         for other in runs:
-            alike = _key(other)[2:] == _key(run)[2:] and other["strategy"] != "docket"
-            # the original moves the whole archive, so sizes differ; the image is the same
-            same = other["strategy"] == "original" or other["payload"] == run["payload"]
-            if alike and same:
+            if other["strategy"] != "docket" and _case(other) == _case(run):
+                about = "" if run["finished"] and other["finished"] else "about "
                 yield (
-                    f"- {run['hosts']} hosts, {run['payload'] / 1e6:.0f} MB: the last host has "
-                    f"it {other['expected'] / run['expected']:.1f} times sooner than by "
-                    f"`{other['strategy']}`."
+                    f"- {run['hosts']} hosts, {_matter(run)}: the last host has it {about}"
+                    f"{other['expected'] / run['expected']:.1f} times sooner than by "
+                    f"{other['hosts']} pulls at once by `{other['strategy']}`."
                 )
-    for size in dict.fromkeys(_key(run)[1:3] for run in ours):
-        crowds = [run for run in ours if _key(run)[1:3] == size]
-        if len(crowds) > 1:
-            few, many = crowds[0], crowds[-1]
+    for crowds in (
+        [run for run in ours if _key(run)[:-1] == kind]
+        for kind in dict.fromkeys(_key(run)[:-1] for run in ours)
+    ):
+        medians = [run for run in crowds if "p50" in run["seconds"]]
+        if len(medians) > 1:
+            few, many = medians[0], medians[-1]
             yield (
-                f"- {size[0] / 1e6:.0f} MB: {many['hosts']} hosts take "
+                f"- {_matter(few)}: {many['hosts']} hosts take "
                 f"{many['seconds']['p50'] / few['seconds']['p50']:.2f} times as long as "
                 f"{few['hosts']} (medians)."
             )
+
+
+def _case(run: Run) -> tuple[Any, ...]:
+    """What two strategies must have in common to be compared."""
+    # they move other bytes for one image, but all tell the pieces of docket's torrent
+    return run.get("image", ""), run["pieces"], *_link(run), run["hosts"]
+
+
+_KEPT = Kept("fleet.json", _key, _page)

@@ -1,0 +1,119 @@
+"""Runs that are kept in a folder as JSON, beside a page that tells them."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+Run = dict[str, Any]
+
+PAGE = "README.md"
+
+
+class NotKept(Exception):
+    """The file at *path* holds something else than runs."""
+
+    def __init__(self, path: Path, reason: Exception) -> None:
+        super().__init__(f"{path} has no runs: {reason!r}")
+        self.path = path
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A *file* with runs, sorted by their *key*; *page* gives the lines of the page about them.
+
+    Of runs with the same key the last one is kept.
+    """
+
+    file: str
+    key: Callable[[Run], tuple[Any, ...]]
+    page: Callable[[Sequence[Run]], Iterator[str]]
+
+    def load(self, folder: Path) -> list[Run]:
+        """All runs that *folder* has, sorted. Raises NotKept."""
+        path = folder / self.file
+        if not path.exists():
+            return []
+        try:
+            return sorted(json.loads(path.read_text())["runs"], key=self.key)
+        except (ValueError, TypeError, KeyError) as error:
+            raise NotKept(path, error) from error
+
+    def keep(self, run: Run, folder: Path) -> None:
+        """Put *run* into *folder*, in the place of one like it, and write the page.
+
+        Whoever is interrupted, or keeps another run there meanwhile, loses none. Raises NotKept.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        with alone(folder):
+            runs = [one for one in self.load(folder) if self.key(one) != self.key(run)]
+            _write(
+                folder / self.file, json.dumps({"runs": sorted([*runs, run], key=self.key)}) + "\n"
+            )
+            self.write(folder)
+
+    def write(self, folder: Path) -> None:
+        """Write the page about the runs that *folder* has. Raises NotKept."""
+        _write(folder / PAGE, "\n".join(self.page(self.load(folder))) + "\n")
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Wait until no other process writes results into *folder*, and keep others waiting."""
+    place = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(place, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(place)
+
+
+def table(columns: Mapping[str, Callable[[Run], str]], runs: Sequence[Run]) -> Iterator[str]:
+    """A row for each of *runs*, without the columns in which none has anything."""
+    rows = [[cell(run) for cell in columns.values()] for run in runs]
+    filled = [number for number in range(len(columns)) if any(row[number] for row in rows)]
+    for cells in (list(columns), ["---"] * len(columns), *rows):
+        yield f"| {' | '.join(cells[number] for number in filled)} |"
+
+
+def commands(program: str, options: Callable[[Run], str], runs: Sequence[Run]) -> Iterator[str]:
+    """Each commit and machine, and the commands of *program* by which *runs* were made there.
+
+    Runs with the same *options* share one, and differ in the number of hosts.
+    """
+    places: dict[str, dict[str, list[str]]] = {}
+    for run in runs:
+        hosts = places.setdefault(_place(run), {}).setdefault(options(run), [])
+        hosts.append(str(run["hosts"]))
+    for place, found in places.items():
+        yield f"- {place}:"
+        for words, hosts in found.items():
+            yield f"  - `python -m {program} --hosts {' '.join(hosts)} {words}`"
+
+
+def commit(run: Run) -> str:
+    """The commit at which *run* was made, if it was kept; with ``+`` after changes to it."""
+    return str(run.get("machine", {}).get("commit", ""))
+
+
+def _place(run: Run) -> str:
+    machine = run.get("machine")
+    if not machine:
+        return "commit and machine were not kept"
+    return (
+        f"commit {commit(run)}, {machine['date']}; {machine['processors']} × "
+        f"{machine['processor']}, Linux {machine['kernel']}"
+    )
+
+
+def _write(path: Path, text: str) -> None:
+    """Whoever reads *path* finds what was there before, or all of *text*."""
+    partial = path.with_name(f".{path.name}.new")
+    partial.write_text(text)
+    partial.rename(path)
