@@ -110,6 +110,48 @@ def test_labs_that_end_at_once_lose_no_run(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"fleet.json", "README.md"}
 
 
+def test_a_run_that_was_stopped_is_worked_out(tmp_path: Path) -> None:
+    """From what had come without headers: in the table, the JSON, the page and the comparison."""
+    stopped = _run(strategy="direct", done=0, elapsed=10.0, came=round(_PAYLOAD * 1.05 / 2))
+    told = report.as_json(stopped)
+    assert told["share_done"] == pytest.approx(0.5)
+    assert told["expected"] == pytest.approx(20.0)
+    assert told["seconds"] == told["ratio"] == told["fetch_ratio"] == {}
+    about = f"~{20.0 / stopped.bound:.1f}"
+    assert report.row(stopped)[3:6] == ["-", "-", about]
+    for run in (stopped, _run(elapsed=5.0), _run(strategy="original", payload=3 * _PAYLOAD)):
+        _keep(run, tmp_path)
+    page = (tmp_path / "README.md").read_text()
+    assert f"| {about}" in page
+    assert "4 hosts, app.tar, 1 MB, 5 Mb/s, buffer 50 ms: the last host has it about 4.0" in page
+    assert "sooner than by 4 pulls at once by `direct`" in page
+    assert "the last host has it 2.0 times sooner than by 4 pulls at once by `original`" in page
+    assert "--limit 10" in page
+
+
+def test_hosts_that_are_done_are_not_all_hosts(tmp_path: Path) -> None:
+    """A median is that of all hosts, and isn't told when fewer than half were done."""
+    few, most = (_run(hosts=4, done=done, came=_PAYLOAD // 4) for done in (1, 3))
+    assert report.as_json(few)["ratio"] == {}
+    told = report.as_json(most)
+    assert set(told["ratio"]) == set(told["seconds"]) == set(told["fetch_ratio"]) == {"p50"}
+    assert report.row(most)[4] == "-"
+    _keep(most, tmp_path)
+    assert plot.draw(results.load(tmp_path), tmp_path)
+
+
+def test_only_like_is_compared(tmp_path: Path) -> None:
+    """Another link, another image or other hosts are no reason to call docket faster."""
+    others = [
+        _run(Shape(50.0), strategy="direct"),
+        _run(strategy="direct", hosts=5),
+        _run(strategy="original", image="other.tar"),
+    ]
+    for run in (_run(), *others):
+        _keep(run, tmp_path)
+    assert "sooner" not in (tmp_path / "README.md").read_text()
+
+
 _EACH = 20
 
 

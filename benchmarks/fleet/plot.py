@@ -10,6 +10,7 @@ from matplotlib.ticker import LogFormatter
 
 from benchmarks.fleet.results import line, stem
 from benchmarks.plots import figure, files
+from benchmarks.simulate.setting import HEADERS
 
 
 def draw(runs: Sequence[dict[str, Any]], folder: Path) -> list[Path]:
@@ -43,7 +44,7 @@ def _draw_ratios(axes: Any, runs: Sequence[dict[str, Any]]) -> None:
         hosts = [run["hosts"] for run in rows]
         ratio = [run["expected"] / run["t_star"] for run in rows]
         axes.plot(hosts, ratio, marker="o", label=kind)
-    axes.axhline(1.05, color="grey", linestyle=":", label="floor (headers)")
+    axes.axhline(HEADERS, color="grey", linestyle=":", label="floor (headers)")
     axes.set_yscale("log")
     # 1.2 and not 1.2 × 10⁰
     axes.yaxis.set_major_formatter(LogFormatter())

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from benchmarks.fleet.lab import Pull, Run
+from benchmarks.simulate.setting import HEADERS
 
 _POINTS = 120
 """At most so many points of each curve are kept."""
@@ -19,7 +20,11 @@ HEADINGS = (
 
 
 def as_json(run: Run) -> dict[str, Any]:
-    """All of a run. Seconds and bytes; ratios are to T*; egress in payloads too."""
+    """All of a run. Seconds and bytes; ratios are to T*; egress in payloads too.
+
+    Of a run that was stopped, ranks that no host has reached are left out.
+    """
+    hosts = run.setting.hosts
     return {
         "strategy": run.strategy,
         **asdict(run.setting),
@@ -31,15 +36,15 @@ def as_json(run: Run) -> dict[str, Any]:
         "elapsed": round(run.elapsed, 3),
         "share_done": round(_share_done(run), 4),
         "expected": round(expected(run), 1),
-        "seconds": _spread(run.seconds),
-        "ratio": _spread([one / run.bound for one in run.seconds]),
-        "fetch_ratio": _spread([one / run.bound for one in phases(run).get("fetch", [])]),
-        "phases": {name: _spread(values) for name, values in phases(run).items()},
+        "seconds": _spread(run.seconds, hosts),
+        "ratio": _spread([one / run.bound for one in run.seconds], hosts),
+        "fetch_ratio": _spread([one / run.bound for one in phases(run).get("fetch", [])], hosts),
+        "phases": {name: _spread(values, hosts) for name, values in phases(run).items()},
         "egress": {"bytes": run.egress, "payloads": round(run.egress / run.payload, 4)},
         "source": {"cpu": round(run.source_cpu, 2), "peak_rss": run.source_rss},
         "peers": {
-            "cpu": _spread(sorted(pull.cpu for pull in run.pulls)),
-            "peak_rss": _spread(sorted(float(pull.rss) for pull in run.pulls)),
+            "cpu": _spread(sorted(pull.cpu for pull in run.pulls), hosts),
+            "peak_rss": _spread(sorted(float(pull.rss) for pull in run.pulls), hosts),
         },
         "busy": round(run.busy, 3),
         "hosts_seconds": [pull.seconds and round(pull.seconds, 3) for pull in run.pulls],
@@ -56,9 +61,9 @@ def row(run: Run) -> list[str]:
         run.strategy,
         str(run.setting.hosts),
         f"{run.bound:.1f}",
-        *(f"{ratio[name]:.3f}" if ratio else "-" for name in ("p50", "p99")),
+        *(f"{ratio[name]:.3f}" if name in ratio else "-" for name in ("p50", "p99")),
         most,
-        f"{fetch['p50']:.3f}" if fetch else "-",
+        f"{fetch['p50']:.3f}" if "p50" in fetch else "-",
         f"{told['egress']['payloads']:.3f}",
         f"{run.source_cpu:.1f}",
         f"{run.source_rss / 1e6:.0f}",
@@ -91,21 +96,22 @@ def _phases(pull: Pull) -> dict[str, float]:
 
 
 def _share_done(run: Run) -> float:
-    """How much of all payload had come, at most 1; headers count too, so it is a little less."""
-    if run.finished:
-        return 1.0
-    came = sum(min(curve[-1] - curve[0], run.payload) for curve in run.curves)
-    return came / (run.payload * run.setting.hosts)
+    """How much of all payload had come, at most 1: what came in by the links, less headers."""
+    came = (
+        run.payload if pull.seconds is not None else (curve[-1] - curve[0]) / HEADERS
+        for pull, curve in zip(run.pulls, run.curves, strict=True)
+    )
+    return sum(min(one, run.payload) for one in came) / (run.payload * run.setting.hosts)
 
 
-def _spread(values: Sequence[float]) -> dict[str, float]:
-    """Median, 99th percentile (nearest rank) and maximum of ascending *values*."""
-    if not values:
-        return {}
+def _spread(values: Sequence[float], hosts: int) -> dict[str, float]:
+    """Median, 99th percentile (nearest rank) and maximum of all *hosts*.
+
+    *values* are those of the hosts that have one, ascending; others would come behind them.
+    """
     ranks = {"p50": 0.50, "p99": 0.99, "max": 1.0}
-    return {
-        name: round(values[math.ceil(rank * len(values)) - 1], 4) for name, rank in ranks.items()
-    }
+    places = {name: math.ceil(rank * hosts) - 1 for name, rank in ranks.items()}
+    return {name: round(values[place], 4) for name, place in places.items() if place < len(values)}
 
 
 def _curves(run: Run) -> dict[str, Any]:
