@@ -53,9 +53,7 @@ class Kept:
         folder.mkdir(parents=True, exist_ok=True)
         with alone(folder):
             runs = [one for one in self.load(folder) if self.key(one) != self.key(run)]
-            _write(
-                folder / self.file, json.dumps({"runs": sorted([*runs, run], key=self.key)}) + "\n"
-            )
+            _write(folder / self.file, _text(sorted([*runs, run], key=self.key)))
             self.write(folder)
 
     def write(self, folder: Path) -> None:
@@ -110,6 +108,12 @@ def _place(run: Run) -> str:
         f"commit {commit(run)}, {machine['date']}; {machine['processors']} × "
         f"{machine['processor']}, Linux {machine['kernel']}"
     )
+
+
+def _text(runs: Sequence[Run]) -> str:
+    # a line for each, so that differences can be read
+    lines = ",\n".join(json.dumps(run) for run in runs)
+    return f'{{"runs": [\n{lines}\n]}}\n'
 
 
 def _write(path: Path, text: str) -> None:

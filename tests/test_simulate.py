@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,13 +11,14 @@ from typing import Any
 
 import pytest
 
-from benchmarks.simulate import check
+from benchmarks.simulate import check, results
 from benchmarks.simulate.__main__ import simulate
 from benchmarks.simulate.model import Model
 from benchmarks.simulate.report import as_json
 from benchmarks.simulate.setting import HEADERS, Setting
 
 _SIMULATE = (sys.executable, "-m", "benchmarks.simulate")
+_KEPT = Path(results.__file__).parents[1] / "results" / "simulate"
 _SMALL = Setting(hosts=8, pieces=40, payload=40 << 17)
 
 
@@ -132,6 +134,37 @@ def test_the_check_refuses_another_file(tmp_path: Path) -> None:
         assert done.returncode == 1
         assert done.stderr.startswith("benchmarks.simulate: ")
         assert "Traceback" not in done.stderr
+
+
+def test_the_page_is_that_of_the_kept_runs(tmp_path: Path) -> None:
+    """Made anew from the JSON beside it, the page is the same."""
+    shutil.copy(_KEPT / "simulate.json", tmp_path)
+    results.write(tmp_path)
+    assert (tmp_path / "README.md").read_text() == (_KEPT / "README.md").read_text()
+    assert (_KEPT / "simulate.svg").exists()
+
+
+def test_runs_add_up(tmp_path: Path) -> None:
+    """Another setting makes another row and another line, the same one takes its place."""
+    common = ("--hosts", "2", "3", "--pieces", "20", "--payload", "2621440", "--out", str(tmp_path))
+    for words in ((), ("--look", "0.5"), ("--look", "0.5", "--grain", "8"), ()):
+        subprocess.run([*_SIMULATE, *common, *words], check=True)
+    runs = results.load(tmp_path)
+    assert [(run["hosts"], run["look"], run["grain"]) for run in runs] == [
+        *((2, 0.2, 1), (3, 0.2, 1)),
+        *((2, 0.5, 1), (2, 0.5, 8), (3, 0.5, 1), (3, 0.5, 8)),
+    ]
+    assert all(run["machine"]["date"] for run in runs)
+    page = (tmp_path / "README.md").read_text()
+    for look, grain in (("0.2", 1), ("0.5", 1), ("0.5", 8)):
+        options = (
+            f"--hosts 2 3 --mbit 10 --payload 2621440 --pieces 20 --spread 1 --delay 50 --zone 0 "
+            f"--look {look} --seed 1 --grain {grain} --limit 3600"
+        )
+        assert f"`python -m benchmarks.simulate {options}`" in page
+    drawn = (tmp_path / "simulate.svg").read_text()
+    assert "one network, look 0.2" in drawn
+    assert "one network, look 0.5" in drawn
 
 
 def test_results_are_kept(tmp_path: Path) -> None:

@@ -14,10 +14,13 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.simulate import check, report
+from benchmarks.kept import NotKept, alone
+from benchmarks.machine import this_machine
+from benchmarks.simulate import check, report, results
 from benchmarks.simulate.model import Model
 from benchmarks.simulate.report import Outcome
 from benchmarks.simulate.setting import Setting
@@ -33,7 +36,7 @@ def main() -> None:
     options = _options()
     try:
         sys.exit(_check(options) if options.check else _simulate(options))
-    except ValueError as error:
+    except (ValueError, NotKept) as error:
         sys.exit(f"benchmarks.simulate: {error}")
 
 
@@ -47,22 +50,26 @@ def simulate(setting: Setting) -> Outcome:
 
 def _simulate(options: argparse.Namespace) -> int:
     told: list[dict[str, Any]] = []
+    if options.out:
+        results.load(options.out)  # one that can't be added to is told of before any run
     if not options.json:
         _print_row(report.HEADINGS)
     for hosts in options.hosts:
+        # as it is now: another commit may have come when the run ends
+        machine = asdict(this_machine(Path())) if options.out else {}
         found = simulate(_setting(hosts, options))
         told.append(report.as_json(found))
         if not options.json:
             _print_row(report.row(found))
         if options.out:
-            options.out.mkdir(parents=True, exist_ok=True)
-            (options.out / "simulate.json").write_text(json.dumps({"runs": told}, indent=1) + "\n")
+            results.keep(report.as_json(found), machine, options.out)
     if options.json:
         print(json.dumps({"runs": told}))
     if options.out and not options.no_plots:
         from benchmarks.simulate.plot import draw  # matplotlib is there only with the extra
 
-        draw(told, options.out)
+        with alone(options.out):
+            draw(results.load(options.out), options.out)
     return 0
 
 
@@ -121,7 +128,7 @@ def _options() -> argparse.Namespace:
     more("--limit", type=float, default=3600.0, metavar="S", help="stop a run then (3600)")
     more("--check", type=Path, metavar="FLEET_JSON", help="simulate what the lab has measured")
     more("--json", action="store_true", help="print JSON instead of a table")
-    more("--out", type=Path, help="folder for simulate.json and the figure")
+    more("--out", type=Path, help="folder for simulate.json, a page and the figure; adds to it")
     more("--no-plots", action="store_true", help="make no figure")
     return parser.parse_args()
 

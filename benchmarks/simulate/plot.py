@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 from benchmarks.plots import BLUE, GREEN, ORANGE, SKY, figure
+from benchmarks.simulate.results import KIND, kind
 
 
 def draw(runs: Sequence[dict[str, Any]], folder: Path) -> None:
     """Draw *runs* (as `report.as_json` gives them) as ``simulate`` in *folder*."""
     rows = sorted((run for run in runs if run["finished"]), key=lambda run: run["hosts"])
-    zones = dict.fromkeys(run["zone"] for run in rows)
+    kinds = dict.fromkeys(kind(run) for run in rows)
+    differing = [name for name, *values in zip(KIND, *kinds, strict=True) if len(set(values)) > 1]
     with figure(folder / "simulate", columns=2, size=(11, 4)) as (times, egress):
-        for zone, style in zip(zones, ("o-", "s--", "^:", "d-."), strict=False):
-            mine = [run for run in rows if run["zone"] == zone]
+        for one, style in zip(kinds, cycle(("o-", "s--", "^:", "d-.")), strict=False):
+            mine = [run for run in rows if kind(run) == one]
             hosts = [run["hosts"] for run in mine]
-            name = f"networks of {zone} hosts" if zone else "one network"
+            name = _told(mine[0], differing)
             for rank, label, colour in (("p50", "median", BLUE), ("max", "last host", ORANGE)):
                 values = [run["fetch_ratio"][rank] for run in mine]
                 times.plot(hosts, values, style, color=colour, label=f"{label}, {name}")
@@ -33,3 +36,9 @@ def draw(runs: Sequence[dict[str, Any]], folder: Path) -> None:
             axes.set_xticks(hosts, [f"{one:,}" for one in hosts])
             axes.minorticks_off()
             axes.legend(fontsize=8)
+
+
+def _told(run: dict[str, Any], differing: Sequence[str]) -> str:
+    """What a line is of: whether networks are many, and settings in which it isn't as others."""
+    zone = f"networks of {run['zone']} hosts" if run["zone"] else "one network"
+    return ", ".join([zone, *(f"{name} {run[name]:g}" for name in differing if name != "zone")])
