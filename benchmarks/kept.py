@@ -7,9 +7,11 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from benchmarks.machine import Machine
 
 Run = dict[str, Any]
 
@@ -45,15 +47,17 @@ class Kept:
         except (ValueError, TypeError, KeyError) as error:
             raise NotKept(path, error) from error
 
-    def keep(self, run: Run, folder: Path) -> None:
-        """Put *run* into *folder*, in the place of one like it, and write the page.
+    def keep(self, run: Run, machine: Machine, folder: Path) -> None:
+        """Put *run*, made on *machine*, into *folder* in the place of one like it; write the page.
 
-        Whoever is interrupted, or keeps another run there meanwhile, loses none. Raises NotKept.
+        Whoever is interrupted, or keeps another run there meanwhile, loses none. Raises NotKept;
+        then nothing is written.
         """
         folder.mkdir(parents=True, exist_ok=True)
         with alone(folder):
             runs = [one for one in self.load(folder) if self.key(one) != self.key(run)]
-            _write(folder / self.file, _text(sorted([*runs, run], key=self.key)))
+            runs.append({**run, "machine": asdict(machine)})
+            _write(folder / self.file, _text(sorted(runs, key=self.key)))
             self.write(folder)
 
     def write(self, folder: Path) -> None:

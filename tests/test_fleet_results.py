@@ -6,13 +6,13 @@ import json
 import multiprocessing
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from benchmarks.fleet import plot, report, results
 from benchmarks.fleet.lab import Pull, Run, Setting
 from benchmarks.kept import NotKept
+from benchmarks.machine import Machine
 from benchmarks.netns import Shape
 
 KEPT = Path(results.__file__).parents[1] / "results" / "fleet"
@@ -23,7 +23,7 @@ _LAYERS = {"fetch": 1.0, "verify": 0.1, "load": 0.0}
 def test_the_page_is_that_of_the_kept_runs(tmp_path: Path) -> None:
     """Made anew from the JSON beside it, the page is the same; each figure on it is there."""
     shutil.copy(KEPT / "fleet.json", tmp_path)
-    results.write(tmp_path)
+    results.KEPT.write(tmp_path)
     page = (tmp_path / "README.md").read_text()
     assert page == (KEPT / "README.md").read_text()
     shown = {line[line.index("(") + 1 : -1] for line in page.splitlines() if line[:2] == "!["}
@@ -45,7 +45,7 @@ def test_runs_on_other_links_are_kept_apart(other: dict[str, float], tmp_path: P
     links = [Shape(5.0), Shape(**({"mbit": 5.0} | other))]
     for link in (*links, links[0]):
         _keep(_run(link), tmp_path)
-    runs = results.load(tmp_path)
+    runs = results.KEPT.load(tmp_path)
     assert len(runs) == 2
     made = plot.draw(runs, tmp_path)
     assert len(set(made)) == len(made) == 6
@@ -62,7 +62,7 @@ def test_other_images_of_a_size_are_kept_apart(tmp_path: Path) -> None:
     """Two releases of nearly the same size don't replace each other."""
     for image in ("app-1.0.tar", "app-1.1.tar"):
         _keep(_run(image=image), tmp_path)
-    first, second = results.load(tmp_path)
+    first, second = results.KEPT.load(tmp_path)
     assert results.stem(first) != results.stem(second)
     assert results.line(first) != results.line(second)
 
@@ -70,7 +70,7 @@ def test_other_images_of_a_size_are_kept_apart(tmp_path: Path) -> None:
 def test_sizes_are_rounded_alike(tmp_path: Path) -> None:
     """A figure's name and the table tell the same megabytes."""
     _keep(_run(payload=51_671_816), tmp_path)
-    (run,) = results.load(tmp_path)
+    (run,) = results.KEPT.load(tmp_path)
     assert "-52MB-" in results.stem(run)
     assert "| 52 |" in (tmp_path / "README.md").read_text()
 
@@ -81,7 +81,7 @@ def test_runs_of_a_former_version_are_told(tmp_path: Path) -> None:
     del old["image"]
     (tmp_path / "fleet.json").write_text(json.dumps({"runs": [old]}))
     _keep(_run(), tmp_path)
-    assert len(results.load(tmp_path)) == 2
+    assert len(results.KEPT.load(tmp_path)) == 2
     page = (tmp_path / "README.md").read_text()
     assert "commit and machine were not kept" in page
     assert "- commit 1234567+, 2026-01-02" in page
@@ -106,7 +106,7 @@ def test_labs_that_end_at_once_lose_no_run(tmp_path: Path) -> None:
     for lab in labs:
         lab.join()
         assert lab.exitcode == 0
-    assert len(results.load(tmp_path)) == 3 * _EACH
+    assert len(results.KEPT.load(tmp_path)) == 3 * _EACH
     assert {path.name for path in tmp_path.iterdir()} == {"fleet.json", "README.md"}
 
 
@@ -137,7 +137,7 @@ def test_hosts_that_are_done_are_not_all_hosts(tmp_path: Path) -> None:
     assert set(told["ratio"]) == set(told["seconds"]) == set(told["fetch_ratio"]) == {"p50"}
     assert report.row(most)[4] == "-"
     _keep(most, tmp_path)
-    assert plot.draw(results.load(tmp_path), tmp_path)
+    assert plot.draw(results.KEPT.load(tmp_path), tmp_path)
 
 
 def test_only_like_is_compared(tmp_path: Path) -> None:
@@ -161,16 +161,19 @@ def _keep_some(number: int, folder: Path) -> None:
 
 
 def _keep(run: Run, folder: Path) -> None:
-    results.keep(report.as_json(run), _MACHINE, folder)
+    results.KEPT.keep(report.as_json(run), _MACHINE, folder)
 
 
-_MACHINE: dict[str, Any] = {
-    "commit": "1234567+",
-    "date": "2026-01-02",
-    "processors": 2,
-    "processor": "Z80",
-    "kernel": "6.1",
-}
+_MACHINE = Machine(
+    processor="Z80",
+    processors=2,
+    memory=65_536,
+    kernel="6.1",
+    filesystem="tmpfs",
+    commit="1234567+",
+    date="2026-01-02",
+    versions={},
+)
 
 
 def _run(

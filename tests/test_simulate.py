@@ -139,7 +139,7 @@ def test_the_check_refuses_another_file(tmp_path: Path) -> None:
 def test_the_page_is_that_of_the_kept_runs(tmp_path: Path) -> None:
     """Made anew from the JSON beside it, the page is the same."""
     shutil.copy(_KEPT / "simulate.json", tmp_path)
-    results.write(tmp_path)
+    results.KEPT.write(tmp_path)
     assert (tmp_path / "README.md").read_text() == (_KEPT / "README.md").read_text()
     assert (_KEPT / "simulate.svg").exists()
 
@@ -149,7 +149,7 @@ def test_runs_add_up(tmp_path: Path) -> None:
     common = ("--hosts", "2", "3", "--pieces", "20", "--payload", "2621440", "--out", str(tmp_path))
     for words in ((), ("--look", "0.5"), ("--look", "0.5", "--grain", "8"), ()):
         subprocess.run([*_SIMULATE, *common, *words], check=True)
-    runs = results.load(tmp_path)
+    runs = results.KEPT.load(tmp_path)
     assert [(run["hosts"], run["look"], run["grain"]) for run in runs] == [
         *((2, 0.2, 1), (3, 0.2, 1)),
         *((2, 0.5, 1), (2, 0.5, 8), (3, 0.5, 1), (3, 0.5, 8)),

@@ -22,7 +22,6 @@ import signal
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks import images
@@ -59,7 +58,7 @@ def _run_all(options: argparse.Namespace) -> None:
     archive = options.archive or _family(options.built)
     shape = Shape(options.mbit, options.buffer, options.delay, options.loss)
     if options.out:
-        results.load(options.out)  # one that can't be added to is told of before any run
+        results.KEPT.load(options.out)  # one that can't be added to is told of before any run
     with tempfile.TemporaryDirectory(prefix="docket-fleet-", dir=options.folder) as place:
         image = prepare(archive, Path(place), options.ways)
         print(f"{archive.name}: {image.size / 1e6:.1f} MB as pushed, {image.pieces} pieces")
@@ -68,16 +67,16 @@ def _run_all(options: argparse.Namespace) -> None:
             for way in options.ways:
                 setting = Setting(hosts, shape, options.limit, options.engine)
                 # as it is now: another commit may have come when the run ends
-                machine = asdict(this_machine(Path(place)))
+                machine = this_machine(Path(place))
                 done = _run_one(way, image, setting, Path(place, "hosts"))
                 _print_row(report.row(done))
                 if options.out:
-                    results.keep(report.as_json(done), machine, options.out)
+                    results.KEPT.keep(report.as_json(done), machine, options.out)
     if options.out and not options.no_plots:
         from benchmarks.fleet.plot import draw  # matplotlib is there only with the extra
 
         with alone(options.out):
-            draw(results.load(options.out), options.out)
+            draw(results.KEPT.load(options.out), options.out)
 
 
 def _run_one(way: str, image: Image, setting: Setting, folder: Path) -> Run:

@@ -4,30 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from benchmarks.kept import Kept, Run, commands, commit, table
 
 _UNUSUAL = re.compile(r"[^\w.-]+")
-
-
-def load(folder: Path) -> list[Run]:
-    """All runs that *folder* has, by strategy, size, link and number of hosts. Raises NotKept."""
-    return _KEPT.load(folder)
-
-
-def keep(run: Run, machine: dict[str, Any], folder: Path) -> None:
-    """Put *run*, as `report.as_json` gives it, into *folder*, in the place of one like it.
-
-    It was made on *machine*. Raises NotKept; then nothing is written.
-    """
-    _KEPT.keep({**run, "machine": machine}, folder)
-
-
-def write(folder: Path) -> None:
-    """Write the page about what *folder* has. Raises NotKept."""
-    _KEPT.write(folder)
 
 
 def stem(run: Run) -> str:
@@ -183,4 +164,5 @@ def _case(run: Run) -> tuple[Any, ...]:
     return run.get("image", ""), run["pieces"], *_link(run), run["hosts"]
 
 
-_KEPT = Kept("fleet.json", _key, _page)
+KEPT = Kept("fleet.json", _key, _page)
+"""Runs as `report.as_json` gives them, by way, size, image, link and number of hosts."""

@@ -14,7 +14,6 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -51,25 +50,25 @@ def simulate(setting: Setting) -> Outcome:
 def _simulate(options: argparse.Namespace) -> int:
     told: list[dict[str, Any]] = []
     if options.out:
-        results.load(options.out)  # one that can't be added to is told of before any run
+        results.KEPT.load(options.out)  # one that can't be added to is told of before any run
     if not options.json:
         _print_row(report.HEADINGS)
     for hosts in options.hosts:
         # as it is now: another commit may have come when the run ends
-        machine = asdict(this_machine(Path())) if options.out else {}
+        machine = this_machine(Path())
         found = simulate(_setting(hosts, options))
         told.append(report.as_json(found))
         if not options.json:
             _print_row(report.row(found))
         if options.out:
-            results.keep(report.as_json(found), machine, options.out)
+            results.KEPT.keep(report.as_json(found), machine, options.out)
     if options.json:
         print(json.dumps({"runs": told}))
     if options.out and not options.no_plots:
         from benchmarks.simulate.plot import draw  # matplotlib is there only with the extra
 
         with alone(options.out):
-            draw(results.load(options.out), options.out)
+            draw(results.KEPT.load(options.out), options.out)
     return 0
 
 

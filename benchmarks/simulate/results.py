@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from benchmarks.kept import Kept, Run, commands, commit, table
@@ -16,24 +15,6 @@ KIND = ("mbit", "payload", "pieces", "spread", "delay", "zone", "look", "seed")
 
 _OPTIONS = (*KIND, "grain", "limit")
 """What the command has options for, but the number of hosts."""
-
-
-def load(folder: Path) -> list[Run]:
-    """All runs that *folder* has, by link, image and number of hosts. Raises NotKept."""
-    return _KEPT.load(folder)
-
-
-def keep(run: Run, machine: dict[str, Any], folder: Path) -> None:
-    """Put *run*, as `report.as_json` gives it, into *folder*, in the place of one like it.
-
-    It was made on *machine*. Raises NotKept; then nothing is written.
-    """
-    _KEPT.keep({**run, "machine": machine}, folder)
-
-
-def write(folder: Path) -> None:
-    """Write the page about what *folder* has. Raises NotKept."""
-    _KEPT.write(folder)
 
 
 def kind(run: Run) -> tuple[Any, ...]:
@@ -94,4 +75,5 @@ _COLUMNS: dict[str, Callable[[Run], str]] = {
     "commit": commit,
 }
 
-_KEPT = Kept("simulate.json", _key, _page)
+KEPT = Kept("simulate.json", _key, _page)
+"""Runs as `report.as_json` gives them, by setting, number of hosts and grain."""
