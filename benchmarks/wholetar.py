@@ -16,7 +16,7 @@ from typing import Any
 import libtorrent as lt
 import torf
 
-from docket.torrent.session import REQUEST_DEPTH
+from docket.torrent.conduct import REQUEST_DEPTH
 
 # what docket's own sessions have, so that the two differ in what they deploy alone
 _SETTINGS: dict[str, Any] = {

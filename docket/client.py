@@ -284,6 +284,10 @@ class Client:
         answer = self._connection.call("GET", path, unknown=reference)
         return answer.data, answer.headers.get("Docket-Gate") != "no"
 
+    def trip_seconds(self) -> float:
+        """How long a message takes to the registry and back; a second at most, 0 if none does."""
+        return self._connection.trip_seconds()
+
     def images(self, name: str | None = None) -> list[dict[str, Any]]:
         """All tagged images (of one repository), with their sizes in bytes."""
         query = f"?{urlencode({'name': name})}" if name else ""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import socket
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
-from urllib.parse import urljoin
+from urllib.parse import urljoin, urlsplit
 
 import urllib3
 from urllib3.exceptions import HTTPError, LocationParseError
@@ -22,6 +24,7 @@ READ_SECONDS = 60.0
 """How long a registry may take for its answer."""
 
 _CONNECT_SECONDS = 5.0
+_LONGEST_TRIP_SECONDS = 1.0
 # Where a fleet fills the link, packets of a new or idle connection may get lost until TCP waits for
 # a minute; another connection is through sooner. So what changes nothing is asked again, and all
 # its tries together take no longer than one of another call. A refusal is an answer, whatever
@@ -55,6 +58,26 @@ class Connection:
     def close(self) -> None:
         """Close idle connections."""
         self._pool.clear()
+
+    def trip_seconds(self) -> float:
+        """How long a message takes to the registry and back, as long as connecting does.
+
+        A second at most; 0 when nothing answers.
+        """
+        parts = urlsplit(self.url)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        try:
+            found = socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
+        except OSError:
+            return 0.0
+        for family, kind, _, _, address in found:
+            with socket.socket(family, kind) as probe, suppress(OSError):
+                probe.settimeout(_LONGEST_TRIP_SECONDS)
+                began = time.monotonic()
+                with suppress(TimeoutError):
+                    probe.connect(address)
+                return time.monotonic() - began
+        return 0.0
 
     def call(
         self,

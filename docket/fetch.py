@@ -41,7 +41,10 @@ _WAITS = (0.0, 0.5, 1.0, 2.0, 4.0)
 
 @dataclass(frozen=True, slots=True)
 class ImageToFetch:
-    """An image manifest, the layers that are wanted of it, and what they unpack to if known."""
+    """An image manifest, the layers that are wanted of it, and what they unpack to if known.
+
+    *trip_seconds* is how long a message takes to the registry and back.
+    """
 
     reference: Reference
     digest: Digest
@@ -50,6 +53,7 @@ class ImageToFetch:
     held: Sequence[Digest]
     wanted: Sequence[Descriptor]
     unpacked: dict[Digest, Unpacked]
+    trip_seconds: float = 0.0
 
 
 @dataclass(slots=True)
@@ -181,6 +185,7 @@ class Fetch:
                     on_progress=self._on_progress,
                     on_complete=self._on_complete,
                     is_gate=self._is_gate,
+                    trip_seconds=self._image.trip_seconds,
                     patience=self._patience,
                     cancelled=self._cancelled,
                 )

@@ -37,7 +37,10 @@ class Engine(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """An image as the registry has it, for one platform."""
+    """An image as the registry has it, for one platform.
+
+    *trip_seconds* is how long a message takes to the registry and back.
+    """
 
     reference: Reference
     digest: Digest
@@ -47,6 +50,7 @@ class Resolved:
     parsed: manifest.Manifest
     diff_ids: tuple[Digest, ...]
     unpacked: dict[Digest, Unpacked]
+    trip_seconds: float = 0.0
 
     @property
     def layers(self) -> tuple[Descriptor, ...]:
@@ -96,6 +100,8 @@ class PullReport:
 
 def resolve(client: Client, reference: Reference, platform: Platform) -> Resolved:
     """Manifest and config of *reference*, checked. Raises `ManifestUnknown`, `InvalidManifest`."""
+    # before all else: later, layers on their way to hosts may be in front of it
+    trip_seconds = client.trip_seconds()
     found = client.image_manifest(reference, platform)
     parsed = _image_of(found, reference)
     config = client.read_blob(reference.repository, parsed.config)
@@ -113,6 +119,7 @@ def resolve(client: Client, reference: Reference, platform: Platform) -> Resolve
         parsed=parsed,
         diff_ids=diff_ids,
         unpacked=_unpacked(client, Reference(reference.repository, found.digest), diff_ids),
+        trip_seconds=trip_seconds,
     )
 
 
@@ -169,6 +176,7 @@ def pull(
             held=[image.digest, image.parsed.config.digest, *dict.fromkeys(held)],
             wanted=[row.descriptor for row in wanted.values()],
             unpacked=image.unpacked,
+            trip_seconds=image.trip_seconds,
         )
         fetched = Fetch(
             client,

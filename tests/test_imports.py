@@ -38,6 +38,7 @@ HOMES = {
     "click": {"docket/cli.py", "docket/options.py", "docket/upkeep.py"},
     "docker": {"docket/runtime.py"},
     "libtorrent": {
+        "docket/torrent/conduct.py",
         "docket/torrent/download.py",
         "docket/torrent/session.py",
         "docket/torrent/swarm.py",

@@ -83,7 +83,7 @@ class Host:
     down_free: float = 0.0
     egress: float = 0.0
     seeds: int = 0
-    in_crowd: bool = False
+    is_shallow: bool = False
     has_news: bool = True
     looked: float = 0.0
     hurries: bool = False

@@ -11,7 +11,6 @@ from benchmarks.simulate.host import Host, Link, every, only
 from benchmarks.simulate.meeting import Meeting
 from benchmarks.simulate.picker import Picker
 from benchmarks.simulate.policy import (
-    CROWD,
     FIRST,
     IMPATIENT_SECONDS,
     Policy,
@@ -19,13 +18,12 @@ from benchmarks.simulate.policy import (
 )
 from benchmarks.simulate.setting import HEADERS, MESSAGE, Setting
 from docket.torrent.announce import COMPLETED, GATE_PEER, HOST_PEER, REGISTRY_PEER
-from docket.torrent.session import REQUEST_DEPTH
+from docket.torrent.conduct import CROWD_DEPTH, REQUEST_DEPTH
 
 _MOST_PEERS = 4000
 """Connections of one host: ``connections_limit`` of the settings in `docket.torrent.session`."""
 
 _SLOW_START_SECONDS = 2.0
-_CROWD_DEPTH = 2
 
 _QUIET_LOOK_SECONDS = 1.0
 """A host for which no piece came, none got less rare, and nobody came or went, looks as often."""
@@ -43,7 +41,7 @@ class Model:
         self._chance = random.Random(setting.seed)  # noqa: S311
         self._clock = Clock()
         self._picker = Picker(setting.pieces, setting.units, self._chance)
-        self._crowd_depth = max(_CROWD_DEPTH // setting.grain, 1)
+        self._crowd_depth = max(CROWD_DEPTH // setting.grain, 1)
         self._unit_seconds = setting.unit_seconds
         self.registry = self._host(-1)
         self.registry.told = every(setting.pieces)
@@ -75,16 +73,20 @@ class Model:
             peer_id=peer_id,
             compact=meeting.endpoint(number),
             zone=meeting.zone(number, self.setting.zone),
-            policy=Policy(peer_id, pieces),
+            policy=self._policy(peer_id),
             have=[is_registry] * pieces,
             availability=[0] * pieces,
             missing=[0 if is_registry else units] * pieces,
         )
 
+    def _policy(self, peer_id: bytes) -> Policy:
+        pieces = self.setting.pieces
+        return Policy(peer_id, pieces, self.setting.payload / pieces)
+
     def _begin(self, host: Host) -> None:
         if self._meeting.invite(host):
             host.peer_id = GATE_PEER + host.peer_id[len(GATE_PEER) :]
-        host.policy = Policy(host.peer_id, self.setting.pieces)
+        host.policy = self._policy(host.peer_id)
         host.lacking = host.open = every(self.setting.pieces)
         host.began = host.moved = self.now
         for number, seconds in self.setting.deaths:
@@ -148,7 +150,6 @@ class Model:
         others = {
             one.peer_id: one.told_count for one in givers if one.told_count < self.setting.pieces
         }
-        host.in_crowd = len(others) >= CROWD
         view = View(
             have=host.have,
             availability=host.availability,
@@ -158,6 +159,7 @@ class Model:
             pace=host.came / self.setting.units / max(self.now - host.began, self.setting.look),
             quiet=self.now - host.moved,
         )
+        host.is_shallow = host.policy.depth(view) == CROWD_DEPTH
         stalled = host.policy.stalled(view)
         if host.has_news or stalled != host.hurries or self.now - host.looked > _QUIET_LOOK_SECONDS:
             host.has_news = False
@@ -217,10 +219,10 @@ class Model:
             link.is_slow_start = False
         if link.is_slow_start:
             blocks = min(link.ahead, REQUEST_DEPTH)
-        elif link.taker.in_crowd:
+        elif link.taker.is_shallow:
             return self._crowd_depth
         else:
-            blocks = min(max(link.before, _CROWD_DEPTH), REQUEST_DEPTH)
+            blocks = min(max(link.before, CROWD_DEPTH), REQUEST_DEPTH)
         return max(blocks // self.setting.grain, 1)
 
     # what moves

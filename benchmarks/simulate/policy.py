@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from docket.defaults import PATIENCE
-from docket.torrent.session import CROWD
+from docket.torrent.conduct import BLOCK, depth
 from docket.torrent.shares import FIRST, Shares, stall_seconds, weights
 
 IMPATIENT_SECONDS = PATIENCE / 2
@@ -16,7 +16,7 @@ IMPATIENT_SECONDS = PATIENCE / 2
 # all hosts are in this process, and would each have those of all others
 _weights = lru_cache(maxsize=None)(weights)
 
-__all__ = ["CROWD", "FIRST", "IMPATIENT_SECONDS", "Policy", "View"]
+__all__ = ["FIRST", "IMPATIENT_SECONDS", "Policy", "View"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,9 @@ class View:
 class Policy:
     """What a host's download does at each look, but for libtorrent's part."""
 
-    def __init__(self, own: bytes, pieces: int) -> None:
+    def __init__(self, own: bytes, pieces: int, piece_length: float) -> None:
+        """*piece_length* in bytes, as long as one is in the mean."""
+        self._piece_length = piece_length
         self._shares = Shares(own, [True] * pieces, weigh=_weights)
 
     @property
@@ -51,6 +53,11 @@ class Policy:
     def stalled(self, view: View) -> bool:
         """Whether it asks others for what is on its way."""
         return view.quiet > stall_seconds(len(view.others) + 1, view.pace)
+
+    def depth(self, view: View) -> int:
+        """Blocks that it asks of each peer ahead. As in the laboratory, the registry is near."""
+        rate = view.pace * self._piece_length
+        return depth(len(view.others), rate=rate, trip_seconds=0.0)
 
     def changes(self, view: View) -> list[tuple[int, int]]:
         """Pieces with another priority now, with it: 0 is not yet, `FIRST` before others."""
@@ -63,5 +70,6 @@ class Policy:
             others=view.others,
             now=view.now,
             pace=view.pace,
+            ahead=self.depth(view) * BLOCK / self._piece_length,
             stalled=self.stalled(view),
         )

@@ -15,6 +15,7 @@ import libtorrent as lt
 
 from docket.digest import Digest
 from docket.errors import SwarmError
+from docket.torrent.conduct import BLOCK, depth
 from docket.torrent.metainfo import File, Metainfo
 from docket.torrent.session import (
     BlockSeen,
@@ -71,8 +72,9 @@ class Download:
         wanted: Collection[Digest],
         have: Mapping[Digest, list[bool]],
         on_complete: Callable[[Digest, Path], None],
+        trip_seconds: float,
     ) -> None:
-        self._session = session
+        self._conduct = session.conduct
         self._torrent = torrent
         self._folder = folder
         self._inbox = inbox
@@ -81,7 +83,11 @@ class Download:
         indexes = file_indexes(torrent.torrent_file(), metainfo)
         self._by_index = {indexes[one.path]: one for one in self._files.values()}
         self._piece_length = metainfo.piece_length
+        self._info_hash = metainfo.info_hash
+        self._trip_seconds = trip_seconds
         self._crowd = 1
+        self._late: set[int] = set()
+        self._all_late = False
         self._sources = Sources(metainfo)
         self._shares = Shares(peer_id, [bool(one) for one in torrent.get_piece_priorities()])
         self._left = {one for one in self._files.values() if one.digest}
@@ -96,6 +102,17 @@ class Download:
         cancelled: threading.Event | None,
     ) -> FetchResult:
         """Fetch until all has come, or nothing did for *patience* seconds."""
+        try:
+            return self._until_done(on_progress, patience, cancelled)
+        finally:
+            self._conduct.end(self._info_hash)
+
+    def _until_done(
+        self,
+        on_progress: Callable[[FetchProgress], None],
+        patience: float,
+        cancelled: threading.Event | None,
+    ) -> FetchResult:
         began = moved = time.monotonic()
         asked = told = 0.0
         payload = -1
@@ -174,7 +191,9 @@ class Download:
     def _share(self, status: Any, *, now: float, pace: float, stalled: bool) -> None:
         """Ask seeds first for what no other host will ask them for."""
         seeds, others = peers_of(self._torrent)
-        self._session.expect(len(others))
+        rate = float(status.download_payload_rate)
+        blocks = depth(len(others), rate=rate, trip_seconds=self._trip_seconds)
+        self._conduct.expect(self._info_hash, blocks)
         self._crowd = len(others) + 1
         if not others and not self._shares.is_dealt:
             return
@@ -189,11 +208,12 @@ class Download:
             others=others,
             now=now,
             pace=pace,
+            ahead=blocks * BLOCK / self._piece_length,
             stalled=stalled,
         )
         if changes:
             self._torrent.prioritize_pieces(changes)
-        self._session.part(self._torrent, self._shares.waits)
+        self._conduct.part(self._torrent, self._shares.waits)
 
     def _hurry(self, status: Any, *, stalled: bool) -> None:
         """Nothing comes: ask others too for what a peer owes, until something comes.
@@ -201,18 +221,23 @@ class Download:
         Alone with seeds, all that is missing is asked for so, and for good; in a crowd that would
         be asked of the registry by everybody.
         """
-        if not self._session.hurry(stalled):
+        self._conduct.hurry(self._info_hash, stalled)
+        in_crowd = self._crowd > 1
+        if self._late and in_crowd and (self._all_late or not stalled):
+            self._torrent.clear_piece_deadlines()
+            # without deadlines, libtorrent gives these pieces the lowest priority
+            self._torrent.prioritize_pieces(self._shares.told(self._late))
+            self._late = set()
+        if not stalled or self._late:
             return
-        if not stalled:
-            if self._crowd > 1:
-                self._torrent.clear_piece_deadlines()
-            return
-        if self._crowd > 1:
+        self._all_late = not in_crowd
+        if in_crowd:
             late = [one["piece_index"] for one in self._torrent.get_download_queue()]
         else:
             late = [piece for piece, here in enumerate(status.pieces) if not here]
         for piece in late:
             if self._torrent.piece_priority(piece):
+                self._late.add(piece)
                 self._torrent.set_piece_deadline(piece, 0)
 
     def _progress(self, status: Any) -> FetchProgress:

@@ -6,7 +6,7 @@ import hashlib
 import os
 from pathlib import Path
 
-PIECE_LENGTH = 128 * 1024
+PIECE_LENGTH = 64 * 1024
 """Bytes a piece. One constant: another one would split every swarm."""
 
 HASH_SIZE = 20

@@ -8,7 +8,6 @@ import queue
 import secrets
 import socket
 import threading
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import libtorrent as lt
 
 from docket.errors import SwarmError
 from docket.torrent.announce import GATE_PEER, HOST_PEER, REGISTRY_PEER, is_registry
+from docket.torrent.conduct import REQUEST_DEPTH, Conduct
 from docket.torrent.guests import Guests
 
 _LISTEN_SECONDS = 10.0
@@ -27,24 +27,8 @@ _TICK_WITH_LIMITS = 200  # milliseconds; libtorrent's own 500 cost 2 s until the
 
 _RECEIVED_AHEAD = 1 << 16
 
-_BANS_OF_ADDRESS = 2  # one may have been a neighbour behind the same address
-_BLOCKED = 1  # libtorrent's flag of an address that is not talked to
-
-REQUEST_DEPTH = 64
-"""Blocks that a peer may ask of this one ahead.
-
-Enough for a single pair: 16 / 32 / 64 / 500 gave 249 / 284 / 378 / 370 MB/s. It is told at the
-beginning of a connection and can't follow the crowd; `Session.expect` can.
-"""
-
-CROWD = 8
-"""With so many others that fetch, two blocks on the way from each peer are enough.
-
-They are 0.3 MB then: what 10 Gb/s bring in 0.2 ms.
-"""
-
 DEPTH_WITH_GUESTS = 2000
-"""The same while a client that isn't docket's is connected: libtorrent's default."""
+"""`REQUEST_DEPTH` while a client that isn't docket's is connected: libtorrent's default."""
 
 _SETTINGS: dict[str, Any] = {
     "user_agent": "docket",
@@ -72,11 +56,14 @@ _SETTINGS: dict[str, Any] = {
     "connection_speed": 200,
     "peer_connect_timeout": 3,
     "max_allowed_in_request_queue": REQUEST_DEPTH,
+    # read ahead for a peer, before its rate is known: with 10 KB (the default) a block at a time
+    # was read and sent, and 200 MB took a pair 0.85 s instead of 0.26 s
+    "send_buffer_low_watermark": 256 * 1024,
     "whole_pieces_threshold": 0,
     # four pieces at random would be asked of the registry by many
     "initial_picker_threshold": 0,
     "request_queue_time": 1,
-    # see `Session.hurry`
+    # see `Conduct.hurry`
     "strict_end_game_mode": True,
     "piece_timeout": 10,
     "request_timeout": 10,
@@ -89,6 +76,8 @@ _SETTINGS: dict[str, Any] = {
     "close_file_interval": 120,
     "no_recheck_incomplete_resume": True,
     "close_redundant_connections": False,
+    # a registry's seed is where its tracker is: see `Conduct.part`
+    "apply_ip_filter_to_trackers": False,
 }
 
 _ALERTS = (
@@ -174,8 +163,7 @@ class Session:
         self._lock = threading.Lock()
         self._listening = threading.Event()
         self._closing = False
-        self._bans: Counter[str] = Counter()
-        self._apart: set[tuple[str, int]] = set()
+        self.conduct = Conduct(lambda: vars(self).get("lt"))
         self._guests = Guests(self._adapt_to_guests)
         interfaces = _interfaces(listen)
         settings = {
@@ -201,8 +189,6 @@ class Session:
         self.lt: Any = lt.session(settings)  # type: ignore[call-overload]
         if max_upload or max_download:
             _limit_local_peers(self.lt)
-        self._in_crowd = False
-        self._in_hurry = False
         self._wake, wake_writer = socket.socketpair()
         self._wake_writer = wake_writer
         self._wake.setblocking(True)
@@ -242,61 +228,6 @@ class Session:
         del self.lt
         self._wake.close()
         self._wake_writer.close()
-
-    def expect(self, others: int) -> None:
-        """So many *others* fetch what is fetched here: if many, ask each peer for little ahead.
-
-        Blocks that a crowd has asked of one seed wait there for seconds, and whoever could have had
-        them from somebody else meanwhile gets them from there too.
-        """
-        if self._in_crowd != (others >= CROWD):
-            self._in_crowd = not self._in_crowd
-            # so many seconds of what a peer sends, or two blocks
-            self._apply({"request_queue_time": 0 if self._in_crowd else 1})
-
-    def _apply(self, settings: dict[str, Any]) -> None:
-        # a session that was closed meanwhile tells those who fetch by itself: see `Closed`
-        if session := vars(self).get("lt"):
-            session.apply_settings(settings)
-
-    def hurry(self, stalled: bool) -> bool:
-        """Nothing comes: blocks that a peer owes are asked of others too, until something does.
-
-        Gives whether that is another state than before.
-        Strictly, that would begin after 5 s only; always, hosts would get 3 to 10 % twice.
-        """
-        changed = self._in_hurry != stalled
-        if changed:
-            self._in_hurry = stalled
-            self._apply({"strict_end_game_mode": not stalled})
-        return changed
-
-    def part(self, torrent: Any, is_apart: bool) -> None:
-        """Hang up on the registry's seed, or call it again.
-
-        As long as there is a connection, a peer with nothing else to do asks the seed for what it
-        could have from other hosts, and takes the seed's time from those who need it.
-        """
-        if is_apart:
-            met = {one.ip for one in torrent.get_peer_info() if is_registry_peer(one.pid)}
-            if met - self._apart:
-                self._apart |= met
-                self._shut_out_all()
-        elif self._apart:
-            met, self._apart = self._apart, set()
-            self._shut_out_all()
-            for endpoint in met:
-                torrent.connect_peer(endpoint)
-
-    def _shut_out_all(self) -> None:
-        """Those that gave wrong bytes twice, and those that this peer has hung up on."""
-        shut_out = lt.ip_filter()
-        # copied: the alert thread notes bans meanwhile
-        banned = {one for one, bans in list(self._bans.items()) if bans >= _BANS_OF_ADDRESS}
-        for address in banned | {address for address, _ in self._apart}:
-            shut_out.add_rule(address, address, _BLOCKED)
-        if session := vars(self).get("lt"):
-            session.set_ip_filter(shut_out)
 
     @contextmanager
     def events(self, info_hash: bytes) -> Iterator[queue.SimpleQueue[Event]]:
@@ -344,7 +275,7 @@ class Session:
         elif isinstance(alert, lt.peer_disconnected_alert):
             self._guests.left(alert.endpoint)
         elif isinstance(alert, lt.peer_ban_alert):
-            self._note_ban(alert.endpoint[0])
+            self.conduct.ban(alert.endpoint[0])
         elif isinstance(alert, lt.file_error_alert):
             failed = FileFailed(alert.error.value(), alert.error.message())
             self._send(alert.handle.info_hash(), failed)
@@ -352,15 +283,6 @@ class Session:
     def _adapt_to_guests(self, any_here: bool) -> None:
         depth = DEPTH_WITH_GUESTS if any_here else REQUEST_DEPTH
         self.lt.apply_settings({"max_allowed_in_request_queue": depth})
-
-    def _note_ban(self, address: str) -> None:
-        """Shut *address* out when a peer there gave wrong bytes for the second time.
-
-        libtorrent bans a peer by its port, and forgets that when the peer comes from another one.
-        """
-        self._bans[address] += 1
-        if self._bans[address] == _BANS_OF_ADDRESS:
-            self._shut_out_all()
 
     def _send(self, info_hash: Any, event: Event) -> None:
         with self._lock:

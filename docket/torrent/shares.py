@@ -15,12 +15,10 @@ from __future__ import annotations
 
 import random
 from array import array
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import chain
 
 from docket.torrent.announce import is_gate
-from docket.torrent.pieces import PIECE_LENGTH
-from docket.torrent.session import CROWD, REQUEST_DEPTH
 
 FIRST = 3
 LATER = 2
@@ -32,9 +30,6 @@ LOOK_SECONDS = 0.2
 
 _STALL_SECONDS = 0.5
 _LONGEST_STALL_SECONDS = 2.0
-
-_DEEP = 1 + REQUEST_DEPTH * 16 * 1024 // PIECE_LENGTH
-"""Pieces that a peer may be asked for ahead in a small crowd; in a large one it is two blocks."""
 
 
 def weights(peer_id: bytes, pieces: int) -> array[float]:
@@ -73,7 +68,7 @@ class Shares:
         self._owners = [own] * len(wanted)
         self._weights = {own: self._own_weights}
         self._priorities = dict.fromkeys(self._wanted, LATER)
-        self._rare: frozenset[int] = frozenset()
+        self._rare: frozenset[int] | None = None
         self._shrank = 0.0
         self._taken: set[int] = set()
         self.is_dealt = False
@@ -90,6 +85,7 @@ class Shares:
         others: Mapping[bytes, int],
         now: float,
         pace: float,
+        ahead: float,
         stalled: bool,
     ) -> list[tuple[int, int]]:
         """Pieces whose priority is another one now, with it.
@@ -97,14 +93,15 @@ class Shares:
         *have* are this peer's pieces, *availability* how many connected peers have each, *seeds*
         how many of them have all, and *others* the ids of those that still fetch, with the number
         of pieces that they have. *pace* is what comes here, in pieces a second, at *now* in
-        seconds. When it has *stalled*, nothing is left to others.
+        seconds, and *ahead* how many pieces may be asked of a peer at a time. When it has
+        *stalled*, nothing is left to others.
         """
         self.is_dealt = bool(others)
         lacking = [one for one in self._wanted if not have[one]]
         rare = [one for one in lacking if availability[one] <= seeds] if others else []
         crowd = {**others, self._own: sum(have)}
-        self._deal(_in_step(_gates(crowd), len(have) - len(rare)))
-        first = self._first(rare, now, pace, len(crowd))
+        self._deal(_in_step(self._owning(crowd), len(have) - len(rare)))
+        first = self._first(rare, now, pace, len(crowd), 1 + int(ahead))
         left: set[int] = set()
         if seeds and not stalled and len(rare) > LOOK_SECONDS * pace:
             left = {one for one in rare if self._owners[one] != self._own} - first
@@ -137,7 +134,22 @@ class Shares:
             elif new:
                 self._owners[piece] = self._heaviest(piece, (self._owners[piece], *new))
 
-    def _first(self, rare: Sequence[int], now: float, pace: float, hosts: int) -> set[int]:
+    def told(self, pieces: Collection[int]) -> list[tuple[int, int]]:
+        """The priorities of *pieces* that were told last, of those that are wanted."""
+        return [(one, self._priorities[one]) for one in pieces if one in self._priorities]
+
+    def _owning(self, crowd: Mapping[bytes, int]) -> Mapping[bytes, int]:
+        """Those of *crowd* that may ask the registry; all, if none says that it may.
+
+        A host that isn't one of them may be asking other seeds, or have been told of the registry
+        because they were slow: for itself it owns as much as each of them all.
+        """
+        found = {one: pieces for one, pieces in crowd.items() if is_gate(one)}
+        return found if found and is_gate(self._own) else crowd
+
+    def _first(
+        self, rare: Sequence[int], now: float, pace: float, hosts: int, asked: int
+    ) -> set[int]:
         """Those of *rare* that this peer is to fetch next: its own in order, and what it took over.
 
         It takes a piece when the last one before is on its way. In the end all owners are about to
@@ -145,13 +157,12 @@ class Shares:
         twice (what comes here is what they give), and takes any if nothing got less rare meanwhile.
         """
         found = frozenset(rare)
-        if not self._rare <= found or not rare:
+        if self._rare is None or not self._rare <= found or not rare:
             self._shrank = now
         self._rare = found
         self._taken &= found
         own = [one for one in rare if self._owners[one] == self._own]
         # so many are on their way already
-        asked = 1 if hosts > CROWD else _DEEP
         room = asked + 1 - len(own) - len(self._taken)
         if room > 0:
             spare = [one for one in self._spare(rare, asked) if one not in self._taken]
@@ -190,9 +201,3 @@ def _in_step(crowd: Mapping[bytes, int], out: int) -> set[bytes]:
     """Those of *crowd*, with their pieces, that have about half of what is *out* with any host."""
     found = {peer_id for peer_id, pieces in crowd.items() if 2 * pieces + len(crowd) >= out}
     return found or {*crowd}
-
-
-def _gates(crowd: Mapping[bytes, int]) -> Mapping[bytes, int]:
-    """Those of *crowd* that may ask the registry; all, if none was told whether it may."""
-    found = {one: pieces for one, pieces in crowd.items() if is_gate(one)}
-    return found or crowd

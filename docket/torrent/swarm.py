@@ -148,6 +148,7 @@ class Swarm:
         on_progress: Callable[[FetchProgress], None],
         on_complete: Callable[[Digest, Path], None],
         is_gate: bool = True,
+        trip_seconds: float = 0.0,
         patience: float = PATIENCE,
         cancelled: threading.Event | None = None,
     ) -> FetchResult:
@@ -155,7 +156,8 @@ class Swarm:
 
         Blobs that are *held*, and the layout's small files, are in place already and are served to
         others meanwhile; *have* tells the pieces of wanted blobs that are there from before.
-        *is_gate* tells others that this peer may ask the registry: see `docket.torrent.zones`.
+        *is_gate* tells others that this peer may ask the registry: see `docket.torrent.zones`;
+        *trip_seconds* is how long a message takes to the registry and back.
         *on_complete* is called on this thread for each wanted blob as soon as all of it can be
         read, while others still come. When all came, the torrent stays in the session and serves
         until `forget`; when not, it has left. What an earlier fetch of the torrent wanted doesn't
@@ -168,7 +170,7 @@ class Swarm:
                 self._join(metainfo, folder, pieces, wanted=frozenset(wanted), is_gate=is_gate)
                 member = self._members[metainfo.info_hash]
             ours = (self._session, member.torrent, inbox, member.peer_id)
-            run = Download(*ours, metainfo, folder, wanted, have, on_complete)
+            run = Download(*ours, metainfo, folder, wanted, have, on_complete, trip_seconds)
             try:
                 result = run.until_done(on_progress, patience, cancelled)
             except BaseException as error:

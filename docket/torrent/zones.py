@@ -8,10 +8,11 @@ telling both: nobody but gates is told to gates of other zones.
 - A zone has `GATES` gates, and `NEAR_GATES` where the registry is. Elsewhere its seeds count as
   such, since who has a seed needs no more. The first hosts that ask for the torrent are invited to
   be gates, and then say so by their peer ids, so that the gates know each other.
-- One more for each interval that its oldest gate has been fetching: a slow gate must not hold up
-  its zone for ever.
-- A leech that announces before its time gets nothing where it is: it becomes one, too.
-- Neither makes more than `MOST_GATES` of them, and `MOST_NEAR_GATES` where the registry is.
+- Away from the registry, one more for each interval that its oldest gate has been fetching, up to
+  `MOST_GATES`: two slow gates must not hold up their zone for ever. All of twelve are seldom slow,
+  unless the links are; then more of them only cost more of the registry's.
+- A leech that announces before its time gets nothing where it is: it becomes one, too, up to
+  `MOST_GATES`, and `MOST_NEAR_GATES` where the registry is.
 
 So a crowd of thousands doesn't split the registry's link into as many parts, of which none brings a
 piece in good time. Peers that aren't docket's, where the registry is, hear of it always.
@@ -131,15 +132,17 @@ class Zone:
 
         *is_near* tells whether the registry is in this zone.
         """
-        most, bound = (NEAR_GATES, MOST_NEAR_GATES) if is_near else (GATES, MOST_GATES)
         if is_early:
-            return len(self.gates) < bound
+            return len(self.gates) < (MOST_NEAR_GATES if is_near else MOST_GATES)
+        coming = len(self.gates) + len(self.invited)
+        if is_near:
+            # the registry costs no more than seeds here do, and it is surely there
+            return coming < NEAR_GATES
+        most = GATES
         if self.gates:
             oldest = next(iter(self.gates.values()))
-            most = min(most + int((now - oldest) / interval), bound)
-        # near by the registry costs no more than they do, and it is surely there
-        seeds = 0 if is_near else len(self.seeds)
-        return len(self.gates) + len(self.invited) + seeds < most
+            most = min(most + int((now - oldest) / interval), MOST_GATES)
+        return coming + len(self.seeds) < most
 
 
 def choose(

@@ -10,12 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from docket.torrent.session import REQUEST_DEPTH
+from docket.torrent.pieces import PIECE_LENGTH
 from tests.support.netns import Host
 from tests.swarm.network import SEEDING, Network, Stored, fetch_seconds, holds_the_image, network
 
 LOST_SECONDS = 2.0
-_BLOCK = 16 * 1024
 DEAD = 50  # as many as the tracker hands out in one answer
 DEAD_FROM, DEAD_NET = "10.77.0.192", "10.77.0.192/26"
 
@@ -71,6 +70,5 @@ def test_peers_that_give_other_bytes(image: Stored, tmp_path: Path) -> None:
                 pull.report()
             given, _ = program.communicate()
         assert all(holds_the_image(pull, image) for pull in pulls)
-    # what a host had asked for ahead when the first piece turned out to be wrong
-    a_few = REQUEST_DEPTH * _BLOCK * len(hosts)
+    a_few = 4 * PIECE_LENGTH * len(hosts)
     assert all(0 < int(count) <= a_few for count in given.split())

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from docket.torrent.session import REQUEST_DEPTH
+from docket.torrent.conduct import REQUEST_DEPTH
 from docket.torrent.swarm import Swarm
 from tests.torrent.samples import decoded, sample, until
 

@@ -46,8 +46,8 @@ def test_no_bytes_have_no_piece() -> None:
 
 
 def test_the_piece_length_stays_what_it_was() -> None:
-    """128 KiB: another length would make other torrents of all images there are."""
-    assert PIECE_LENGTH == 128 * 1024
+    """64 KiB: another length would make other torrents of all images there are."""
+    assert PIECE_LENGTH == 64 * 1024
     assert len(piece_hashes(bytes(PIECE_LENGTH + 1))) == 2 * HASH_SIZE
 
 

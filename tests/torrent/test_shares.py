@@ -8,13 +8,15 @@ from collections.abc import Collection, Mapping, Sequence
 import pytest
 
 from docket.torrent.announce import GATE_PEER, HOST_PEER
-from docket.torrent.session import CROWD
 from docket.torrent.shares import FIRST, LATER, NOT_YET, Shares, weights
 
 SLOW = 0.5
 """Pieces a second: all that seeds alone have is a long way off."""
 
 FAST = 1e6
+
+SHALLOW = 0.5
+"""Pieces that a peer is asked for ahead in a crowd."""
 
 WEIGHTS = [0.86301, 0.090092, 0.46637]
 
@@ -35,6 +37,7 @@ class Host:
         *,
         pace: float = SLOW,
         now: float = 0.0,
+        ahead: float = SHALLOW,
         stalled: bool = False,
     ) -> list[tuple[int, int]]:
         """See what changed; one seed is there."""
@@ -46,6 +49,7 @@ class Host:
             others=crowd,
             now=now,
             pace=pace,
+            ahead=ahead,
             stalled=stalled,
         )
         for piece, priority in changes:
@@ -175,11 +179,9 @@ def test_where_there_are_gates_they_own_all_pieces() -> None:
     """Others don't hear of the registry; where nobody was told whether he is one, all are."""
     gates = [kind + os.urandom(12) for kind in (GATE_PEER, GATE_PEER, b"-DG9900-")]
     hosts = [HOST_PEER + os.urandom(12) for _ in range(5)]
-    crowd = {one: Host(one, 400) for one in (*gates, *hosts)}
-    shares = {own: share_of(host, crowd.keys() - {own}) for own, host in crowd.items()}
-    assert sorted(piece for one in gates for piece in shares[one]) == list(range(400))
-    assert not any(crowd[one].first() for one in hosts)
-    assert all(crowd[one].shares.waits for one in hosts)
+    crowd = {one: Host(one, 400) for one in gates}
+    shares = [share_of(host, {*gates, *hosts} - {own}) for own, host in crowd.items()]
+    assert sorted(piece for one in shares for piece in one) == list(range(400))
     alone = {one: Host(one, 400) for one in hosts}
     found = [share_of(host, alone.keys() - {own}) for own, host in alone.items()]
     assert sorted(piece for one in found for piece in one) == list(range(400))
@@ -187,7 +189,7 @@ def test_where_there_are_gates_they_own_all_pieces() -> None:
 
 def test_who_is_done_takes_over_what_owners_come_to_last() -> None:
     """One piece while the one before comes, and of no owner what it is about to fetch."""
-    crowd = crowd_of(CROWD + 2, 400)
+    crowd = crowd_of(10, 400)
     shares = {own: share_of(one, crowd.keys() - {own}) for own, one in crowd.items()}
     about = {piece for share in shares.values() for piece in sorted(share)[:2]}
     own = next(iter(crowd))
@@ -206,14 +208,41 @@ def test_who_is_done_takes_over_what_owners_come_to_last() -> None:
     assert len(host.first()) == 2
 
 
-def test_in_a_small_crowd_more_is_taken_over_at_once() -> None:
-    """Peers are asked for much ahead there; what they are not asked for is what others have."""
+def test_where_peers_are_asked_for_much_ahead_more_is_taken_over_at_once() -> None:
+    """What they are not asked for is what others have, and that would be asked of the registry."""
     own, other = os.urandom(20), os.urandom(20)
     host, owner = Host(own, 100), Host(other, 100)
     for piece in set(range(100)) - share_of(owner, {own}):
         host.have[piece] = True
-    host.look({other: 50})
+    host.look({other: 50}, ahead=16)
     assert len(host.first()) > 2
+
+
+def test_who_came_late_takes_nothing_before_it_has_looked_for_a_while() -> None:
+    """However long its machine has been up: the owners are about to fetch what is left."""
+    late, early = os.urandom(20), os.urandom(20)
+    newcomer = Host(late, 100)
+    for piece in range(98):
+        newcomer.availability[piece] = 2
+    newcomer.look({early: 98}, now=1e6, pace=1.0)
+    assert newcomer.first() == []
+    assert newcomer.shares.waits
+
+
+def test_a_host_that_is_no_gate_asks_other_seeds_than_the_registry() -> None:
+    """It needn't wait for what a gate owns: of seeds that it knows it may ask its own share."""
+    gate, own = GATE_PEER + os.urandom(12), HOST_PEER + os.urandom(12)
+    host = Host(own, 400)
+    share = share_of(host, {gate: 40})
+    assert 100 < len(share) < 300
+    assert not host.shares.waits
+
+
+def test_priorities_can_be_told_again() -> None:
+    """Those that were told last, of the pieces that are wanted."""
+    host = Host(b"a", 50, wanted=[True] * 49 + [False])
+    host.look({b"b"})
+    assert dict(host.shares.told(range(50))) == dict(enumerate(host.priorities[:49]))
 
 
 def test_who_has_nothing_to_fetch_waits_but_not_for_ever() -> None:
