@@ -11,9 +11,13 @@ import pytest
 
 from benchmarks.fleet import plot, report, results
 from benchmarks.fleet.lab import Pull, Run, Setting
+from benchmarks.fleet.shorten import TooFewLayers, first_layers, made_of
 from benchmarks.kept import NotKept
 from benchmarks.machine import Machine
 from benchmarks.netns import Shape
+from docket.archive import read
+from docket.digest import Digest
+from tests.support.images import image_of, layer_tar
 
 KEPT = Path(results.__file__).parents[1] / "results" / "fleet"
 _PAYLOAD = 1_000_000
@@ -209,3 +213,20 @@ def _run(
         clock=(0.0, elapsed),
         curves=tuple((0, round(payload * 1.05) if n < done else came) for n in range(hosts)),
     )
+
+
+def test_a_shorter_image_has_the_first_layers(tmp_path: Path) -> None:
+    """And its name tells what it was made of."""
+    archive = tmp_path / "app-1.0.tar"
+    layers = [layer_tar("base", size=40_000), layer_tar("app", size=5_000)]
+    archive.write_bytes(image_of(layers, "app:1.0").docker_save())
+    (tmp_path / "out").mkdir()
+    short = first_layers(archive, 1, tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == [short]
+    (tmp_path / "spool").mkdir()
+    image = read(short, spool=tmp_path / "spool")
+    assert [layer.diff_id for layer in image.layers] == [Digest.of(layers[0])]
+    assert made_of(short.name) == (archive.name, "1")
+    assert made_of(archive.name) == (archive.name, "")
+    with pytest.raises(TooFewLayers):
+        first_layers(archive, 3, tmp_path / "out")

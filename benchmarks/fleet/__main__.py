@@ -28,6 +28,7 @@ from benchmarks import images
 from benchmarks.debian import PartMissing, StepFailed, require
 from benchmarks.fleet import report, results
 from benchmarks.fleet.lab import PullFailed, Run, Setting, run
+from benchmarks.fleet.shorten import TooFewLayers, first_layers
 from benchmarks.fleet.strategies import STRATEGIES, Image, prepare
 from benchmarks.kept import NotKept, alone
 from benchmarks.machine import this_machine
@@ -46,7 +47,7 @@ def main() -> None:
         _run_all(options)
     except KeyboardInterrupt:
         sys.exit("interrupted; all hosts are gone")
-    except (PartMissing, StepFailed, PullFailed, NotKept) as error:
+    except (PartMissing, StepFailed, PullFailed, NotKept, TooFewLayers) as error:
         sys.exit(f"benchmarks.fleet: {error}")
 
 
@@ -60,6 +61,8 @@ def _run_all(options: argparse.Namespace) -> None:
     if options.out:
         results.KEPT.load(options.out)  # one that can't be added to is told of before any run
     with tempfile.TemporaryDirectory(prefix="docket-fleet-", dir=options.folder) as place:
+        if options.layers:
+            archive = first_layers(archive, options.layers, Path(place))
         image = prepare(archive, Path(place), options.ways)
         print(f"{archive.name}: {image.size / 1e6:.1f} MB as pushed, {image.pieces} pieces")
         _print_row(report.HEADINGS)
@@ -111,6 +114,7 @@ def _options() -> argparse.Namespace:
     more("--loss", type=float, default=0.0, metavar="PERCENT", help="of packets, by netem (0)")
     more("--ways", nargs="+", choices=STRATEGIES, default=list(STRATEGIES), help="all")
     more("--archive", type=Path, help=f"of the image ({_DEFAULT_IMAGE} of the family)")
+    more("--layers", type=int, metavar="N", help="only its first layers: a shorter image (all)")
     more("--built", type=Path, default=Path("benchmarks/built/full"), help="where the family lies")
     more("--limit", type=float, default=3600.0, metavar="S", help="stop a run then (3600)")
     more("--engine", default="", metavar="DOCKER_HOST", help="docket's first host loads into it")

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from benchmarks.fleet.shorten import made_of
 from benchmarks.kept import Kept, Run, commands, commit, table
 
 _UNUSUAL = re.compile(r"[^\w.-]+")
@@ -83,13 +84,15 @@ def _page(runs: Sequence[Run]) -> Iterator[str]:
 
 def _options(run: Run) -> str:
     shape = run["shape"]
+    archive, layers = made_of(run.get("image", ""))
     options = {
         "mbit": f"{shape['mbit']:g}",
         "buffer": f"{shape['buffer_ms']:g}",
         "delay": _set(shape["delay_ms"]),
         "loss": _set(shape["loss"]),
         "ways": run["strategy"],
-        "archive": run.get("image", ""),
+        "archive": archive,
+        "layers": layers,
         "limit": "" if run["finished"] else f"{run['limit']:g}",
         "engine": run.get("engine", ""),
     }
