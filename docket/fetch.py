@@ -107,6 +107,7 @@ class Fetch:
         self._wanted = {one.digest: one for one in image.wanted}
         self._began = time.monotonic()
         self._is_gate = True
+        self._checked: dict[Digest, bytes] = {}
         self._result = Fetched()
 
     def run(self) -> Fetched:
@@ -174,6 +175,7 @@ class Fetch:
     ) -> dict[Digest, list[bool]]:
         """Fetch from peers; the pieces of each layer that are here then."""
         self._lay_out(metainfo)
+        self._checked = {one.digest: metainfo.hashes(one) for one in metainfo.files if one.digest}
         try:
             with self._store.space():
                 result = begin().fetch(
@@ -217,12 +219,16 @@ class Fetch:
                 self._tell(digest, FETCHING, done, rate=report.rate, peers=report.peers)
 
     def _on_complete(self, digest: Digest, path: Path) -> None:
-        self._adopt(digest, path, SWARM)
+        # every piece of it has been hashed on its way in
+        self._adopt(digest, path, SWARM, pieces=self._checked[digest])
 
-    def _adopt(self, digest: Digest, path: Path, source: str) -> None:
+    def _adopt(
+        self, digest: Digest, path: Path, source: str, *, pieces: bytes | None = None
+    ) -> None:
         began = time.monotonic()
         try:
-            self._store.adopt(path, digest, unpacked=self._image.unpacked.get(digest))
+            unpacked = self._image.unpacked.get(digest)
+            self._store.adopt(path, digest, unpacked=unpacked, pieces=pieces)
         except DigestMismatch:
             # nothing of it can be trusted: the next try begins with nothing
             path.unlink(missing_ok=True)

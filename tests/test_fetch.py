@@ -16,7 +16,9 @@ from benchmarks.commands import DOCKET, Commands, registry
 from docket.client import Client
 from docket.digest import Digest
 from docket.reference import Reference
+from docket.store import Sample
 from docket.torrent.zones import NEAR_GATES
+from tests.store.samples import open_store
 from tests.support.releases import Release, release
 
 Host = Callable[[str], Commands]
@@ -109,6 +111,9 @@ def test_killed_pull_goes_on_where_it_was(host: Host, tmp_path: Path) -> None:
     # blocks of pieces that were not whole are fetched again
     assert pulled["payload"]["swarm"] < sizes(report) - kept / 2
     assert_holds(host("a"), LARGE, tmp_path)
+    # the piece hashes too, which were not made from the whole file
+    with open_store(tmp_path / "a") as store:
+        assert store.fsck(sample=Sample()).findings == []
 
 
 def test_http_goes_on_where_a_killed_pull_was(host: Host, tmp_path: Path) -> None:

@@ -6,11 +6,12 @@ import time
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from docket.digest import Digest
 from docket.errors import BlobUnknown, DigestMismatch
-from docket.store.ingest import Unpacked, ingest_file
+from docket.store.ingest import KnownPieces, Unpacked, ingest_file
 from docket.store.opening import OpenStore
 from docket.store.rows import key_of, scoped
 from docket.store.tables import Transaction
@@ -49,16 +50,25 @@ class Content(OpenStore):
         """All bytes of a small blob, such as a config. Raises `BlobUnknown`."""
         return self._read_small(self.blob(digest))
 
-    def adopt(self, path: Path, expected: Digest, *, unpacked: Unpacked | None = None) -> Blob:
+    def adopt(
+        self,
+        path: Path,
+        expected: Digest,
+        *,
+        unpacked: Unpacked | None = None,
+        pieces: bytes | None = None,
+    ) -> Blob:
         """Take the file at *path* into the store under *expected*; the file keeps its name too.
 
         Returning means the bytes are verified, durable and readable; adopting a digest that is
-        held is a no-op. *unpacked* is recorded where the bytes don't tell. Raises
-        `DigestMismatch`; then nothing is stored and *path* stays.
+        held is a no-op. *unpacked* is recorded where the bytes don't tell, and so are *pieces*, the
+        SHA-1s that the file has been checked with. Raises `DigestMismatch`; then nothing is stored
+        and *path* stays.
         """
         with suppress(BlobUnknown):
             return self.blob(expected)
-        found = ingest_file(path, expected, self._new_pieces, unpacked=unpacked)
+        new_pieces = self._new_pieces if pieces is None else partial(KnownPieces, pieces)
+        found = ingest_file(path, expected, new_pieces, unpacked=unpacked)
         with path.open("rb") as file:
             self._disk.sync(file.fileno())
         self._pins.pin(expected)

@@ -44,6 +44,20 @@ NewPieces = Callable[[], Pieces]
 
 
 @dataclass(frozen=True, slots=True)
+class KnownPieces:
+    """The hashes of bytes that have been checked with them: nothing is hashed once more."""
+
+    hashes: bytes
+
+    def update(self, block: bytes | memoryview, /) -> None:
+        """No news."""
+
+    def finish(self) -> bytes:
+        """The hashes."""
+        return self.hashes
+
+
+@dataclass(frozen=True, slots=True)
 class Unpacked:
     """What a layer unpacks to: its diff_id, the bytes of the plain tar, and what compressed it."""
 

@@ -97,6 +97,14 @@ def test_adopt_tells_what_bytes_do_not(store: Store, tmp_path: Path) -> None:
     assert (found.plain_size, found.compression) == (5, ZSTD)
 
 
+def test_adopt_does_not_hash_pieces_that_were(store: Store, tmp_path: Path) -> None:
+    """What the bytes were checked with on their way in is recorded."""
+    path = tmp_path / "incoming"
+    path.write_bytes(b"layer")
+    blob = store.adopt(path, Digest.of(b"layer"), pieces=b"checked".ljust(20))
+    assert store.pieces([blob.digest]) == {blob.digest: b"checked".ljust(20)}
+
+
 def test_upload_of_something_else(store: Store) -> None:
     """Bad input § digest mismatch: the temporary file is gone, nothing is stored."""
     upload_id = store.begin_upload("app")
