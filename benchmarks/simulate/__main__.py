@@ -112,7 +112,7 @@ def _options() -> argparse.Namespace:
     more = parser.add_argument
     more("--hosts", type=int, nargs="+", default=[10, 100, 1000], metavar="N", help="10 100 1000")
     more("--mbit", type=float, default=10.0, help="rate of each link, both ways, in Mb/s (10)")
-    more("--pieces", type=int, default=395, help="of the image (395)")
+    more("--pieces", type=int, default=789, help="of the image (789)")
     more("--payload", type=int, default=51_671_816, metavar="BYTES", help="of the image (52 MB)")
     more("--spread", type=float, default=1.0, metavar="S", help="hosts begin within so long (1)")
     more("--delay", type=float, default=50.0, metavar="MS", help="of a word between hosts (50)")

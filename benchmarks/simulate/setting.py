@@ -28,7 +28,7 @@ class Setting:
 
     hosts: int
     mbit: float = 10.0
-    pieces: int = 395
+    pieces: int = 789
     payload: int = 51_671_816
     spread: float = 1.0
     delay: float = 0.05
