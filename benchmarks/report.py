@@ -6,12 +6,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import bounds, pull, push, strategies
+from benchmarks import bounds, pair, pull, push, strategies
 from benchmarks.machine import Machine
 from benchmarks.sections import (
     BOUNDS,
     INDEX,
     LEVELS,
+    PAIR,
     PULL,
     PUSH,
     SECTIONS,
@@ -58,6 +59,7 @@ def _page(folder: Path) -> Iterator[str]:
     yield from _store(folder)
     yield from _index(folder)
     yield from _throughput(folder)
+    yield from _pair(folder)
     yield from _fleet(folder)
     yield from _findings(folder)
     missing = [name for name, result in results.items() if result is None]
@@ -299,6 +301,32 @@ def _throughput(folder: Path) -> Iterator[str]:
         for row in result.found.rows
     ]
     yield from _table(["", "docket", "docker-registry", "ratio"], rows)
+
+
+def _pair(folder: Path) -> Iterator[str]:
+    result = PAIR.load(folder)
+    if not result:
+        return
+    yield "## One peer to one peer"
+    yield ""
+    yield (
+        "MB/s of a layer on loopback: docket from the registry's seed, beside curl from uvicorn "
+        "and from nginx (`python -m benchmarks.pair`)."
+    )
+    yield ""
+    docket = result.found["docket"]
+    rows = [["docket", docket.shown(MB), "", ""]]
+    for name, wanted in pair.WANTED.items():
+        ratio = docket.median / result.found[name].median
+        cells = [name, result.found[name].shown(MB), f"{ratio:.2f}"]
+        rows.append([*cells, f"{wanted:.2f} {_mark(ratio >= wanted)}"])
+    yield from _table(["", "MB/s", "docket / it", "goal, at least"], rows)
+    small = result.found["pull"]
+    yield (
+        f"`docket pull` of {pair.SMALL} MB, from the command to its end: "
+        f"{small.shown(digits=2)} s (goal 1.5 {_mark(small.median <= pair.SMALL_SECONDS)})."
+    )
+    yield ""
 
 
 def _fleet(folder: Path) -> Iterator[str]:

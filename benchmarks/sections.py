@@ -12,8 +12,9 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from benchmarks import bounds, index, pull, push, sizes, store, throughput
+from benchmarks import bounds, index, pair, pull, push, sizes, store, throughput
 from benchmarks.machine import Machine
+from benchmarks.spread import Spread
 
 T = TypeVar("T")
 
@@ -127,6 +128,10 @@ def _throughput(_images: Mapping[str, Path], folder: Path, scale: Scale) -> Thro
     return Throughput(scale.body, rows, throughput.crowd(folder, size=scale.body))
 
 
+def _pair(_images: Mapping[str, Path], folder: Path, scale: Scale) -> dict[str, Spread]:
+    return pair.measure(folder, size=scale.body, runs=RUNS)
+
+
 SIZES = Section("sizes", list[sizes.Row], _sizes)
 LEVELS = Section("levels", list[sizes.Row], _levels)
 BOUNDS = Section("bounds", list[bounds.Bound], _bounds)
@@ -135,7 +140,8 @@ PULL = Section("pull", list[pull.Row], _pull)
 STORE = Section("store", Store, _store)
 INDEX = Section("index", list[index.Row], _index)
 THROUGHPUT = Section("throughput", Throughput, _throughput)
+PAIR = Section("pair", dict[str, Spread], _pair)
 
 SECTIONS: dict[str, Section[Any]] = {
-    one.name: one for one in (SIZES, LEVELS, BOUNDS, PUSH, PULL, STORE, INDEX, THROUGHPUT)
+    one.name: one for one in (SIZES, LEVELS, BOUNDS, PUSH, PULL, STORE, INDEX, THROUGHPUT, PAIR)
 }

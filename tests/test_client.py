@@ -6,6 +6,7 @@ import logging
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -158,12 +159,32 @@ def test_a_push_to_a_host_that_takes_no_connection_is_tried_once(
 ) -> None:
     """It may take its time for a connection, but not several times that."""
     caplog.set_level(logging.DEBUG, "urllib3")
-    # who waits for its connection to be taken fills the queue; packets of others are dropped
     with (
-        socket.create_server(("127.0.0.1", 0), backlog=0) as full,
-        socket.create_connection(full.getsockname()),
-        Client(f"http://127.0.0.1:{full.getsockname()[1]}", read_seconds=0.3) as client,
+        _deaf() as url,
+        Client(url, read_seconds=0.3) as client,
         pytest.raises(RegistryUnreachable, match="timed out"),
     ):
         client.put_manifest(_REFERENCE, b"{}", "application/json")
     assert caplog.text.count("Starting new HTTP connection") == 1
+
+
+def test_how_far_a_registry_is() -> None:
+    """As long as connecting takes; a second where packets get lost, 0 where there is none."""
+    with socket.create_server(("127.0.0.1", 0)) as near:
+        url = f"http://127.0.0.1:{near.getsockname()[1]}"
+        with Client(url) as client:
+            assert 0.0 < client.trip_seconds() < 1.0
+    with Client(url) as client:
+        assert client.trip_seconds() == 0.0
+    with _deaf() as url, Client(url) as client:
+        assert client.trip_seconds() >= 1.0
+
+
+@contextmanager
+def _deaf() -> Iterator[str]:
+    """A registry that takes no connection: one waits for it, the packets of others are lost."""
+    with (
+        socket.create_server(("127.0.0.1", 0), backlog=0) as full,
+        socket.create_connection(full.getsockname()),
+    ):
+        yield f"http://127.0.0.1:{full.getsockname()[1]}"
