@@ -67,8 +67,12 @@ class Commands:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The variables of the commands: none of docket's own from outside."""
+        """The variables of the commands: none of docket's own from outside.
+
+        Modules are compiled once, as they are where docket is installed.
+        """
         kept = {key: value for key, value in os.environ.items() if not key.startswith("DOCKET_")}
+        kept.pop("PYTHONDONTWRITEBYTECODE", None)
         if self.engine:
             kept["DOCKER_HOST"] = self.engine
         return kept

@@ -8,6 +8,7 @@ import queue
 import secrets
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from docket.torrent.guests import Guests
 
 _LISTEN_SECONDS = 10.0
 _CLOSE_SECONDS = 5.0
+_GOODBYE_SECONDS = 1
+_LOOK_MS = 50
 
 _TICK_WITH_LIMITS = 200  # milliseconds; libtorrent's own 500 cost 2 s until the first byte
 
@@ -51,7 +54,7 @@ _SETTINGS: dict[str, Any] = {
     "min_reconnect_time": 2,
     "tracker_completion_timeout": 10,
     "tracker_receive_timeout": 5,
-    "stop_tracker_timeout": 1,
+    "stop_tracker_timeout": _GOODBYE_SECONDS,
     "torrent_connect_boost": 60,
     "connection_speed": 200,
     "peer_connect_timeout": 3,
@@ -224,10 +227,23 @@ class Session:
             self._wake_writer.send(b"x")
         self._thread.join(_CLOSE_SECONDS)
         self._send_all(Closed())
-        self.lt.pause()
+        self._say_goodbye()
         del self.lt
         self._wake.close()
         self._wake_writer.close()
+
+    def _say_goodbye(self) -> None:
+        """Tell the trackers that this peer stops, and wait until they know, or as long as is fair.
+
+        The end of a session waits for them too, but it looks only each 0.1 s.
+        """
+        self.lt.apply_settings({"alert_mask": int(lt.alert.category_t.tracker_notification)})
+        torrents = self.lt.get_torrents()
+        self.lt.pause()
+        deadline = time.monotonic() + _GOODBYE_SECONDS
+        while any(map(_is_announcing, torrents)) and time.monotonic() < deadline:
+            self.lt.wait_for_alert(_LOOK_MS)
+            self.lt.pop_alerts()
 
     @contextmanager
     def events(self, info_hash: bytes) -> Iterator[queue.SimpleQueue[Event]]:
@@ -306,6 +322,18 @@ def peers_of(torrent: Any) -> tuple[int, dict[bytes, int]]:
     seeds = sum(bool(one.flags & lt.peer_info.seed) for one in peers)
     fetch = (one for one in peers if not one.flags & lt.peer_info.upload_only)
     return seeds, {one.pid.to_bytes(): int(one.num_pieces) for one in fetch}
+
+
+def _is_announcing(torrent: Any) -> bool:
+    """Whether a tracker of a libtorrent torrent has not yet answered."""
+    with contextlib.suppress(RuntimeError):  # its download has removed it
+        return any(
+            protocol["updating"]
+            for tracker in torrent.trackers()
+            for endpoint in tracker["endpoints"]
+            for protocol in endpoint["info_hashes"]
+        )
+    return False
 
 
 def is_registry_peer(peer_id: Any) -> bool:

@@ -216,6 +216,17 @@ def test_an_address_that_was_banned_stays_shut_out(
         assert not _has_registry(torrent)
 
 
+def test_who_is_closed_has_told_its_tracker(
+    session: Session, announced: tuple[str, list[str]], tmp_path: Path
+) -> None:
+    """A tracker that hands out a host that is gone costs others time."""
+    url, events = announced
+    _join(session, tmp_path, _IMAGE.metainfo(url))
+    until(lambda: events == ["started"])
+    session.close()
+    assert events == ["started", "stopped"]
+
+
 def test_what_was_urgent_alone_is_not_in_a_crowd(tmp_path: Path) -> None:
     """A host to which nothing comes wants all at once; with others it has a share again."""
     blob = _IMAGE.digests[-1]
