@@ -67,15 +67,20 @@ class Commands:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The variables of the commands: none of docket's own from outside.
+        """The variables of the commands."""
+        return environment(self.engine)
 
-        Modules are compiled once, as they are where docket is installed.
-        """
-        kept = {key: value for key, value in os.environ.items() if not key.startswith("DOCKET_")}
-        kept.pop("PYTHONDONTWRITEBYTECODE", None)
-        if self.engine:
-            kept["DOCKER_HOST"] = self.engine
-        return kept
+
+def environment(engine: str = "") -> dict[str, str]:
+    """The variables of commands that use *engine*: none of docket's own from outside.
+
+    Modules are compiled once, as they are where docket is installed.
+    """
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("DOCKET_")}
+    kept.pop("PYTHONDONTWRITEBYTECODE", None)
+    if engine:
+        kept["DOCKER_HOST"] = engine
+    return kept
 
 
 @contextmanager

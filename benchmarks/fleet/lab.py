@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import usage
+from benchmarks.commands import environment
 from benchmarks.fleet.strategies import STRATEGIES, Image, Source
 from benchmarks.netns import Host, Network, Shape, network
 
@@ -143,10 +144,10 @@ class _Race:
         place.mkdir(parents=True)
         engine = self._setting.engine if load else ""
         argv = self._source.argv(host, place, bool(engine))
-        environment = os.environ | ({"DOCKER_HOST": engine} if engine else {})
+        variables = environment(engine)
         pull = Pull(time.monotonic())
         with (place / "errors").open("wb") as errors:
-            program = host.popen(argv, stdout=subprocess.PIPE, stderr=errors, env=environment)
+            program = host.popen(argv, stdout=subprocess.PIPE, stderr=errors, env=variables)
         self._running[program] = pull
         self._selector.register(program.stdout, selectors.EVENT_READ, (program, place))
 
