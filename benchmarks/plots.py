@@ -9,7 +9,7 @@ from typing import Any
 
 import matplotlib as mpl
 
-from benchmarks import bounds, push, strategies
+from benchmarks import bounds, pull, push, strategies
 from benchmarks.sections import BOUNDS, INDEX, PULL, PUSH, SIZES, STORE
 from benchmarks.sizes import CROWDS, Row
 from benchmarks.spread import Spread
@@ -95,6 +95,11 @@ def bars(axes: Any, names: Sequence[str], values: Sequence[Spread], colours: Seq
 def bound(axes: Any, value: float, label: str) -> None:
     """A line for what is wanted, or for what no way can pass."""
     axes.axvline(value, color="black", linestyle="--", linewidth=1.2, label=label)
+
+
+def _legend_below(axes: Any) -> None:
+    """Where it hides no bar."""
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22))
 
 
 def _draw_sizes(folder: Path) -> None:
@@ -183,19 +188,19 @@ def _draw_push(folder: Path) -> None:
     if not result:
         return
     tools = {row.tool: row for row in result.found}
-    with figure(folder / "push", columns=2, size=(11, 3.4)) as (cold, again):
+    with figure(folder / "push", columns=2, size=(11, 3.8)) as (cold, again):
         names = [name for name in tools if name != push.EXPORT]
         colours = [BLUE if name.startswith("docket ") else ORANGE for name in names]
         bars(cold, names, [tools[name].cold.wall for name in names], colours)
         bound(cold, tools[push.DOCKER].cold.wall.median / 4, "a quarter of docker push")
         cold.set(xlabel="seconds", title="Push into an empty registry")
-        cold.legend()
+        _legend_below(cold)
         names = list(tools)
         colours = [BLUE if name.startswith("docket ") else ORANGE for name in names]
         bars(again, names, [tools[name].unchanged.wall for name in names], colours)
         bound(again, tools[push.EXPORT].cold.wall.median / 10, "a tenth of an export")
         again.set(xlabel="seconds", title="Push of an unchanged image; docker save")
-        again.legend()
+        _legend_below(again)
 
 
 def _draw_pull(folder: Path) -> None:
@@ -203,17 +208,20 @@ def _draw_pull(folder: Path) -> None:
     result = PULL.load(folder)
     if not result:
         return
-    theirs, ours = result.found
+    theirs, ours, load = (
+        pull.of_tool(result.found, tool)
+        for tool in (pull.DOCKER_PULL, pull.DOCKET_PULL, pull.DOCKER_LOAD)
+    )
     names = [theirs.tool, ours.tool]
-    with figure(folder / "pull", columns=2, size=(11, 2.4)) as (cold, changed):
+    with figure(folder / "pull", columns=2, size=(11, 2.7)) as (cold, changed):
         bars(cold, names, [theirs.cold.wall, ours.cold.wall], [ORANGE, BLUE])
-        bound(cold, theirs.cold.wall.median / 1.5, "docker pull / 1.5")
+        bound(cold, load.cold.wall.median, "docker load, in which docket's pull ends")
         cold.set(xlabel="seconds", title="Pull into an empty engine")
-        cold.legend()
+        _legend_below(cold)
         bars(changed, names, [theirs.changed.wall, ours.changed.wall], [ORANGE, BLUE])
         bound(changed, ours.cold.wall.median * 0.3, "0.3 of docket's cold pull")
         changed.set(xlabel="seconds", title="Pull of a release with a new app layer")
-        changed.legend()
+        _legend_below(changed)
 
 
 def _draw_ingest(folder: Path) -> None:
@@ -222,7 +230,7 @@ def _draw_ingest(folder: Path) -> None:
     if not result:
         return
     rows = result.found.ingest
-    with figure(folder / "ingest", size=(8, 2.4)) as axes:
+    with figure(folder / "ingest", size=(8, 2.7)) as axes:
         names = [f"{row.streams} at a time" for row in rows]
         bars(axes, names, [_in_mb(row.rate) for row in rows], [BLUE] * len(rows))
         for place, row in enumerate(rows):
@@ -230,7 +238,7 @@ def _draw_ingest(folder: Path) -> None:
             label = "limit of hashing, decompression and disk" if place == 0 else None
             axes.plot([limit, limit], [place - 0.45, place + 0.45], "k--", lw=1.2, label=label)
         axes.set(xlabel="MB/s of stored layers", title="Layers into the store")
-        axes.legend()
+        _legend_below(axes)
 
 
 def _draw_index(folder: Path) -> None:

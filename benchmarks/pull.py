@@ -1,7 +1,8 @@
 """Pulling an image into Docker: docket beside ``docker pull`` from Debian's docker-registry.
 
 The registries hold what each way of pushing stores: zstd layers, and gzip layers. Docker is asked
-through its API; docket's command is a process of its own.
+through its API; docket's command is a process of its own. It ends with what ``docker load`` of the
+archive takes, which so bounds it.
 """
 
 from __future__ import annotations
@@ -27,11 +28,12 @@ from tests.support.engines import Engine, dockerd
 
 DOCKER_PULL = "docker pull"
 DOCKET_PULL = "docket pull"
+DOCKER_LOAD = "docker load"
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A way to pull a release, into an engine without it (*cold*) and then the next one.
+    """A way to get a release into an engine without it (*cold*) and then the next one.
 
     *parts* are seconds of the two, where the tool tells: fetched and verified, then loaded.
     """
@@ -43,7 +45,7 @@ class Row:
 
 
 def measure(images: Mapping[str, Path], folder: Path, *, runs: int) -> list[Row]:
-    """Both *runs* times, in turn, each time into an engine without images."""
+    """Each *runs* times, in turn, each time into an engine without images."""
     require("dockerd", "docker.io")
     require("docker-registry", "docker-registry")
     require("skopeo", "skopeo")
@@ -68,6 +70,10 @@ def measure(images: Mapping[str, Path], folder: Path, *, runs: int) -> list[Row]
                     parts[image][name].append(value)
             _empty(engine)
             shutil.rmtree(folder / "host")
+            for image in (FIRST, SECOND):
+                os.sync()
+                found[DOCKER_LOAD][image].append(_by_load(engine, images[image]))
+            _empty(engine)
     told = {
         image: {name: Spread.of(values) for name, values in names.items()}
         for image, names in parts.items()
@@ -85,14 +91,22 @@ def measure(images: Mapping[str, Path], folder: Path, *, runs: int) -> list[Row]
 
 def ratios(rows: Sequence[Row]) -> Iterator[tuple[str, float, float]]:
     """What the goals are about: name, ratio, the ratio wanted (at least)."""
-    theirs, ours = (next(row for row in rows if row.tool == one) for one in _TOOLS)
+    theirs, ours = (of_tool(rows, one) for one in (DOCKER_PULL, DOCKET_PULL))
     cold = theirs.cold.wall.median / ours.cold.wall.median
     yield f"cold: {DOCKER_PULL} / {DOCKET_PULL}", cold, 1.5
     changed = ours.cold.wall.median / ours.changed.wall.median
     yield f"{DOCKET_PULL}: cold / changed app layer", changed, 1 / 0.3
 
 
-_TOOLS = (DOCKER_PULL, DOCKET_PULL)
+def of_tool(rows: Sequence[Row], tool: str) -> Row:
+    """The row of *tool*."""
+    return next(row for row in rows if row.tool == tool)
+
+
+def most(rows: Sequence[Row]) -> float:
+    """How many times faster than ``docker pull`` a cold pull that ends in a load can be."""
+    theirs, load = (of_tool(rows, one).cold.wall.median for one in (DOCKER_PULL, DOCKER_LOAD))
+    return theirs / load
 
 
 def _fill(gzip: Server, zstd: Server, image: str, archive: Path, folder: Path) -> None:
@@ -108,6 +122,10 @@ def _by_docker(engine: Engine, server: Server, image: str) -> Usage:
         engine.client.images.pull(f"{server.place}/{repository}", tag=tag)
 
     return usage.of_call(pull, engines=engine.processes, server=server.pid)
+
+
+def _by_load(engine: Engine, archive: Path) -> Usage:
+    return usage.of_call(lambda: engine.load(archive), engines=engine.processes)
 
 
 def _by_docket(

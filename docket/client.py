@@ -19,6 +19,7 @@ from docket.errors import (
     BlobUnknown,
     DigestMismatch,
     InvalidManifest,
+    InvalidMetainfo,
     InvalidReference,
     RegistryError,
     RegistryRefused,
@@ -49,6 +50,20 @@ class RemoteLayer:
     descriptor: Descriptor
     diff_id: Digest
     plain_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class RemotePieces:
+    """Piece hashes of some blobs of an image, one behind the other, and the torrent they are of.
+
+    *piece_length* in bytes; *is_gate* is as `Client.torrent` tells it.
+    """
+
+    hashes: bytes
+    info_hash: bytes
+    piece_length: int
+    announce: str
+    is_gate: bool
 
 
 def registry_url(host: str, port: int | None = None) -> str:
@@ -278,11 +293,37 @@ class Client:
         whether this host, which joins the swarm if it *is_peer*, is to ask the registry's seed.
         """
         path = f"/v2/{reference.repository}/_docket/torrent/{reference.target}"
-        # when the question is sent again it has the same token
-        query = ({"zone": zone} if zone else {}) | ({"peer": token_hex(8)} if is_peer else {})
+        query = _joining(zone, is_peer=is_peer)
         path += f"?{urlencode(query)}" if query else ""
         answer = self._connection.call("GET", path, unknown=reference)
         return answer.data, answer.headers.get("Docket-Gate") != "no"
+
+    def pieces(
+        self,
+        reference: Reference,
+        digests: Iterable[Digest],
+        *,
+        zone: str = "",
+        is_peer: bool = False,
+    ) -> RemotePieces:
+        """What `torrent` tells, for a host that has the piece hashes of all but *digests*.
+
+        Raises `NotFound` where the registry doesn't know this call, or `InvalidMetainfo`.
+        """
+        path = f"/v2/{reference.repository}/_docket/pieces/{reference.target}"
+        query = {"of": ",".join(map(str, digests))} | _joining(zone, is_peer=is_peer)
+        answer = self._connection.call("GET", f"{path}?{urlencode(query)}", unknown=reference)
+        told = answer.headers
+        try:
+            return RemotePieces(
+                hashes=answer.data,
+                info_hash=bytes.fromhex(told["Docket-Info-Hash"]),
+                piece_length=int(told["Docket-Piece-Length"]),
+                announce=told["Docket-Announce"],
+                is_gate=told.get("Docket-Gate") != "no",
+            )
+        except (KeyError, ValueError) as error:
+            raise InvalidMetainfo(f"{self.url} tells no piece hashes at {path}") from error
 
     def trip_seconds(self) -> float:
         """How long a message takes to the registry and back; a second at most, 0 if none does."""
@@ -345,6 +386,12 @@ def _lines(blocks: Iterator[bytes]) -> Iterator[bytes]:
     for block in blocks:
         *whole, rest = (rest + block).split(b"\n")
         yield from whole
+
+
+def _joining(zone: str, *, is_peer: bool) -> dict[str, str]:
+    """What a host tells of itself when it asks for a torrent."""
+    # when the question is sent again it has the same token
+    return ({"zone": zone} if zone else {}) | ({"peer": token_hex(8)} if is_peer else {})
 
 
 def _remote_layer(told: _Layer) -> RemoteLayer:

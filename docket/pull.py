@@ -173,6 +173,7 @@ def pull(
             digest=image.digest,
             media_type=image.media_type,
             size=len(image.content),
+            blobs=(image.parsed.config, *image.layers),
             held=[image.digest, image.parsed.config.digest, *dict.fromkeys(held)],
             wanted=[row.descriptor for row in wanted.values()],
             unpacked=image.unpacked,

@@ -20,7 +20,13 @@ from docket.api.announce import PATH as ANNOUNCE
 from docket.api.answers import answer_json, decoded, read_body
 from docket.api.registry import registry_of, repository_of
 from docket.digest import Digest
-from docket.errors import InvalidAnnounce, InvalidInput, InvalidManifest, NotFound
+from docket.errors import (
+    BlobUnknown,
+    InvalidAnnounce,
+    InvalidInput,
+    InvalidManifest,
+    NotFound,
+)
 from docket.manifest import Descriptor, Platform
 from docket.reference import Reference, parse_target
 from docket.store import LayerBlob, Store, StoredManifest, Tagged
@@ -31,6 +37,7 @@ _MAX_DIFF_IDS = 4096
 _MAX_TOKEN = 64
 
 TORRENT_TYPE = "application/x-bittorrent"
+PIECES_TYPE = "application/octet-stream"
 
 
 class Question(msgspec.Struct):
@@ -77,6 +84,15 @@ async def torrent(request: Request) -> Response:
     return await run_sync(_torrent, request, _announce_url(request))
 
 
+async def pieces(request: Request) -> Response:
+    """GET the piece hashes of some blobs of an image, for who makes its torrent; seed it.
+
+    A host that holds most of an image has most of its torrent: to send a thousand hosts all of it
+    would take more of the registry's link than the layers that changed.
+    """
+    return await run_sync(_pieces, request, _announce_url(request))
+
+
 async def friendly_torrent(request: Request) -> Response:
     """GET /torrents/<name>:<tag>.torrent: the same, by a name that people type."""
     reference = Reference.parse(request.path_params["name"])
@@ -114,21 +130,39 @@ def _layer_json(layer: LayerBlob) -> dict[str, Any]:
 
 
 def _torrent(request: Request, announce: str) -> Response:
+    metainfo, headers = _joined(request, announce)
+    name = f"{repository_of(request).rpartition('/')[2]}.torrent"
+    headers["Content-Disposition"] = f'attachment; filename="{name}"'
+    return Response(metainfo.content, media_type=TORRENT_TYPE, headers=headers)
+
+
+def _pieces(request: Request, announce: str) -> Response:
+    wanted = [Digest.parse(one) for one in request.query_params.get("of", "").split(",") if one]
+    metainfo, headers = _joined(request, announce)
+    files = {file.digest: file for file in metainfo.files}
+    for digest in wanted:
+        if digest not in files:
+            raise BlobUnknown(digest)
+    headers |= {
+        "Docket-Info-Hash": metainfo.info_hash.hex(),
+        "Docket-Piece-Length": str(metainfo.piece_length),
+        "Docket-Announce": metainfo.announce,
+    }
+    hashes = b"".join(metainfo.hashes(files[digest]) for digest in wanted)
+    return Response(hashes, media_type=PIECES_TYPE, headers=headers)
+
+
+def _joined(request: Request, announce: str) -> tuple[Metainfo, dict[str, str]]:
+    """The torrent that is asked for, which is seeded from now on, and what is said beside it."""
     registry = registry_of(request)
     found = _image(registry.store, request)
-    metainfo: Metainfo = registry.seeder.metainfo(found, announce=announce)
+    metainfo = registry.seeder.metainfo(found, announce=announce)
     registry.seeder.seed(found)
     is_gate = registry.seeder.tracker is not None or _invite(request, metainfo.info_hash)
-    name = f"{repository_of(request).rpartition('/')[2]}.torrent"
-    return Response(
-        metainfo.content,
-        media_type=TORRENT_TYPE,
-        headers={
-            "Docker-Content-Digest": str(found.digest),
-            "Content-Disposition": f'attachment; filename="{name}"',
-            "Docket-Gate": "yes" if is_gate else "no",
-        },
-    )
+    return metainfo, {
+        "Docker-Content-Digest": str(found.digest),
+        "Docket-Gate": "yes" if is_gate else "no",
+    }
 
 
 def _invite(request: Request, info_hash: bytes) -> bool:
@@ -243,4 +277,5 @@ ROUTES = [
     Route("/v2/{name:path}/_docket/missing", missing, methods=["POST"]),
     Route("/v2/{name:path}/_docket/layers/{reference}", layers),
     Route("/v2/{name:path}/_docket/torrent/{reference}", torrent),
+    Route("/v2/{name:path}/_docket/pieces/{reference}", pieces),
 ]

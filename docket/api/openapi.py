@@ -139,6 +139,25 @@ _TORRENT = _get(
     *(400, 404, 507),
     takes=(_PLATFORM, _TOLD_ZONE, _JOINING),
 )
+_PIECES = _get(
+    "The piece hashes of some blobs of an image, for who makes its torrent; seeding begins",
+    {
+        200: _answer(
+            "20 bytes for each piece of the blobs, in the order in which they are asked for",
+            "Docker-Content-Digest",
+            "Docket-Gate",
+            "Docket-Info-Hash",
+            "Docket-Piece-Length",
+            "Docket-Announce",
+            media_type=BINARY,
+        )
+    },
+    *(400, 404, 507),
+    takes=(
+        _parameter("query", "of", TEXT, "digests of blobs, with commas between them"),
+        *(_PLATFORM, _TOLD_ZONE, _JOINING),
+    ),
+)
 _BENCODED = _answer("bencoded, refusals too", media_type="text/plain")
 
 _ANNOUNCE = _get(
@@ -295,6 +314,7 @@ _PATHS: dict[str, Json] = {
         takes=(_PLATFORM,),
     ),
     "/v2/{name}/_docket/torrent/{reference}": _TORRENT,
+    "/v2/{name}/_docket/pieces/{reference}": _PIECES,
     "/torrents/{name}.torrent": {**_TORRENT, "parameters": [_IMAGE]},
     "/v2/_docket/images": _get(
         "The tagged images with their sizes",

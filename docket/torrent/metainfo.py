@@ -95,7 +95,8 @@ def image_metainfo(
     """The torrent of an image: *blobs* are config and layers with their sizes in bytes.
 
     *pieces* has the hashes of all of them and of the manifest; no blob is read. Equal arguments
-    give the same info-hash, on every registry.
+    give the same info-hash, on every registry and host. Raises `InvalidMetainfo` for an *announce*
+    that is no URL.
     """
     small = layout_files(manifest, media_type=media_type, size=size)
     rows: list[dict[str, Any]] = []
@@ -125,6 +126,24 @@ def image_metainfo(
     )
 
 
+def split_hashes(
+    hashes: bytes, sizes: Mapping[Digest, int], piece_length: int
+) -> dict[Digest, bytes]:
+    """The piece hashes of each blob of *sizes* bytes, of *hashes* one behind the other.
+
+    Raises `InvalidMetainfo` when these are too many or too few.
+    """
+    found: dict[Digest, bytes] = {}
+    start = 0
+    for digest, size in sizes.items():
+        end = start + -(-size // piece_length) * HASH_SIZE
+        found[digest] = hashes[start:end]
+        start = end
+    if start != len(hashes):
+        raise InvalidMetainfo("there are too many or too few piece hashes")
+    return found
+
+
 def with_announce(metainfo: Metainfo, announce: str) -> Metainfo:
     """The same torrent for peers that announce to *announce*."""
     if metainfo.announce == announce:
@@ -140,10 +159,7 @@ def parse_metainfo(content: bytes) -> Metainfo:
     Raises `InvalidMetainfo` for all else: nothing in a torrent may name a path outside.
     """
     torrent = _read(content)
-    try:
-        torrent.validate()
-    except torf.TorfError as error:
-        raise InvalidMetainfo(f"the torrent is broken: {error}") from error
+    _validate(torrent)
     info = torrent.metainfo["info"]
     if "files" not in info:
         raise InvalidMetainfo("the torrent is a single file, not an image")
@@ -166,9 +182,16 @@ def _metainfo(info: dict[str, Any], announce: str) -> Metainfo:
     torrent.metainfo["info"] = info
     if announce:
         torrent.metainfo["announce"] = announce
-    torrent.validate()
+    _validate(torrent)
     content = torrent.dump(validate=False)
     return _described(torrent, announce, content)
+
+
+def _validate(torrent: Any) -> None:
+    try:
+        torrent.validate()
+    except torf.TorfError as error:
+        raise InvalidMetainfo(f"the torrent is broken: {error}") from error
 
 
 def _read(content: bytes) -> Any:

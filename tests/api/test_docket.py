@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import cycle
 from typing import Any
 from urllib.parse import quote_from_bytes, urlsplit
 
@@ -193,9 +194,35 @@ def test_the_torrent_of_a_platform(repo: Repository) -> None:
     assert parse_metainfo(answer.body).name == TWO.digest.hex
 
 
-def invited(repo: Repository, method: str = "GET", **query: str) -> bool:
+def test_piece_hashes_of_some_blobs(repo: Repository) -> None:
+    """Decision 27: those of the torrent, in the order of the question, and which torrent it is."""
+    repo.push(ONE, "v1")
+    torrent = parse_metainfo(repo.ask("GET", "_docket/torrent/v1", zone="a").body)
+    hashes = {file.digest: torrent.hashes(file) for file in torrent.files}
+    last, first = (Digest.of(ONE.blobs[number]) for number in (-1, 0))
+    answer = repo.ask("GET", "_docket/pieces/v1", of=f"{last},{first}", zone="a")
+    assert answer.status == 200
+    assert answer.body == hashes[last] + hashes[first]
+    assert answer.headers["Docker-Content-Digest"] == str(ONE.digest)
+    assert answer.headers["Docket-Info-Hash"] == torrent.info_hash.hex()
+    assert answer.headers["Docket-Piece-Length"] == str(torrent.piece_length)
+    assert answer.headers["Docket-Announce"] == f"{repo.registry.url}/announce/a"
+    assert repo.ask("GET", "_docket/pieces/v1").body == b""
+
+
+def test_piece_hashes_that_are_not_there(repo: Repository) -> None:
+    """Of an unknown image, of a blob of another one, and of what is no digest."""
+    repo.push(ONE, "v1")
+    other = next(one for one in TWO.blobs if one not in ONE.blobs)
+    asked = {"of": str(Digest.of(other))}
+    assert repo.ask("GET", "_docket/pieces/v9", **asked).refused(404, "MANIFEST_UNKNOWN")
+    assert repo.ask("GET", "_docket/pieces/v1", **asked).refused(404, "BLOB_UNKNOWN")
+    assert repo.ask("GET", "_docket/pieces/v1", of="x").refused(400, "DIGEST_INVALID")
+
+
+def invited(repo: Repository, method: str = "GET", call: str = "torrent", **query: str) -> bool:
     """Whether who asks so for the torrent is to be a gate."""
-    answer = repo.ask(method, "_docket/torrent/v1", **query)
+    answer = repo.ask(method, f"_docket/{call}/v1", **query)
     assert answer.status == 200
     return {"yes": True, "no": False}[answer.headers["Docket-Gate"]]
 
@@ -204,7 +231,10 @@ def test_hosts_that_join_are_invited_to_be_gates(sweeping: Registry) -> None:
     """Decision 23: as many as a zone has; one that asks again has its place, and takes no other."""
     repo = sweeping.repository("app")
     repo.push(ONE, "v1")
-    near = [invited(repo, peer=f"host{number}") for number in range(NEAR_GATES + 1)]
+    calls = cycle(["torrent", "pieces"])
+    near = [
+        invited(repo, call=next(calls), peer=f"host{number}") for number in range(NEAR_GATES + 1)
+    ]
     assert near == [True] * NEAR_GATES + [False]
     assert [invited(repo, peer=one) for one in ("host0", "another")] == [True, False]
     far = [invited(repo, peer=f"host{number}", zone="far") for number in range(GATES + 1)]
