@@ -16,6 +16,7 @@ from benchmarks.simulate.__main__ import simulate
 from benchmarks.simulate.model import Model
 from benchmarks.simulate.report import as_json
 from benchmarks.simulate.setting import HEADERS, Setting
+from docket.torrent.pieces import HASH_SIZE
 
 _SIMULATE = (sys.executable, "-m", "benchmarks.simulate")
 _KEPT = Path(results.__file__).parents[1] / "results" / "simulate"
@@ -88,6 +89,18 @@ def test_blocks_that_move_together_change_little() -> None:
     assert coarse.ratio["max"] == pytest.approx(fine.ratio["max"], rel=0.08)
 
 
+def test_torrents_keep_the_registrys_link() -> None:
+    """Each host gets one, before it joins; on a faster link it costs the swarm less."""
+    slow, fast = (
+        simulate(Setting(hosts=40, pieces=200, payload=20 << 17, grain=2, registry_mbit=rate))
+        for rate in (0.0, 100.0)
+    )
+    told = 40 * slow.setting.torrent * HEADERS
+    assert slow.setting.torrent > 200 * HASH_SIZE
+    assert slow.egress >= told + slow.setting.payload * HEADERS
+    assert fast.seconds[0] < slow.seconds[0] - 0.5 * slow.setting.seconds(told)
+
+
 def test_a_run_that_is_stopped_says_so() -> None:
     """A limit ends a run, which then isn't finished."""
     found = simulate(Setting(hosts=4, pieces=40, payload=40 << 17, limit=2.0))
@@ -158,8 +171,8 @@ def test_runs_add_up(tmp_path: Path) -> None:
     page = (tmp_path / "README.md").read_text()
     for look, grain in (("0.2", 1), ("0.5", 1), ("0.5", 8)):
         options = (
-            f"--hosts 2 3 --mbit 10 --payload 2621440 --pieces 20 --spread 1 --delay 50 --zone 0 "
-            f"--look {look} --seed 1 --grain {grain} --limit 3600"
+            "--hosts 2 3 --mbit 10 --registry-mbit 0 --payload 2621440 --pieces 20 --spread 1 "
+            f"--delay 50 --zone 0 --look {look} --seed 1 --grain {grain} --limit 3600"
         )
         assert f"`python -m benchmarks.simulate {options}`" in page
     drawn = (tmp_path / "simulate.svg").read_text()

@@ -96,6 +96,7 @@ def _setting(hosts: int, options: argparse.Namespace) -> Setting:
         look=options.look,
         seed=options.seed,
         limit=options.limit,
+        registry_mbit=options.registry_mbit,
     )
 
 
@@ -112,6 +113,13 @@ def _options() -> argparse.Namespace:
     more = parser.add_argument
     more("--hosts", type=int, nargs="+", default=[10, 100, 1000], metavar="N", help="10 100 1000")
     more("--mbit", type=float, default=10.0, help="rate of each link, both ways, in Mb/s (10)")
+    more(
+        "--registry-mbit",
+        type=float,
+        default=0.0,
+        metavar="MBIT",
+        help="rate of the registry's link (0: as a host's)",
+    )
     more("--pieces", type=int, default=789, help="of the image (789)")
     more("--payload", type=int, default=51_671_816, metavar="BYTES", help="of the image (52 MB)")
     more("--spread", type=float, default=1.0, metavar="S", help="hosts begin within so long (1)")

@@ -52,8 +52,9 @@ class Host:
     *first* those before others, *kept* those that it is not to ask for. *unasked* has the parts of
     each piece in *begun* that nobody was asked for, *asked* the links of each part on its way, and
     *missing* how many parts of a piece aren't here; *came* parts are. *idle* are
-    the links of *takes* on which nothing is. *owed* is for how many seconds messages will keep the
-    uplink, *down_free* when the downlink will have taken in what is sent.
+    the links of *takes* on which nothing is. *speed* is that of the uplink beside those of hosts,
+    *owed* for how many seconds messages will keep it, *down_free* when the downlink will have taken
+    in what is sent. It *began* when it asked for the torrent, and *joined* when it had it.
     """
 
     number: int
@@ -79,6 +80,7 @@ class Host:
     idle: dict[int, Link] = field(default_factory=dict)
     turn: deque[Link] = field(default_factory=deque)
     sending: bool = False
+    speed: float = 1.0
     owed: float = 0.0
     down_free: float = 0.0
     egress: float = 0.0
@@ -89,6 +91,7 @@ class Host:
     hurries: bool = False
     parted: bool = False
     began: float = 0.0
+    joined: float = 0.0
     moved: float = 0.0
     called: float = 0.0
     done: float | None = None

@@ -50,6 +50,7 @@ class Model:
         self.hosts = [self._host(number) for number in range(setting.hosts)]
         self._meeting = Meeting(self.registry, self.hosts, lambda: self._clock.now, setting.seed)
         self._fetching = setting.hosts
+        self._answering_until = 0.0
 
     @property
     def now(self) -> float:
@@ -77,6 +78,7 @@ class Model:
             have=[is_registry] * pieces,
             availability=[0] * pieces,
             missing=[0 if is_registry else units] * pieces,
+            speed=self.setting.registry_speed if is_registry else 1.0,
         )
 
     def _policy(self, peer_id: bytes) -> Policy:
@@ -84,14 +86,27 @@ class Model:
         return Policy(peer_id, pieces, self.setting.payload / pieces)
 
     def _begin(self, host: Host) -> None:
-        if self._meeting.invite(host):
-            host.peer_id = GATE_PEER + host.peer_id[len(GATE_PEER) :]
-        host.policy = self._policy(host.peer_id)
-        host.lacking = host.open = every(self.setting.pieces)
-        host.began = host.moved = self.now
+        """*host* asks for the torrent; answers go out in turn, and blocks wait for them."""
+        host.began = self.now
         for number, seconds in self.setting.deaths:
             if number == host.number:
                 self._clock.at(self.now + seconds, self._die, host)
+        if self._meeting.invite(host):
+            host.peer_id = GATE_PEER + host.peer_id[len(GATE_PEER) :]
+        size = self.setting.torrent * HEADERS
+        busy = self.setting.seconds(size) / self.setting.registry_speed
+        self._answering_until = max(self._answering_until, self.now) + busy
+        self.registry.owed += busy
+        self.registry.egress += size
+        arrival = max(self._answering_until, self.now + self.setting.seconds(size))
+        self._clock.at(arrival + 2 * self.setting.delay, self._join, host)
+
+    def _join(self, host: Host) -> None:
+        if host.dead:
+            return
+        host.policy = self._policy(host.peer_id)
+        host.lacking = host.open = every(self.setting.pieces)
+        host.joined = host.moved = self.now
         self._announce(host, "started")
         self._look(host)
 
@@ -156,7 +171,7 @@ class Model:
             seeds=host.seeds,
             others=others,
             now=self.now,
-            pace=host.came / self.setting.units / max(self.now - host.began, self.setting.look),
+            pace=host.came / self.setting.units / max(self.now - host.joined, self.setting.look),
             quiet=self.now - host.moved,
         )
         host.is_shallow = host.policy.depth(view) == CROWD_DEPTH
@@ -242,7 +257,7 @@ class Model:
             link = turn.popleft()
             if link.requests:
                 unit = link.requests.pop(0)
-                end = self.now + self._unit_seconds + giver.owed
+                end = self.now + self._unit_seconds / giver.speed + giver.owed
                 giver.owed = 0.0
                 self._clock.at(end, self._sent, link, unit)
                 return

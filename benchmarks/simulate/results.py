@@ -10,7 +10,7 @@ from benchmarks.kept import Kept, Run, commands, commit, table
 _SCALE = {"delay": 1000.0}
 """What an option counts in beside a setting: milliseconds."""
 
-KIND = ("mbit", "payload", "pieces", "spread", "delay", "zone", "look", "seed")
+KIND = ("mbit", "registry_mbit", "payload", "pieces", "spread", "delay", "zone", "look", "seed")
 """Settings that runs have in common of which a line can be drawn against the number of hosts."""
 
 _OPTIONS = (*KIND, "grain", "limit")
@@ -32,11 +32,12 @@ def _page(runs: Sequence[Run]) -> Iterator[str]:
     yield (
         "Made by `python -m benchmarks.simulate`: docket's own code for shares and the tracker, "
         "the rest is a model. Each host has one link, as fast in both directions; hosts begin "
-        "within the spread, and look at their peers as often as *look* says. *grain* blocks of "
-        "16 KiB move at once: with more than one the model is coarser. Times are those of the "
-        "fetch. T* = S/B · (1 + ⌊log2 N⌋/M) for S bytes in M pieces on links of B; headers alone "
-        "take 5 % more. What left the registry is counted with headers. At a commit with + files "
-        "had been changed."
+        "within the spread, get the torrent out of the registry one after the other, and look at "
+        "their peers as often as *look* says. *grain* blocks of 16 KiB move at once: with more "
+        "than one the model is coarser. Times are those of the fetch. T* = S/B · (1 + ⌊log2 "
+        "N⌋/M) for S bytes in M pieces on links of B; headers alone take 5 % more. What left the "
+        "registry is counted with headers and torrents. At a commit with + files had been "
+        "changed."
     )
     yield ""
     yield from commands("benchmarks.simulate", _options, runs)
@@ -48,7 +49,9 @@ def _page(runs: Sequence[Run]) -> Iterator[str]:
 
 def _options(run: Run) -> str:
     return " ".join(
-        f"--{name} {run[name] * _SCALE.get(name, 1):.10g}" for name in _OPTIONS if name in run
+        f"--{name.replace('_', '-')} {run[name] * _SCALE.get(name, 1):.10g}"
+        for name in _OPTIONS
+        if name in run
     )
 
 
@@ -60,6 +63,7 @@ _COLUMNS: dict[str, Callable[[Run], str]] = {
     "hosts": lambda run: f"{run['hosts']:,}",
     "hosts of a network": lambda run: f"{run['zone']:,}" if run["zone"] else "",
     "Mb/s": lambda run: f"{run['mbit']:g}",
+    "registry, Mb/s": lambda run: f"{run.get('registry_mbit') or run['mbit']:g}",
     "MB": lambda run: f"{run['payload'] / 1e6:.0f}",
     "pieces": lambda run: f"{run['pieces']:,}",
     "spread, s": lambda run: f"{run['spread']:g}",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from docket.torrent.pieces import HASH_SIZE
+
 BLOCK = 1 << 14
 """Bytes that one BitTorrent request asks for."""
 
@@ -13,6 +15,9 @@ HEADERS = 1.05
 
 MESSAGE = 80
 """Bytes on a link that tell one peer of one piece."""
+
+_TORRENT = 1500
+"""Bytes of a torrent beside its hashes: paths and lengths of its files, and HTTP's headers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +28,8 @@ class Setting:
     share a network of their own apart from the registry's; with 0 all are in one with it. *grain*
     blocks move at once, and each host looks at its peers every *look* seconds. The host with each
     number in *deaths* is gone so many seconds after its start. The same *seed* gives the same run;
-    none goes on for longer than *limit* seconds.
+    none goes on for longer than *limit* seconds. The registry's link has *registry_mbit*; with 0 it
+    is as fast as a host's.
     """
 
     hosts: int
@@ -38,6 +44,7 @@ class Setting:
     seed: int = 1
     limit: float = 3600.0
     deaths: tuple[tuple[int, float], ...] = ()
+    registry_mbit: float = 0.0
 
     def __post_init__(self) -> None:
         if (
@@ -45,14 +52,24 @@ class Setting:
             or min(self.mbit, self.look) <= 0
         ):
             raise ValueError("hosts, pieces, bytes, blocks, looks and the rate must be positive")
-        if min(self.spread, self.delay, self.zone) < 0:
-            raise ValueError("no time and no zone is below zero")
+        if min(self.spread, self.delay, self.zone, self.registry_mbit) < 0:
+            raise ValueError("no time, no zone and no rate is below zero")
 
     @property
     def bound(self) -> float:
         """T*: seconds in which all hosts could have all, if every link were always full."""
         alone = self.payload * 8 / (self.mbit * 1e6)
         return alone * (1 + math.floor(math.log2(self.hosts)) / self.pieces)
+
+    @property
+    def torrent(self) -> int:
+        """Bytes that the registry's API tells each host, before that joins the swarm."""
+        return self.pieces * HASH_SIZE + _TORRENT
+
+    @property
+    def registry_speed(self) -> float:
+        """How many times as fast as a host's the registry's link is."""
+        return (self.registry_mbit or self.mbit) / self.mbit
 
     @property
     def units(self) -> int:
