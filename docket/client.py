@@ -56,6 +56,7 @@ class RemoteLayer:
 class RemotePieces:
     """Piece hashes of some blobs of an image, one behind the other, and the torrent they are of.
 
+    Instead of hashes there may be a *teller*, a host that has them (see `docket.telling`).
     *piece_length* in bytes; *is_gate* is as `Client.torrent` tells it.
     """
 
@@ -64,6 +65,7 @@ class RemotePieces:
     piece_length: int
     announce: str
     is_gate: bool
+    teller: str = ""
 
 
 def registry_url(host: str, port: int | None = None) -> str:
@@ -305,13 +307,19 @@ class Client:
         *,
         zone: str = "",
         is_peer: bool = False,
+        port: int = 0,
+        instead_of: str = "",
     ) -> RemotePieces:
         """What `torrent` tells, for a host that has the piece hashes of all but *digests*.
 
+        A host that will tell them to others at *port* may be told of another host that does;
+        *instead_of* one that didn't, the registry itself tells them.
         Raises `NotFound` where the registry doesn't know this call, or `InvalidMetainfo`.
         """
         path = f"/v2/{reference.repository}/_docket/pieces/{reference.target}"
         query = {"of": ",".join(map(str, digests))} | _joining(zone, is_peer=is_peer)
+        query |= {"port": str(port)} if port else {}
+        query |= {"instead_of": instead_of} if instead_of else {}
         answer = self._connection.call("GET", f"{path}?{urlencode(query)}", unknown=reference)
         told = answer.headers
         try:
@@ -321,6 +329,7 @@ class Client:
                 piece_length=int(told["Docket-Piece-Length"]),
                 announce=told["Docket-Announce"],
                 is_gate=told.get("Docket-Gate") != "no",
+                teller=told.get("Docket-Teller", ""),
             )
         except (KeyError, ValueError) as error:
             raise InvalidMetainfo(f"{self.url} tells no piece hashes at {path}") from error

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
 
+from docket.assembly import Assembly, ImageToFetch
 from docket.client import Client
 from docket.defaults import PATIENCE
 from docket.digest import Digest
@@ -22,46 +24,18 @@ from docket.errors import (
     SwarmError,
     summary,
 )
-from docket.manifest import Descriptor
 from docket.pace import Pace
 from docket.progress import FETCHING, HTTP, SWARM, VERIFIED, LayerProgress, Progress
-from docket.reference import Reference
 from docket.store import Store
 from docket.store.incoming import incoming_folder
-from docket.store.ingest import Unpacked
 from docket.torrent.download import FetchProgress
-from docket.torrent.metainfo import (
-    Metainfo,
-    image_metainfo,
-    layout_files,
-    parse_metainfo,
-    split_hashes,
-)
+from docket.torrent.metainfo import Metainfo, layout_files
 from docket.torrent.pieces import have_pieces
 from docket.torrent.sources import BlockCount
 from docket.torrent.swarm import Swarm
 
 _WAITS = (0.0, 0.5, 1.0, 2.0, 4.0)
 """Seconds before each try to go on over HTTP: a registry that is restarted comes back soon."""
-
-
-@dataclass(frozen=True, slots=True)
-class ImageToFetch:
-    """An image manifest, the layers that are wanted of it, and what they unpack to if known.
-
-    *blobs* are config and layers in the manifest's order; *held* is what the store has of them, and
-    the manifest. *trip_seconds* is how long a message takes to the registry and back.
-    """
-
-    reference: Reference
-    digest: Digest
-    media_type: str
-    size: int
-    blobs: Sequence[Descriptor]
-    held: Sequence[Digest]
-    wanted: Sequence[Descriptor]
-    unpacked: dict[Digest, Unpacked]
-    trip_seconds: float = 0.0
 
 
 @dataclass(slots=True)
@@ -108,15 +82,12 @@ class Fetch:
         self._swarm = swarm
         self._progress = progress
         self._patience = patience
-        self._zone = zone
         self._pace = pace or Pace()
         self._cancelled = cancelled
         self._folder = incoming_folder(store.location, image.digest)
         self._wanted = {one.digest: one for one in image.wanted}
         self._began = time.monotonic()
-        self._at_digest = Reference(image.reference.repository, image.digest)
-        self._joins = swarm is not None
-        self._is_gate: bool | None = None
+        self._assembly = Assembly(client, store, image, zone=zone, joins=swarm is not None)
         self._checked: dict[Digest, bytes] = {}
         self._result = Fetched()
 
@@ -126,7 +97,7 @@ class Fetch:
         Returning means that the store holds all of it. What was fetched before an error or a
         Ctrl-C stays in the folder, and the next fetch goes on there. Raises `StoreFull`.
         """
-        with self._store.space():
+        with self._store.space(), closing(self._assembly):
             return self._run()
 
     def _run(self) -> Fetched:
@@ -148,50 +119,12 @@ class Fetch:
     def _metainfo(self) -> Metainfo | None:
         """The image's torrent, or None (with a note) when HTTP is all there is."""
         try:
-            metainfo = self._made_here() or self._told()
+            metainfo = self._assembly.metainfo()
             self._check(metainfo)
         except (NotFound, RegistryRefused, InvalidMetainfo) as error:
             self._progress.note(f"no torrent ({summary(error)}); layers come over HTTP")
             return None
         return metainfo
-
-    def _told(self) -> Metainfo:
-        """The torrent as the registry has it."""
-        content, is_gate = self._client.torrent(
-            self._at_digest, zone=self._zone, is_peer=self._joins and self._is_gate is None
-        )
-        if self._is_gate is None:
-            self._is_gate = is_gate
-        return parse_metainfo(content)
-
-    def _made_here(self) -> Metainfo | None:
-        """The torrent, made of the piece hashes that the store has and those that it lacks.
-
-        None where that is no less than all of it, or where it isn't the registry's torrent.
-        """
-        image = self._image
-        layers = {one.digest for one in image.blobs[1:]}
-        if layers.isdisjoint(image.held):
-            return None
-        try:
-            known = self._store.pieces(image.held)
-            asked = {one.digest: one.size for one in image.blobs if one.digest not in known}
-            told = self._client.pieces(self._at_digest, asked, zone=self._zone, is_peer=self._joins)
-            self._is_gate = told.is_gate
-            if told.piece_length != self._store.piece_length:
-                return None
-            made = image_metainfo(
-                image.digest,
-                media_type=image.media_type,
-                size=image.size,
-                blobs=[(one.digest, one.size) for one in image.blobs],
-                pieces=known | split_hashes(told.hashes, asked, told.piece_length),
-                announce=told.announce,
-                piece_length=told.piece_length,
-            )
-        except (NotFound, RegistryRefused, InvalidMetainfo):
-            return None
-        return made if made.info_hash == told.info_hash else None
 
     def _check(self, metainfo: Metainfo) -> None:
         files = {file.digest: file.size for file in metainfo.files if file.digest}
@@ -230,7 +163,7 @@ class Fetch:
                     have=have,
                     on_progress=self._on_progress,
                     on_complete=self._on_complete,
-                    is_gate=bool(self._is_gate),
+                    is_gate=self._assembly.is_gate,
                     trip_seconds=self._image.trip_seconds,
                     patience=self._patience,
                     cancelled=self._cancelled,

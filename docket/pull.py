@@ -10,12 +10,13 @@ from typing import BinaryIO, Protocol, cast
 
 from docket import manifest
 from docket.archive import LoadLayer, load_archive, load_manifest
+from docket.assembly import ImageToFetch
 from docket.client import Client, RemoteManifest
 from docket.compress import PlainReader
 from docket.defaults import PATIENCE
 from docket.digest import READ_SIZE, Digest
 from docket.errors import InvalidManifest, NotFound, RegistryRefused
-from docket.fetch import Fetch, Fetched, ImageToFetch
+from docket.fetch import Fetch, Fetched
 from docket.manifest import Descriptor, Platform
 from docket.pace import Pace
 from docket.progress import ENGINE, HELD, MISSING, LayerProgress, Progress
@@ -163,26 +164,13 @@ def pull(
     for row in rows:
         if row.place != MISSING:
             _report_held(progress, row)
-    wanted = {row.descriptor.digest: row for row in rows if row.place == MISSING}
-    _take_small(store, image)
+    image_to_fetch = to_fetch(image, store, rows)
     fetched = Fetched()
-    if wanted:
-        held = [row.descriptor.digest for row in rows if store.has(row.descriptor.digest)]
-        to_fetch = ImageToFetch(
-            reference=image.reference,
-            digest=image.digest,
-            media_type=image.media_type,
-            size=len(image.content),
-            blobs=(image.parsed.config, *image.layers),
-            held=[image.digest, image.parsed.config.digest, *dict.fromkeys(held)],
-            wanted=[row.descriptor for row in wanted.values()],
-            unpacked=image.unpacked,
-            trip_seconds=image.trip_seconds,
-        )
+    if image_to_fetch.wanted:
         fetched = Fetch(
             client,
             store,
-            to_fetch,
+            image_to_fetch,
             swarm=swarm,
             progress=progress,
             patience=patience,
@@ -200,6 +188,24 @@ def pull(
         http_bytes=fetched.http_bytes,
         seconds={"fetch": time.monotonic() - began, "verify": fetched.verifying},
         info_hash=fetched.info_hash,
+    )
+
+
+def to_fetch(image: Resolved, store: Store, rows: Sequence[LayerPlan]) -> ImageToFetch:
+    """What a plan of *image* leaves to be fetched; its config and manifest are in *store* then."""
+    _take_small(store, image)
+    held = [row.descriptor.digest for row in rows if store.has(row.descriptor.digest)]
+    wanted = {row.descriptor.digest: row.descriptor for row in rows if row.place == MISSING}
+    return ImageToFetch(
+        reference=image.reference,
+        digest=image.digest,
+        media_type=image.media_type,
+        size=len(image.content),
+        blobs=(image.parsed.config, *image.layers),
+        held=[image.digest, image.parsed.config.digest, *dict.fromkeys(held)],
+        wanted=list(wanted.values()),
+        unpacked=image.unpacked,
+        trip_seconds=image.trip_seconds,
     )
 
 

@@ -9,22 +9,14 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from benchmarks.commands import DOCKET, Commands, registry
-from docket.client import Client, RemotePieces
+from docket.client import Client
 from docket.digest import Digest
-from docket.errors import NotFound
-from docket.manifest import Platform
-from docket.progress import Silent
-from docket.pull import pull, resolve
 from docket.reference import Reference
 from docket.store import Sample
-from docket.torrent.swarm import Swarm
 from docket.torrent.zones import NEAR_GATES
 from tests.store.samples import open_store
 from tests.support.releases import Release, release
@@ -32,7 +24,6 @@ from tests.support.releases import Release, release
 Host = Callable[[str], Commands]
 
 SMALL = release("app:1.0", [("one", 400_000), ("two", 300_000), ("three", 200_000)])
-NEXT = release("app:1.1", [("one", 400_000), ("two", 300_000), ("new", 250_000)])
 LARGE = release("large:1.0", [("four", 60_000_000), ("five", 300_000)])
 
 WAIT_SECONDS = 30.0
@@ -110,77 +101,6 @@ def test_only_who_joins_the_swarm_takes_the_place_of_a_gate(
         joined = [client.torrent(reference, is_peer=True)[1] for _ in range(NEAR_GATES + 1)]
         assert joined == [True] * NEAR_GATES + [False]
         assert client.torrent(reference, is_peer=True, zone="far")[1]
-
-
-class Asked(Client):
-    """A client that counts whole torrents, and changes what it is told of pieces."""
-
-    def __init__(self, url: str) -> None:
-        super().__init__(url)
-        self.torrents = 0
-        self.change: Callable[[RemotePieces], RemotePieces] = lambda told: told
-
-    def torrent(self, *arguments: Any, **more: Any) -> tuple[bytes, bool]:
-        self.torrents += 1
-        return super().torrent(*arguments, **more)
-
-    def pieces(self, *arguments: Any, **more: Any) -> RemotePieces:
-        return self.change(super().pieces(*arguments, **more))
-
-
-def _old_registry(_told: RemotePieces) -> RemotePieces:
-    raise NotFound
-
-
-_ODD_ANSWERS: list[Callable[[RemotePieces], RemotePieces]] = [
-    lambda told: replace(told, info_hash=bytes(20)),
-    lambda told: replace(told, hashes=bytes(len(told.hashes))),
-    lambda told: replace(told, hashes=told.hashes[:-1]),
-    lambda told: replace(told, hashes=told.hashes + bytes(20)),
-    lambda told: replace(told, piece_length=2 * told.piece_length),
-    lambda told: replace(told, piece_length=0),
-    lambda told: replace(told, announce="no URL"),
-    _old_registry,
-]
-
-
-def _updated(place: Path, client: Asked) -> list[str]:
-    """Pull a release over the one before it; where its layers came from."""
-    with open_store(place) as store, Swarm(listen="127.0.0.1:0") as swarm:
-        for image in (SMALL, NEXT):
-            found = resolve(client, Reference.parse(image.name), Platform.of_host())
-            report = pull(client, store, found, engine=None, swarm=lambda: swarm, progress=Silent())
-            assert store.fsck(sample=Sample()).findings == []
-    return sorted(one.source for one in report.layers)
-
-
-def test_of_a_release_only_new_piece_hashes_are_asked(
-    host: Host, registry_url: str, tmp_path: Path
-) -> None:
-    """Decision 27: a host that holds layers of an image makes its torrent, and it is the same."""
-    for image in (SMALL, NEXT):
-        pushed(host("build"), image, tmp_path)
-    client = Asked(registry_url)
-    with client:
-        assert _updated(tmp_path / "a", client) == ["held", "held", "swarm"]
-        assert client.torrents == 1
-
-
-@pytest.mark.parametrize("change", _ODD_ANSWERS)
-def test_odd_piece_hashes_are_not_used(
-    host: Host,
-    registry_url: str,
-    tmp_path: Path,
-    change: Callable[[RemotePieces], RemotePieces],
-) -> None:
-    """What doesn't give the torrent that was told, or isn't known: the torrent is asked for."""
-    for image in (SMALL, NEXT):
-        pushed(host("build"), image, tmp_path)
-    client = Asked(registry_url)
-    client.change = change
-    with client:
-        assert _updated(tmp_path / "a", client) == ["held", "held", "swarm"]
-        assert client.torrents == 2
 
 
 def test_killed_pull_goes_on_where_it_was(host: Host, tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ MODULES = sorted((ROOT / "docket").rglob("*.py"))
 
 VALUES = {"errors", "digest", "reference", "manifest", "progress", "pace", "defaults"}
 COMPRESS = {"compress"}
-PARTS = {"store", "torrent", "archive", "runtime", "connection", "client"}
-STORIES = {"push", "fetch", "pull", "seeder"}
+PARTS = {"store", "torrent", "archive", "runtime", "connection", "client", "telling"}
+STORIES = {"push", "assembly", "fetch", "pull", "seeder"}
 API = {"api"}
 PROGRAMS = {"server", "publish", "deploy"}
 COMMANDS = {"config", "console", "options", "reports", "upkeep", "cli"}
@@ -26,7 +26,8 @@ TIERS = (VALUES, COMPRESS, PARTS, STORIES, API, PROGRAMS, COMMANDS)
 BESIDE = {
     **dict.fromkeys(VALUES, VALUES),  # values know each other
     "client": {"connection"},
-    "pull": {"fetch"},  # a pull is a plan and a fetch
+    "fetch": {"assembly"},  # which begins with the torrent
+    "pull": {"assembly", "fetch"},  # a pull is a plan and a fetch
     "options": {"config", "console"},
     "reports": {"console"},
     "upkeep": {"console", "options", "reports"},

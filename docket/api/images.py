@@ -5,6 +5,7 @@ Paths follow the OCI extension convention, ``/v2/<name>/_docket/…``.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
@@ -35,6 +36,7 @@ from docket.torrent.metainfo import Metainfo
 
 _MAX_DIFF_IDS = 4096
 _MAX_TOKEN = 64
+_PORT = re.compile(r"[1-9]\d{0,4}")
 
 TORRENT_TYPE = "application/x-bittorrent"
 PIECES_TYPE = "application/octet-stream"
@@ -149,7 +151,31 @@ def _pieces(request: Request, announce: str) -> Response:
         "Docket-Announce": metainfo.announce,
     }
     hashes = b"".join(metainfo.hashes(files[digest]) for digest in wanted)
+    if teller := _teller(request, metainfo.info_hash, is_gate=headers["Docket-Gate"] == "yes"):
+        headers["Docket-Teller"] = teller
+        hashes = b""
     return Response(hashes, media_type=PIECES_TYPE, headers=headers)
+
+
+def _teller(request: Request, info_hash: bytes, *, is_gate: bool) -> str:
+    """The host that is to tell this one, which will tell others; empty when the registry does.
+
+    Gates are told by the registry: the sooner they begin, the sooner pieces leave it.
+    """
+    client = request.client.host if request.client else ""
+    with suppress(InvalidAnnounce):
+        zone = zone_of(compact(client, 0), request.query_params.get("zone", ""))
+        tellers = registry_of(request).tellers
+        if silent := request.query_params.get("instead_of"):
+            tellers.remove(info_hash, zone, silent)
+        port = request.query_params.get("port", "")
+        if request.method == "GET" and _PORT.fullmatch(port) and int(port) < 1 << 16:
+            teller = "" if is_gate else tellers.choose(info_hash, zone)
+            tellers.add(
+                info_hash, zone, f"[{client}]:{port}" if ":" in client else f"{client}:{port}"
+            )
+            return teller
+    return ""
 
 
 def _joined(request: Request, announce: str) -> tuple[Metainfo, dict[str, str]]:

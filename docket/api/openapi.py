@@ -149,12 +149,15 @@ _PIECES = _get(
             "Docket-Info-Hash",
             "Docket-Piece-Length",
             "Docket-Announce",
+            "Docket-Teller",
             media_type=BINARY,
         )
     },
     *(400, 404, 507),
     takes=(
         _parameter("query", "of", TEXT, "digests of blobs, with commas between them"),
+        _parameter("query", "port", TEXT, "at which this host will tell others"),
+        _parameter("query", "instead_of", TEXT, "a Docket-Teller that told nothing, or wrong"),
         *(_PLATFORM, _TOLD_ZONE, _JOINING),
     ),
 )

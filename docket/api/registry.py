@@ -10,6 +10,7 @@ from docket.pace import Pace
 from docket.reference import parse_repository
 from docket.seeder import Seeder
 from docket.store import Store
+from docket.torrent.tellers import Tellers
 from docket.torrent.tracker import Tracker
 
 
@@ -26,6 +27,7 @@ class Registry:
     zone: str = ""
     sending: Pace = field(default_factory=Pace)
     receiving: Pace = field(default_factory=Pace)
+    tellers: Tellers = field(default_factory=Tellers)
 
 
 def registry_of(request: Request) -> Registry:

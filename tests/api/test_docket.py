@@ -220,6 +220,48 @@ def test_piece_hashes_that_are_not_there(repo: Repository) -> None:
     assert repo.ask("GET", "_docket/pieces/v1", of="x").refused(400, "DIGEST_INVALID")
 
 
+def told_by(repo: Repository, port: object, method: str = "GET", **query: str) -> str:
+    """Who is to tell the piece hashes to a host that asks so; empty: the registry has."""
+    layer = Digest.of(ONE.blobs[-1])
+    answer = repo.ask(method, "_docket/pieces/v1", of=str(layer), port=port, **query)
+    assert answer.status == 200
+    teller = answer.headers.get("Docket-Teller", "")
+    if method == "GET":
+        assert bool(answer.body) != bool(teller)
+    return teller
+
+
+def test_hosts_tell_others_of_their_zone(sweeping: Registry) -> None:
+    """Decision 28: the registry tells the first, and whoever was told nothing by another."""
+    repo = sweeping.repository("app")
+    repo.push(ONE, "v1")
+    assert told_by(repo, 4001) == ""
+    assert told_by(repo, 4002) == "127.0.0.1:4001"
+    assert told_by(repo, 4003, zone="far") == ""
+    assert told_by(repo, 4004, zone="far") == "127.0.0.1:4003"
+    assert told_by(repo, "", instead_of="127.0.0.1:4001") == ""
+    assert told_by(repo, 4005) == "127.0.0.1:4002"
+
+
+@pytest.mark.parametrize("port", ["", "0", "65536", "123456", "http", "-1", "1.5"])
+def test_who_has_no_port_tells_nobody(sweeping: Registry, port: str) -> None:
+    """Who asks with HEAD, or with what is no port, is told by the registry, and named to nobody."""
+    repo = sweeping.repository("app")
+    repo.push(ONE, "v1")
+    assert told_by(repo, port) == ""
+    assert told_by(repo, 4001, "HEAD") == ""
+    assert told_by(repo, 4002) == ""
+    assert told_by(repo, port) == ""
+
+
+def test_gates_are_told_by_the_registry(sweeping: Registry) -> None:
+    """Decision 28: as long as there is room for gates."""
+    repo = sweeping.repository("app")
+    repo.push(ONE, "v1")
+    told = [told_by(repo, 4000 + one, peer=f"host{one}") for one in range(NEAR_GATES + 1)]
+    assert told == [""] * NEAR_GATES + ["127.0.0.1:4000"]
+
+
 def invited(repo: Repository, method: str = "GET", call: str = "torrent", **query: str) -> bool:
     """Whether who asks so for the torrent is to be a gate."""
     answer = repo.ask(method, f"_docket/{call}/v1", **query)
