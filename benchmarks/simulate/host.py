@@ -54,7 +54,8 @@ class Host:
     *missing* how many parts of a piece aren't here; *came* parts are. *idle* are
     the links of *takes* on which nothing is. *speed* is that of the uplink beside those of hosts,
     *owed* for how many seconds messages will keep it, *down_free* when the downlink will have taken
-    in what is sent. It *began* when it asked for the torrent, and *joined* when it had it.
+    in what is sent. It *began* when it asked for the torrent, *knows* it since then, has told it to
+    all who asked at *tells_until*, and *joined* the swarm.
     """
 
     number: int
@@ -91,6 +92,8 @@ class Host:
     hurries: bool = False
     parted: bool = False
     began: float = 0.0
+    knows: float = 0.0
+    tells_until: float = 0.0
     joined: float = 0.0
     moved: float = 0.0
     called: float = 0.0

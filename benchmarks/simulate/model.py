@@ -17,8 +17,10 @@ from benchmarks.simulate.policy import (
     View,
 )
 from benchmarks.simulate.setting import HEADERS, MESSAGE, Setting
+from docket.telling import ANSWER_SECONDS
 from docket.torrent.announce import COMPLETED, GATE_PEER, HOST_PEER, REGISTRY_PEER
 from docket.torrent.conduct import CROWD_DEPTH, REQUEST_DEPTH
+from docket.torrent.tellers import Tellers
 
 _MOST_PEERS = 4000
 """Connections of one host: ``connections_limit`` of the settings in `docket.torrent.session`."""
@@ -50,7 +52,7 @@ class Model:
         self.hosts = [self._host(number) for number in range(setting.hosts)]
         self._meeting = Meeting(self.registry, self.hosts, lambda: self._clock.now, setting.seed)
         self._fetching = setting.hosts
-        self._answering_until = 0.0
+        self._tellers = Tellers(lambda: self._clock.now)
 
     @property
     def now(self) -> float:
@@ -86,20 +88,35 @@ class Model:
         return Policy(peer_id, pieces, self.setting.payload / pieces)
 
     def _begin(self, host: Host) -> None:
-        """*host* asks for the torrent; answers go out in turn, and blocks wait for them."""
+        """*host* asks what the torrent is made of; the registry tells it, or names who does."""
         host.began = self.now
         for number, seconds in self.setting.deaths:
             if number == host.number:
                 self._clock.at(self.now + seconds, self._die, host)
-        if self._meeting.invite(host):
+        is_gate = self._meeting.invite(host)
+        if is_gate:
             host.peer_id = GATE_PEER + host.peer_id[len(GATE_PEER) :]
+        named = "" if is_gate else self._tellers.choose(b"", host.zone)
+        self._tellers.add(b"", host.zone, str(host.number))
+        asked = self.now + 2 * self.setting.delay
+        if named:
+            teller = self.hosts[int(named)]
+            asked += 2 * self.setting.delay
+            if not teller.dead and max(teller.knows, teller.tells_until) < asked + ANSWER_SECONDS:
+                self._told(host, teller, asked)
+                return
+            asked += ANSWER_SECONDS + 2 * self.setting.delay
+        self._told(host, self.registry, asked)
+
+    def _told(self, host: Host, teller: Host, asked: float) -> None:
+        """*teller* tells those that have asked in turn, and its blocks wait for that."""
         size = self.setting.torrent * HEADERS
-        busy = self.setting.seconds(size) / self.setting.registry_speed
-        self._answering_until = max(self._answering_until, self.now) + busy
-        self.registry.owed += busy
-        self.registry.egress += size
-        arrival = max(self._answering_until, self.now + self.setting.seconds(size))
-        self._clock.at(arrival + 2 * self.setting.delay, self._join, host)
+        busy = self.setting.seconds(size) / teller.speed
+        teller.tells_until = max(teller.tells_until, teller.knows, asked) + busy
+        teller.owed += busy
+        teller.egress += size
+        host.knows = max(teller.tells_until, asked + self.setting.seconds(size))
+        self._clock.at(host.knows, self._join, host)
 
     def _join(self, host: Host) -> None:
         if host.dead:

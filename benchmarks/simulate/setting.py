@@ -16,8 +16,8 @@ HEADERS = 1.05
 MESSAGE = 80
 """Bytes on a link that tell one peer of one piece."""
 
-_TORRENT = 1500
-"""Bytes of a torrent beside its hashes: paths and lengths of its files, and HTTP's headers."""
+_ANSWER = 500
+"""Bytes that tell of a torrent beside its hashes: HTTP's headers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +63,8 @@ class Setting:
 
     @property
     def torrent(self) -> int:
-        """Bytes that the registry's API tells each host, before that joins the swarm."""
-        return self.pieces * HASH_SIZE + _TORRENT
+        """Bytes that tell a host what the torrent is made of, before it joins the swarm."""
+        return self.pieces * HASH_SIZE + _ANSWER
 
     @property
     def registry_speed(self) -> float:
