@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from benchmarks.spread import Spread
 
+_LAUNCH = Path(__file__).with_name("launch.py")
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -80,25 +84,30 @@ def of_command(
 
     Its standard output goes to *output* if that is given. Raises CalledProcessError.
     """
-    cpu = 0.0
-    peak = 0
+    told: dict[str, Any] = {}
 
     def run() -> None:
-        nonlocal cpu, peak
-        with Path(output or os.devnull).open("wb") as out:
-            running = subprocess.Popen(argv, env=env, stdout=out, stderr=subprocess.PIPE)
-            assert running.stderr
-            complaint = running.stderr.read()
-            running.stderr.close()
-            _, status, used = os.wait4(running.pid, 0)
-        running.returncode = os.waitstatus_to_exitcode(status)
-        if running.returncode:
-            raise subprocess.CalledProcessError(running.returncode, list(argv), stderr=complaint)
-        cpu = used.ru_utime + used.ru_stime
-        peak = used.ru_maxrss * 1024
+        reader, writer = os.pipe()
+        launch = (sys.executable, "-SE", _LAUNCH, str(writer))
+        with Path(output or os.devnull).open("wb") as out, os.fdopen(reader, "rb") as pipe:
+            running = subprocess.Popen(
+                [*launch, *argv], env=env, stdout=out, stderr=subprocess.PIPE, pass_fds=[writer]
+            )
+            os.close(writer)
+            _, complaint = running.communicate()
+            if running.returncode:
+                raise subprocess.CalledProcessError(
+                    running.returncode, list(argv), stderr=complaint
+                )
+            told.update(json.load(pipe))
 
     shared = of_call(run, engines=engines, server=server)
-    return Usage(shared.wall, shared.cpu + cpu, max(shared.peak_rss, peak), shared.served)
+    return Usage(
+        told["wall"],
+        shared.cpu + told["cpu"],
+        max(shared.peak_rss, told["peak_rss"]),
+        shared.served,
+    )
 
 
 def peak_rss(pid: int) -> int:

@@ -26,28 +26,16 @@ def test_a_spread_is_the_median_with_its_extremes() -> None:
     assert Spread.of([2, 2]).shown() == "2"
 
 
-def test_usage_is_that_of_the_command_alone() -> None:
-    """A command that fills 200 MB and works a while: memory and processor time are seen."""
-    work = "held = b'x' * 200_000_000; sum(range(3_000_000))"
-    peak, cpu, wall = used_by(work)
-    assert 200 * MB < peak < 400 * MB
-    assert 0 < cpu <= wall * 2
-    assert used_by("")[0] < 100 * MB
-
-
-def used_by(code: str) -> tuple[float, float, float]:
-    """Peak memory, processor time and time of *code*, asked by a process of its own.
-
-    What the one who asks has in memory counts for the command until it is another program.
-    """
-    ask = (
-        "import sys; from benchmarks import usage; used = usage.of_command(sys.argv[1:]); "
-        "print(used.peak_rss, used.cpu, used.wall)"
-    )
-    argv = [sys.executable, "-c", ask, sys.executable, "-c", code]
-    done = subprocess.run(argv, capture_output=True, check=True)
-    peak, cpu, wall = map(float, done.stdout.split())
-    return peak, cpu, wall
+def test_usage_is_that_of_the_command_alone(tmp_path: Path) -> None:
+    """A command that fills 200 MB and works a while: its memory and time, not the test's."""
+    held = bytes(1) * 300 * MB
+    idle = usage.of_command([sys.executable, "-c", ""])
+    assert 0 < idle.peak_rss < 100 * MB < len(held)
+    work = "held = b'x' * 200_000_000; print(sum(range(3_000_000)))"
+    busy = usage.of_command([sys.executable, "-c", work], output=tmp_path / "out")
+    assert 200 * MB < busy.peak_rss < 400 * MB
+    assert idle.cpu < busy.cpu <= busy.wall * 2
+    assert (tmp_path / "out").read_text() == f"{sum(range(3_000_000))}\n"
 
 
 def test_a_command_that_fails_is_an_error() -> None:

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -225,10 +226,14 @@ def _end(program: subprocess.Popen[bytes]) -> tuple[float, int]:
     """Kill it, if it still runs; its processor seconds, and its peak memory in bytes."""
     if program.returncode is not None:
         return 0.0, 0
+    peak = 0
+    # of one that runs; of one that has ended never less is told than what this process has
+    with suppress(StopIteration):
+        peak = usage.peak_rss(program.pid)
     # not program.kill(), which would collect one that has ended, and lose what it used
     os.kill(program.pid, signal.SIGKILL)
     _, status, used = os.wait4(program.pid, 0)
     program.returncode = os.waitstatus_to_exitcode(status)
     if program.stdout:
         program.stdout.close()
-    return used.ru_utime + used.ru_stime, used.ru_maxrss * 1024
+    return used.ru_utime + used.ru_stime, peak or used.ru_maxrss * 1024
