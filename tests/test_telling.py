@@ -9,6 +9,7 @@ from contextlib import closing
 
 import pytest
 
+from docket import telling
 from docket.digest import Digest
 from docket.telling import Teller, hear
 
@@ -65,6 +66,14 @@ def test_who_says_other_things_or_goes_away(said: bytes) -> None:
             asking.recv(4096)
             asking.sendall(said)
         assert heard.result() is None
+
+
+def test_who_says_nothing_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that takes the question and is silent, and one that is never told itself."""
+    monkeypatch.setattr(telling, "ANSWER_SECONDS", 0.05)
+    with socket.create_server(("127.0.0.1", 0)) as silent, closing(Teller()) as untold:
+        for port in (silent.getsockname()[1], untold.port):
+            assert hear(f"127.0.0.1:{port}", _HASH, [_ONE], length=40) is None
 
 
 def test_who_is_closed_tells_nothing(teller: Teller) -> None:
