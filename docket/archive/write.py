@@ -7,7 +7,9 @@ and skopeo take this one form.
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -88,12 +90,12 @@ def _layer(layer: LoadLayer, open_it: Callable[[], BinaryIO]) -> Iterator[bytes]
     running = new_hash()
     left = layer.size
     yield _header(layer.diff_id.layout_path, layer.size)
-    with open_it() as plain:
-        block = _read(plain)
+    with open_it() as plain, closing(_ahead(plain)) as blocks:
+        block = next(blocks, b"")
         while block:
             running.update(block)
             left -= len(block)
-            following = _read(plain)
+            following = next(blocks, b"")
             if left < 0 or not following:
                 _check(layer, left, running.hexdigest())
             yield block
@@ -108,6 +110,15 @@ def _check(layer: LoadLayer, left: int, hexdigits: str) -> None:
     actual = Digest.sha256(hexdigits)
     if actual != layer.diff_id:
         raise DigestMismatch(layer.diff_id, actual)
+
+
+def _ahead(plain: BinaryIO) -> Generator[bytes, None, None]:
+    """Its blocks; while one is hashed and sent, the next is unpacked on a thread."""
+    with ThreadPoolExecutor(1, thread_name_prefix="unpack") as pool:
+        coming = pool.submit(_read, plain)
+        while block := coming.result():
+            coming = pool.submit(_read, plain)
+            yield block
 
 
 def _read(plain: BinaryIO) -> bytes:
