@@ -32,11 +32,12 @@ def _page(runs: Sequence[Run]) -> Iterator[str]:
     yield (
         "Made by `python -m benchmarks.simulate`: docket's own code for shares, the tracker and "
         "who tells whom of the torrent; the rest is a model. Each host has one link, as fast in "
-        "both directions; hosts begin within the spread, are told the torrent, and look at their "
-        "peers as often as *look* says. *grain* blocks of 16 KiB move at once: with more than one "
-        "the model is coarser. Times are those of the fetch. T* = S/B · (1 + ⌊log2 N⌋/M) for S "
-        "bytes in M pieces on links of B; headers alone take 5 % more. What left the registry is "
-        "counted with headers and with what it told. At a commit with + files had been changed."
+        "both directions; hosts begin within the spread, are told the torrent (at commit c1b5c08 "
+        "they had it at once), and look at their peers as often as *look* says. *grain* blocks of "
+        "16 KiB move at once: with more than one the model is coarser. Times are those of the "
+        "fetch. T* = S/B · (1 + ⌊log2 N⌋/M) for S bytes in M pieces on links of B; headers alone "
+        "take 5 % more. What left the registry is counted with headers and with what it told. At "
+        "a commit with + files had been changed."
     )
     yield ""
     yield from commands("benchmarks.simulate", _options, runs)
