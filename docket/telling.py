@@ -10,9 +10,8 @@ from __future__ import annotations
 import http.client
 import socket
 import threading
-import time
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qs
@@ -23,7 +22,9 @@ CONNECT_SECONDS = 1.0
 ANSWER_SECONDS = 2.0
 """How long a host that says nothing is waited for."""
 
-_ALL_SECONDS = 10.0
+ALL_SECONDS = 10.0
+"""How long one is waited for in all, however slowly it says something."""
+
 _AT_ONCE = 16
 
 
@@ -112,22 +113,39 @@ def hear(teller: str, info_hash: bytes, digests: Iterable[Digest], *, length: in
     None when it doesn't tell as many in time. They may be wrong.
     """
     address, _, port = teller.rpartition(":")
-    until = time.monotonic() + _ALL_SECONDS
     content = bytearray()
     try:
         asking = http.client.HTTPConnection(address.strip("[]"), int(port), CONNECT_SECONDS)
         try:
             asking.connect()
             asking.sock.settimeout(ANSWER_SECONDS)
-            asking.request("GET", f"/{info_hash.hex()}?of={','.join(map(str, digests))}")
-            answer = asking.getresponse()
-            while answer.status == 200 and len(content) <= length and time.monotonic() < until:
-                block = answer.read1(READ_SIZE)
-                if not block:
-                    break
-                content += block
+            with _hung_up_after(ALL_SECONDS, asking.sock):
+                asking.request("GET", f"/{info_hash.hex()}?of={','.join(map(str, digests))}")
+                answer = asking.getresponse()
+                while answer.status == 200 and len(content) <= length:
+                    block = answer.read1(READ_SIZE)
+                    if not block:
+                        break
+                    content += block
         finally:
             asking.close()
     except (OSError, http.client.HTTPException, ValueError, OverflowError):
         return None
     return bytes(content) if len(content) == length else None
+
+
+@contextmanager
+def _hung_up_after(seconds: float, asking: socket.socket) -> Iterator[None]:
+    """A timeout is one for each read: who sends a byte now and then would be waited for forever."""
+
+    def hang_up() -> None:
+        with suppress(OSError):
+            asking.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(seconds, hang_up)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
+from threading import Event
 
 import pytest
 
@@ -74,6 +75,21 @@ def test_who_says_nothing_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> 
     with socket.create_server(("127.0.0.1", 0)) as silent, closing(Teller()) as untold:
         for port in (silent.getsockname()[1], untold.port):
             assert hear(f"127.0.0.1:{port}", _HASH, [_ONE], length=40) is None
+
+
+def test_who_says_a_little_now_and_then_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the headers already, where each byte would be waited for anew."""
+    monkeypatch.setattr(telling, "ALL_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
+        place = f"127.0.0.1:{server.getsockname()[1]}"
+        heard = pool.submit(hear, place, _HASH, [_ONE], length=40)
+        asking, _ = server.accept()
+        with asking, suppress(OSError):
+            asking.sendall(b"HTTP/1.0 200 OK\r\nX: ")
+            while not heard.done():
+                asking.sendall(b"x")
+                Event().wait(0.01)
+        assert heard.result() is None
 
 
 def test_who_is_closed_tells_nothing(teller: Teller) -> None:

@@ -132,7 +132,8 @@ def _layer_json(layer: LayerBlob) -> dict[str, Any]:
 
 
 def _torrent(request: Request, announce: str) -> Response:
-    metainfo, headers = _joined(request, announce)
+    found, metainfo = _asked_for(request, announce)
+    headers = _joined(request, found, metainfo)
     name = f"{repository_of(request).rpartition('/')[2]}.torrent"
     headers["Content-Disposition"] = f'attachment; filename="{name}"'
     return Response(metainfo.content, media_type=TORRENT_TYPE, headers=headers)
@@ -140,12 +141,12 @@ def _torrent(request: Request, announce: str) -> Response:
 
 def _pieces(request: Request, announce: str) -> Response:
     wanted = [Digest.parse(one) for one in request.query_params.get("of", "").split(",") if one]
-    metainfo, headers = _joined(request, announce)
+    found, metainfo = _asked_for(request, announce)
     files = {file.digest: file for file in metainfo.files}
     for digest in wanted:
         if digest not in files:
             raise BlobUnknown(digest)
-    headers |= {
+    headers = _joined(request, found, metainfo) | {
         "Docket-Info-Hash": metainfo.info_hash.hex(),
         "Docket-Piece-Length": str(metainfo.piece_length),
         "Docket-Announce": metainfo.announce,
@@ -178,14 +179,18 @@ def _teller(request: Request, info_hash: bytes, *, is_gate: bool) -> str:
     return ""
 
 
-def _joined(request: Request, announce: str) -> tuple[Metainfo, dict[str, str]]:
-    """The torrent that is asked for, which is seeded from now on, and what is said beside it."""
+def _asked_for(request: Request, announce: str) -> tuple[StoredManifest, Metainfo]:
     registry = registry_of(request)
     found = _image(registry.store, request)
-    metainfo = registry.seeder.metainfo(found, announce=announce)
+    return found, registry.seeder.metainfo(found, announce=announce)
+
+
+def _joined(request: Request, found: StoredManifest, metainfo: Metainfo) -> dict[str, str]:
+    """Seed the torrent from now on; what is said beside it."""
+    registry = registry_of(request)
     registry.seeder.seed(found)
     is_gate = registry.seeder.tracker is not None or _invite(request, metainfo.info_hash)
-    return metainfo, {
+    return {
         "Docker-Content-Digest": str(found.digest),
         "Docket-Gate": "yes" if is_gate else "no",
     }

@@ -55,9 +55,7 @@ class Tellers:
     def choose(self, info_hash: bytes, zone: bytes) -> str:
         """A host of *zone* that tells one more; empty when there is none."""
         with self._lock:
-            crowd = self._crowds.get((info_hash, zone))
-            if not crowd:
-                return ""
+            crowd = self._crowds.get((info_hash, zone), deque())
             self._forget_gone(crowd)
             if not crowd:
                 return ""
