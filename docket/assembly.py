@@ -20,7 +20,7 @@ from docket.store import Store
 from docket.store.ingest import Unpacked
 from docket.telling import Teller, hear
 from docket.torrent.metainfo import Metainfo, image_metainfo, parse_metainfo, split_hashes
-from docket.torrent.pieces import HASH_SIZE
+from docket.torrent.pieces import hashes_size
 
 WORTH_TELLING = 4096
 """Bytes of hashes from which on a host tells others, and hears from them."""
@@ -90,9 +90,7 @@ class Assembly:
         with suppress(NotFound, RegistryRefused, InvalidMetainfo):
             known = self._store.pieces(self._image.held)
             asked = {one.digest: one.size for one in self._image.blobs if one.digest not in known}
-            length = (
-                sum(-(-size // self._store.piece_length) for size in asked.values()) * HASH_SIZE
-            )
+            length = sum(hashes_size(size, self._store.piece_length) for size in asked.values())
             if self._joins and length >= WORTH_TELLING:
                 with suppress(OSError):
                     self._teller = Teller()

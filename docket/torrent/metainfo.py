@@ -18,7 +18,7 @@ import torf
 from docket.digest import Digest
 from docket.errors import DocketError, InvalidMetainfo
 from docket.manifest import Descriptor, dump, image_index
-from docket.torrent.pieces import HASH_SIZE, PIECE_LENGTH, PieceHasher
+from docket.torrent.pieces import HASH_SIZE, PIECE_LENGTH, PieceHasher, hashes_size
 
 LAYOUT_FILE = "oci-layout"
 INDEX_FILE = "index.json"
@@ -136,7 +136,7 @@ def split_hashes(
     found: dict[Digest, bytes] = {}
     start = 0
     for digest, size in sizes.items():
-        end = start + -(-size // piece_length) * HASH_SIZE
+        end = start + hashes_size(size, piece_length)
         found[digest] = hashes[start:end]
         start = end
     if start != len(hashes):

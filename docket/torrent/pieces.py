@@ -12,6 +12,11 @@ PIECE_LENGTH = 64 * 1024
 HASH_SIZE = 20
 
 
+def hashes_size(size: int, piece_length: int = PIECE_LENGTH) -> int:
+    """Bytes that the piece hashes of a blob of *size* bytes have."""
+    return -(-size // piece_length) * HASH_SIZE
+
+
 class PieceHasher:
     """The SHA-1 of each piece of a stream; the last piece is hashed with zeros up to its length."""
 

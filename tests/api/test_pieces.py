@@ -1,0 +1,93 @@
+"""Piece hashes: what the registry tells of them, and whom it has told by others."""
+
+from __future__ import annotations
+
+import pytest
+
+from docket.digest import Digest
+from docket.torrent.metainfo import parse_metainfo
+from docket.torrent.zones import NEAR_GATES
+from tests.api.talk import Registry, Repository
+from tests.store.samples import image
+
+ONE, TWO = image("base", "one", size=300_000), image("base", "two", size=300_000)
+
+
+def test_piece_hashes_of_some_blobs(repo: Repository) -> None:
+    """Decision 27: those of the torrent, in the order of the question, and which torrent it is."""
+    repo.push(ONE, "v1")
+    torrent = parse_metainfo(repo.ask("GET", "_docket/torrent/v1", zone="a").body)
+    hashes = {file.digest: torrent.hashes(file) for file in torrent.files}
+    last, first = (Digest.of(ONE.blobs[number]) for number in (-1, 0))
+    answer = repo.ask("GET", "_docket/pieces/v1", of=f"{last},{first}", zone="a")
+    assert answer.status == 200
+    assert answer.body == hashes[last] + hashes[first]
+    assert answer.headers["Docker-Content-Digest"] == str(ONE.digest)
+    assert answer.headers["Docket-Info-Hash"] == torrent.info_hash.hex()
+    assert answer.headers["Docket-Piece-Length"] == str(torrent.piece_length)
+    assert answer.headers["Docket-Announce"] == f"{repo.registry.url}/announce/a"
+    assert repo.ask("GET", "_docket/pieces/v1").body == b""
+
+
+def test_piece_hashes_that_are_not_there(repo: Repository) -> None:
+    """Of an unknown image, of a blob of another one, and of what is no digest."""
+    repo.push(ONE, "v1")
+    other = next(one for one in TWO.blobs if one not in ONE.blobs)
+    asked = {"of": str(Digest.of(other))}
+    assert repo.ask("GET", "_docket/pieces/v9", **asked).refused(404, "MANIFEST_UNKNOWN")
+    assert repo.ask("GET", "_docket/pieces/v1", **asked).refused(404, "BLOB_UNKNOWN")
+    assert repo.ask("GET", "_docket/pieces/v1", of="x").refused(400, "DIGEST_INVALID")
+
+
+def told_by(repo: Repository, port: object, method: str = "GET", **query: str) -> str:
+    """Who is to tell the piece hashes to a host that asks so; empty: the registry has."""
+    layer = Digest.of(ONE.blobs[-1])
+    answer = repo.ask(method, "_docket/pieces/v1", of=str(layer), port=port, **query)
+    assert answer.status == 200
+    teller = answer.headers.get("Docket-Teller", "")
+    if method == "GET":
+        assert bool(answer.body) != bool(teller)
+    return teller
+
+
+def test_hosts_tell_others_of_their_zone(sweeping: Registry) -> None:
+    """Decision 28: the registry tells the first, and whoever was told nothing by another."""
+    repo = sweeping.repository("app")
+    repo.push(ONE, "v1")
+    assert told_by(repo, 4001) == ""
+    assert told_by(repo, 4002) == "127.0.0.1:4001"
+    assert told_by(repo, 4003, zone="far") == ""
+    assert told_by(repo, 4004, zone="far") == "127.0.0.1:4003"
+    assert told_by(repo, "", instead_of="127.0.0.1:4001") == ""
+    assert told_by(repo, 4005) == "127.0.0.1:4002"
+
+
+@pytest.mark.parametrize("port", ["", "0", "65536", "123456", "http", "-1", "1.5"])
+def test_who_has_no_port_tells_nobody(sweeping: Registry, port: str) -> None:
+    """Who asks with HEAD, or with what is no port, is told by the registry, and named to nobody."""
+    repo = sweeping.repository("app")
+    repo.push(ONE, "v1")
+    assert told_by(repo, port) == ""
+    assert told_by(repo, 4001, "HEAD") == ""
+    assert told_by(repo, 4002) == ""
+    assert told_by(repo, port) == ""
+
+
+def test_gates_are_told_by_the_registry(sweeping: Registry) -> None:
+    """Decision 28: as long as there is room for gates."""
+    repo = sweeping.repository("app")
+    repo.push(ONE, "v1")
+    told = [told_by(repo, 4000 + one, peer=f"host{one}") for one in range(NEAR_GATES + 1)]
+    assert told == [""] * NEAR_GATES + ["127.0.0.1:4000"]
+
+
+def test_a_bad_question_takes_no_place_of_a_gate(sweeping: Registry) -> None:
+    """Nothing is begun for a host that asks for what isn't there."""
+    repo = sweeping.repository("app")
+    repo.push(ONE, "v1")
+    other = str(Digest.of(next(one for one in TWO.blobs if one not in ONE.blobs)))
+    for number in range(NEAR_GATES):
+        asked = {"of": other, "peer": f"lost{number}", "port": 4001}
+        assert repo.ask("GET", "_docket/pieces/v1", **asked).refused(404, "BLOB_UNKNOWN")
+    told = [told_by(repo, 5000 + one, peer=f"host{one}") for one in range(NEAR_GATES + 1)]
+    assert told == [""] * NEAR_GATES + ["127.0.0.1:5000"]
