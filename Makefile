@@ -61,7 +61,7 @@ bench-full: $(VENV)/.dev  ## Measure with images of real size: benchmarks/result
 	$(BIN)/python -m benchmarks.suite --full
 
 images: $(VENV)/.dev  ## Build the family of real images for tests (the small one)
-	$(BIN)/python -m benchmarks.images --small --out benchmarks/built/small
+	$(BIN)/python -m tests.support.image_family.build --small --out benchmarks/built/small
 
 clean:  ## Remove the virtual environment and caches
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache

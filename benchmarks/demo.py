@@ -19,11 +19,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from benchmarks.commands import Commands, registry
 from docket.archive import LoadLayer, load_archive
-from docket.console import say, say_table, size
-from docket.digest import Digest
-from docket.manifest import dump
+from docket.commands.terminal import say, say_table, size
+from docket.oci.digest import Digest
+from docket.oci.manifest import dump
+from tests.support.commands import Commands, registry
 
 RELEASES = ("1.0", "2.0")
 HOSTS = ("A", "B")

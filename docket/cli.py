@@ -1,4 +1,4 @@
-"""The command line: parse, call, print. What is printed is made in `docket.reports`."""
+"""The command line: parse, call, print. What is printed is made in `docket.commands.reports`."""
 
 from __future__ import annotations
 
@@ -11,11 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.shell_completion import get_completion_class
 
-from docket import __version__, compress, config, console, reports, upkeep
-from docket.defaults import IDLE_SECONDS, PATIENCE, PIN_SECONDS, SCRUB_RATE
-from docket.errors import DocketError
-from docket.manifest import Platform
-from docket.options import (
+from docket import __version__, config
+from docket.commands import maintenance, reports, terminal
+from docket.commands.options import (
     Options,
     command_options,
     limit_options,
@@ -24,17 +22,21 @@ from docket.options import (
     shared_options,
     zone_option,
 )
-from docket.reference import Reference, parse_repository
+from docket.compression import GZIP, ZSTD
+from docket.defaults import IDLE_SECONDS, PATIENCE, PIN_SECONDS, SCRUB_RATE
+from docket.errors import DocketError
+from docket.oci.manifest import Platform
+from docket.oci.reference import Reference, parse_repository
 
 if TYPE_CHECKING:
-    from docket.pull import PullReport
+    from docket.transfer.pull import PullReport
 
 _EPILOG = "\b\nExit codes:\n   0  done\n   1  another error\n   2  wrong usage\n" + "\n".join(
     f" {code:3}  {meaning}"
     for code, meaning in sorted(
         {
-            *((code, meaning) for _, code, meaning in console.EXIT_CODES),
-            (console.FOUND_DAMAGE, "docket fsck found damage"),
+            *((code, meaning) for _, code, meaning in terminal.EXIT_CODES),
+            (terminal.FOUND_DAMAGE, "docket fsck found damage"),
         }
     )
 )
@@ -161,7 +163,7 @@ def registry_command(
 ) -> None:
     """Serve images: registry, tracker and seeder in one process, until Ctrl-C."""
     # a web server that no other command needs: a host's pull begins earlier without it
-    from docket.server import ServerOptions, serve
+    from docket.daemon.registry import ServerOptions, serve
 
     place = location or config.registry_location()
     options = ServerOptions(
@@ -182,9 +184,9 @@ def registry_command(
 
     def on_ready(url: str) -> None:
         if as_json:
-            console.say_json({"url": url, "location": str(place)})
+            terminal.say_json({"url": url, "location": str(place)})
         else:
-            console.say(f"docket registry at {url}, images in {place}")
+            terminal.say(f"docket registry at {url}, images in {place}")
 
     serve(options, on_ready=on_ready)
 
@@ -199,8 +201,8 @@ def registry_command(
 )
 @option(
     "--compression",
-    type=click.Choice([compress.ZSTD, compress.GZIP]),
-    default=compress.ZSTD,
+    type=click.Choice([ZSTD, GZIP]),
+    default=ZSTD,
     show_default=True,
     help="gzip is for hosts that pull with Docker older than 23.",
 )
@@ -232,14 +234,14 @@ def push(
     docket -h registry push app:1.0
     docker save app:1.0 | docket -h registry push app:1.0 --archive -
     """
-    from docket import publish
-    from docket.push import Compression
+    from docket.transfer import publish
+    from docket.transfer.push import Compression
 
-    if compression == compress.GZIP and level and level > 9:
+    if compression == GZIP and level and level > 9:
         raise click.BadParameter("gzip has levels 1 to 9", param_hint="--level")
     reference = Reference.parse(image)
     how = Compression(compression, level, threads)
-    with options.client() as client, console.progress(quiet=options.silent) as progress:
+    with options.client() as client, terminal.progress(quiet=options.silent) as progress:
         if archive is None:
             report = publish.push_from_engine(client, reference, how, progress=progress)
         else:
@@ -306,7 +308,7 @@ def pull(
     docket -h registry pull app:1.0 --layers-only
     docket -h registry pull app:1.0 --output - | docker load
     """
-    from docket import deploy
+    from docket.transfer import deploy
 
     if layers_only and output:
         raise click.UsageError("--layers-only and --output exclude each other")
@@ -318,7 +320,7 @@ def pull(
         **how,
     )
     with options.client() as client, ExitStack() as bars:
-        progress = bars.enter_context(console.progress(quiet=options.silent))
+        progress = bars.enter_context(terminal.progress(quiet=options.silent))
 
         def on_done(report: PullReport) -> None:
             bars.close()
@@ -338,7 +340,7 @@ def pull(
 @platform_option
 def plan(options: Options, image: str, layers_only: bool, wanted: Platform) -> None:
     """Show what a pull would move, before doing it."""
-    from docket import deploy
+    from docket.transfer import deploy
 
     with options.client() as client, options.store() as store:
         resolved, rows = deploy.plan_image(
@@ -365,7 +367,7 @@ def images(options: Options, name: str | None) -> None:
 @platform_option
 def inspect(options: Options, image: str, wanted: Platform) -> None:
     """Show an image's manifest, layers and torrent."""
-    from docket import deploy
+    from docket.transfer import deploy
 
     with options.client() as client:
         found = deploy.inspect_image(client, Reference.parse(image), wanted)
@@ -384,9 +386,9 @@ def rm(options: Options, image: str) -> None:
     with options.client() as client:
         client.delete(reference)
     if options.json:
-        console.say_json({"removed": str(reference)})
+        terminal.say_json({"removed": str(reference)})
     else:
-        console.say(f"removed {reference}; docket gc frees what no other image needs")
+        terminal.say(f"removed {reference}; docket gc frees what no other image needs")
 
 
 @cli.command()
@@ -399,9 +401,9 @@ def version(options: Options) -> None:
     versions = {"docket": __version__, "python": platform.python_version()}
     versions |= {name: importlib.metadata.version(name) for name in packages}
     if options.json:
-        console.say_json(versions)
+        terminal.say_json(versions)
     else:
-        console.say("\n".join(f"{name} {number}" for name, number in versions.items()))
+        terminal.say("\n".join(f"{name} {number}" for name, number in versions.items()))
 
 
 @cli.command()
@@ -417,11 +419,11 @@ def completion(shell: str) -> None:
     kind = get_completion_class(shell)
     assert kind
     # bash's version check runs bash; the script itself needs only what is given here
-    console.say(kind(cli, {}, "docket", "_DOCKET_COMPLETE").source())
+    terminal.say(kind(cli, {}, "docket", "_DOCKET_COMPLETE").source())
 
 
-cli.add_command(upkeep.gc)
-cli.add_command(upkeep.fsck)
+cli.add_command(maintenance.gc)
+cli.add_command(maintenance.fsck)
 
 
 def main() -> None:
@@ -434,11 +436,11 @@ def main() -> None:
         error.show()
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        console.warn("docket: interrupted")
-        code = console.exit_code(KeyboardInterrupt())
+        terminal.warn("docket: interrupted")
+        code = terminal.exit_code(KeyboardInterrupt())
     except (DocketError, OSError) as error:
-        console.warn(f"docket: {console.one_line(error)}")
-        code = console.exit_code(error)
+        terminal.warn(f"docket: {terminal.one_line(error)}")
+        code = terminal.exit_code(error)
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -8,13 +8,13 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from pathlib import Path
 
-from docket import manifest
 from docket.defaults import IDLE_SECONDS
-from docket.digest import Digest
 from docket.errors import BlobUnknown, InvalidManifest
+from docket.oci import manifest
+from docket.oci.digest import Digest
 from docket.store import Store, StoredManifest
 from docket.torrent.metainfo import Metainfo, image_metainfo, layout_files, with_announce
-from docket.torrent.swarm import Swarm
+from docket.torrent.peer.swarm import Swarm
 
 _CACHED = 256
 

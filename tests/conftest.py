@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.commands import Commands, registry
+from tests.support.commands import Commands, registry
 
 
 @pytest.fixture

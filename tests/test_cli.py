@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.commands import DOCKET, CommandFailed, Commands, registry
-from docket.digest import Digest
-from tests.support.parts import need
+from docket.oci.digest import Digest
+from tests.support.commands import DOCKET, CommandFailed, Commands, registry
 from tests.support.releases import Release, release
+from tests.support.requirements import need
 
 Host = Callable[[str], Commands]
 

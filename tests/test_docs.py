@@ -8,12 +8,12 @@ from pathlib import Path
 import click
 import pytest
 
-from docket.api import announce, health, images, oci, openapi
+from docket.api import health, images, oci, openapi, tracker
 from docket.cli import cli
-from docket.console import EXIT_CODES
+from docket.commands.terminal import EXIT_CODES
 
 DOCS = Path(__file__).parent.parent / "docs"
-MODULES = (announce, health, images, oci, openapi)
+MODULES = (tracker, health, images, oci, openapi)
 ROUTES = [route.path for module in MODULES for route in module.ROUTES]
 
 

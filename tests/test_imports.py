@@ -13,44 +13,32 @@ import pytest
 ROOT = Path(__file__).parents[1]
 MODULES = sorted((ROOT / "docket").rglob("*.py"))
 
-VALUES = {"errors", "digest", "reference", "manifest", "progress", "pace", "defaults"}
-COMPRESS = {"compress"}
-PARTS = {"store", "torrent", "archive", "runtime", "connection", "client", "telling"}
-STORIES = {"push", "assembly", "fetch", "pull", "seeder"}
+VALUES = {"errors", "oci", "progress", "rate_limit", "defaults", "config", "pieces", "compression"}
+PARTS = {"archive", "store", "torrent", "engine", "remote"}
+STORIES = {"seeder", "transfer"}
 API = {"api"}
-PROGRAMS = {"server", "publish", "deploy"}
-COMMANDS = {"config", "console", "options", "reports", "upkeep", "cli"}
+DAEMON = {"daemon"}
+COMMANDS = {"commands"}
+CLI = {"cli"}
 
-TIERS = (VALUES, COMPRESS, PARTS, STORIES, API, PROGRAMS, COMMANDS)
+TIERS = (VALUES, PARTS, STORIES, API, DAEMON, COMMANDS, CLI)
 
 BESIDE = {
     **dict.fromkeys(VALUES, VALUES),  # values know each other
-    "client": {"connection"},
-    "fetch": {"assembly"},  # which begins with the torrent
-    "pull": {"assembly", "fetch"},  # a pull is a plan and a fetch
-    "options": {"config", "console"},
-    "reports": {"console"},
-    "upkeep": {"console", "options", "reports"},
-    "cli": COMMANDS,
 }
 """What a unit may import of its own tier; nothing where it isn't named."""
 
 HOMES = {
-    "click": {"docket/cli.py", "docket/options.py", "docket/upkeep.py"},
-    "docker": {"docket/runtime.py"},
-    "libtorrent": {
-        "docket/torrent/conduct.py",
-        "docket/torrent/download.py",
-        "docket/torrent/session.py",
-        "docket/torrent/swarm.py",
-    },
-    "lmdb": {"docket/store/index.py"},
-    "rich": {"docket/console.py"},
-    "starlette": {"docket/api", "docket/server.py"},
+    "click": {"docket/cli.py", "docket/commands"},
+    "docker": {"docket/engine.py"},
+    "libtorrent": {"docket/torrent/peer"},
+    "lmdb": {"docket/store/index/environment.py"},
+    "rich": {"docket/commands/terminal.py"},
+    "starlette": {"docket/api", "docket/daemon"},
     "torf": {"docket/torrent/metainfo.py"},
-    "urllib3": {"docket/connection.py", "docket/runtime.py"},
-    "uvicorn": {"docket/api", "docket/server.py"},
-    "zstandard": {"docket/compress.py"},
+    "urllib3": {"docket/remote/transport.py", "docket/engine.py"},
+    "uvicorn": {"docket/api", "docket/daemon"},
+    "zstandard": {"docket/compression.py"},
 }
 """Which modules may import a package from outside."""
 
@@ -118,7 +106,7 @@ def test_packages_from_outside_have_homes(package: str) -> None:
 
 def test_the_engine_module_takes_exceptions_of_urllib3_alone() -> None:
     """Modules § runtime: the engine is spoken to by docker's package, not by HTTP of our own."""
-    tree = ast.parse((ROOT / "docket" / "runtime.py").read_bytes())
+    tree = ast.parse((ROOT / "docket" / "engine.py").read_bytes())
     used = {
         ast.unparse(node)
         for node in ast.walk(tree)
@@ -150,7 +138,7 @@ def test_only_the_api_is_asynchronous() -> None:
         if any(isinstance(node, kinds) for node in ast.walk(ast.parse(path.read_bytes())))
     }
     assert all(
-        name.startswith("docket/api/") or name == "docket/server.py" for name in asynchronous
+        name.startswith("docket/api/") or name.startswith("docket/daemon/") for name in asynchronous
     )
 
 
@@ -161,20 +149,21 @@ CHANGES = {
 }
 """Functions and methods that change files; `os.write` and files open for writing apart."""
 
-ONE_PLACE = {"docket/store/disk.py", "docket/store/lock.py"}
+ONE_PLACE = {"docket/store/filesystem.py", "docket/store/lock.py"}
 
 
 @pytest.mark.parametrize(
     "path", [one for one in MODULES if name_of(one).startswith("docket/store/")], ids=name_of
 )
 def test_the_store_changes_files_in_one_place(path: Path) -> None:
-    """Invariant 1: a test can stop the store before each change, because `Disk` makes all of them.
+    """Invariant 1: a test can stop the store before each change, because `Filesystem` makes all of
+    them.
 
     (The lock file is no part of what is stored.)
     """
     if name_of(path) in ONE_PLACE:
         return
-    own = {"self._disk", "disk", "self"}
+    own = {"self._filesystem", "disk", "self"}
     changes = {
         ast.unparse(node.func)
         for node in ast.walk(ast.parse(path.read_bytes()))
@@ -188,7 +177,7 @@ def test_the_store_changes_files_in_one_place(path: Path) -> None:
 
 def test_the_command_line_loads_no_store_swarm_or_engine() -> None:
     """Most of an unchanged push is its start: what a command has no use for isn't loaded for it."""
-    loaded = "import sys, docket.cli, docket.publish; print(*sys.modules)"
+    loaded = "import sys, docket.cli, docket.transfer.publish; print(*sys.modules)"
     printed = subprocess.run([sys.executable, "-c", loaded], check=True, capture_output=True).stdout
-    assert {"docket.cli", "docket.push"} <= set(printed.decode().split())
+    assert {"docket.cli", "docket.transfer.push"} <= set(printed.decode().split())
     assert not {"docker", "libtorrent", "lmdb", "starlette"} & set(printed.decode().split())

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from docket import manifest
-from docket.compress import ZSTD
-from docket.digest import Digest
-from docket.manifest import Descriptor
-from docket.push import Compression, compressed
+from docket.compression import ZSTD
+from docket.oci import manifest
+from docket.oci.digest import Digest
+from docket.oci.manifest import Descriptor
+from docket.pieces import PIECE_LENGTH, PieceHasher
 from docket.seeder import Seeder
 from docket.store import Store, StoredManifest
-from docket.torrent.pieces import PIECE_LENGTH, PieceHasher
-from docket.torrent.swarm import Swarm
+from docket.torrent.peer.swarm import Swarm
+from docket.transfer.push import Compression, compressed
 from tests.support.releases import release
 
 

@@ -14,15 +14,15 @@ from subprocess import PIPE, Popen
 
 import pytest
 
-from benchmarks.debian import PartMissing, StepFailed
-from benchmarks.images import build
-from benchmarks.layers import Tree
-from tests.support import parts
+from tests.support import requirements
+from tests.support.debian import PartMissing, StepFailed
 from tests.support.engines import docker_registry, dockerd, podman_service
-from tests.support.netns import Host, namespaces
+from tests.support.image_family.build import build
+from tests.support.image_family.layers import Tree
+from tests.support.namespaces import Host, namespaces
 from tests.support.newer_docker import newer_dockerd
-from tests.support.parts import need, need_root
-from tests.support.programs import short_folder
+from tests.support.processes import short_folder
+from tests.support.requirements import need, need_root
 from tests.support.trackers import opentracker
 
 _HASH = "ab" * 20
@@ -45,9 +45,11 @@ def image() -> Path:
     need("mmdebstrap", "npm")
     need_root()
     try:
-        return build(parts.cache() / "small", small=True, only=["app-node:1.0"])["app-node:1.0"]
+        return build(requirements.cache() / "small", small=True, only=["app-node:1.0"])[
+            "app-node:1.0"
+        ]
     except (PartMissing, StepFailed) as error:
-        parts.missing(f"a small image ({error})")
+        requirements.missing(f"a small image ({error})")
 
 
 def test_dockerd_loads_and_runs_a_built_image(image: Path) -> None:

@@ -24,15 +24,15 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import images
-from benchmarks.debian import PartMissing, StepFailed, require
 from benchmarks.fleet import report, results
 from benchmarks.fleet.lab import PullFailed, Run, Setting, run
 from benchmarks.fleet.shorten import TooFewLayers, first_layers
 from benchmarks.fleet.strategies import STRATEGIES, Image, prepare
-from benchmarks.kept import NotKept, alone
 from benchmarks.machine import this_machine
-from benchmarks.netns import Shape
+from benchmarks.result_store import NotKept, alone
+from tests.support.debian import PartMissing, StepFailed, require
+from tests.support.image_family import build
+from tests.support.netns import Shape
 
 _DEFAULT_IMAGE = "app-python:1.0"
 _PARTS = {"ip": "iproute2", "tc": "iproute2", "nsenter": "util-linux"}
@@ -93,7 +93,7 @@ def _run_one(way: str, image: Image, setting: Setting, folder: Path) -> Run:
 
 
 def _family(built: Path) -> Path:
-    return images.build(built, small=False, only=[_DEFAULT_IMAGE])[_DEFAULT_IMAGE]
+    return build.build(built, small=False, only=[_DEFAULT_IMAGE])[_DEFAULT_IMAGE]
 
 
 def _print_row(cells: Sequence[str]) -> None:

@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks import usage
-from benchmarks.commands import environment
+from benchmarks import resources
 from benchmarks.fleet.strategies import STRATEGIES, Image, Source
-from benchmarks.netns import Host, Network, Shape, network
+from tests.support.commands import environment
+from tests.support.netns import Host, Network, Shape, network
 
 SAMPLE_SECONDS = 0.5
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -171,7 +171,7 @@ class _Race:
         egress, source_cpu, used, idle = (
             after - before for after, before in zip(self._counters(), self._before, strict=True)
         )
-        source_rss = usage.peak_rss(self._source.pid)
+        source_rss = resources.peak_rss(self._source.pid)
         for program, pull in self._running.items():
             pull.cpu, pull.rss = _end(program)
         return Run(
@@ -212,7 +212,7 @@ class _Race:
         times = [int(word) / _TICKS for word in line.split()[1:9]]
         idle = times[3] + times[4]
         egress = self._network.hosts[0].shaped_bytes()
-        return egress, usage.cpu_seconds(self._source.pid), sum(times) - idle, idle
+        return egress, resources.cpu_seconds(self._source.pid), sum(times) - idle, idle
 
 
 def _code(program: subprocess.Popen[bytes]) -> int:
@@ -229,7 +229,7 @@ def _end(program: subprocess.Popen[bytes]) -> tuple[float, int]:
     peak = 0
     # of one that runs; of one that has ended never less is told than what this process has
     with suppress(StopIteration):
-        peak = usage.peak_rss(program.pid)
+        peak = resources.peak_rss(program.pid)
     # not program.kill(), which would collect one that has ended, and lose what it used
     os.kill(program.pid, signal.SIGKILL)
     _, status, used = os.wait4(program.pid, 0)

@@ -9,8 +9,8 @@ from typing import Any
 from matplotlib.ticker import LogFormatter
 
 from benchmarks.fleet.results import line, stem
-from benchmarks.plots import figure, files
-from benchmarks.simulate.setting import HEADERS
+from benchmarks.simulate.scenario import HEADERS
+from benchmarks.suite.plots import figure, files
 
 
 def draw(runs: Sequence[dict[str, Any]], folder: Path) -> list[Path]:

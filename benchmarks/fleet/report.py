@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from benchmarks.fleet.lab import Pull, Run
-from benchmarks.simulate.setting import HEADERS
+from benchmarks.simulate.scenario import HEADERS
 
 _POINTS = 120
 """At most so many points of each curve are kept."""

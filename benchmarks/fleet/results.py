@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from benchmarks.fleet.shorten import made_of
-from benchmarks.kept import Kept, Run, commands, commit, table
+from benchmarks.result_store import Kept, Run, commands, commit, table
 
 _UNUSUAL = re.compile(r"[^\w.-]+")
 

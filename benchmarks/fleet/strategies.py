@@ -9,17 +9,17 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import servers
-from benchmarks.commands import DOCKET, Commands
-from benchmarks.netns import Host, Network
-from docket.torrent.pieces import PIECE_LENGTH
+from docket.pieces import PIECE_LENGTH
+from tests.support import servers
+from tests.support.commands import DOCKET, Commands
+from tests.support.netns import Host, Network
 
 _NAME = "fleet:1"
 _PORT = 8000
 _SEED_SECONDS = "100000"
 """Longer than any run: hosts serve each other until the last one is done, and are ended then."""
 
-_ORIGINAL = (sys.executable, "-m", "benchmarks.fleet.original")
+_ORIGINAL = (sys.executable, "-m", "benchmarks.fleet.baseline_2015")
 
 
 @dataclass(frozen=True, slots=True)

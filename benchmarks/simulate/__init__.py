@@ -1,7 +1,7 @@
 """A crowd of hosts that pull one image at once, as a model of events: for fleets no lab can hold.
 
-The policy is docket's own code: `docket.torrent.shares.Shares` looks at each host's pieces as often
-as a download does, and `docket.torrent.tracker.Tracker` tells who meets whom. Modelled is the rest:
+The policy is docket's own code: `PieceAssignment` looks at each host's pieces as often as a
+download does, and `Tracker` chooses the peers that each announce returns. Modelled is the rest:
 
 - Every host has one link of the same rate, so has the registry. An uplink sends one block after the
   other, in turn to each peer that has asked; a downlink takes in one after the other. Headers cost

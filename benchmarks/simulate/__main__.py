@@ -17,12 +17,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.kept import NotKept, alone
 from benchmarks.machine import this_machine
-from benchmarks.simulate import check, report, results
+from benchmarks.result_store import NotKept, alone
+from benchmarks.simulate import report, results, validate
 from benchmarks.simulate.model import Model
 from benchmarks.simulate.report import Outcome
-from benchmarks.simulate.setting import Setting
+from benchmarks.simulate.scenario import Setting
 
 _FINE = 100
 """Up to so many hosts blocks are simulated one by one, unless told otherwise."""
@@ -74,12 +74,12 @@ def _simulate(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> int:
     """0 if the model agrees with all runs of the lab, else 1."""
-    _print_row(check.HEADINGS)
+    _print_row(validate.HEADINGS)
     all_agree = True
-    for measured in check.read(options.check, seed=options.seed, grain=options.grain or 1):
+    for measured in validate.read(options.check, seed=options.seed, grain=options.grain or 1):
         found = simulate(measured.setting)
-        _print_row(check.row(measured, found))
-        all_agree = all_agree and check.agrees(measured, found)
+        _print_row(validate.row(measured, found))
+        all_agree = all_agree and validate.agrees(measured, found)
     return 0 if all_agree else 1
 
 

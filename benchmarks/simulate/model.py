@@ -5,25 +5,25 @@ from __future__ import annotations
 import random
 from operator import add
 
-from benchmarks.simulate import meeting
-from benchmarks.simulate.clock import Clock
-from benchmarks.simulate.host import Host, Link, every, only
-from benchmarks.simulate.meeting import Meeting
-from benchmarks.simulate.picker import Picker
+from benchmarks.simulate import tracker
+from benchmarks.simulate.event_queue import Clock
+from benchmarks.simulate.piece_picker import Picker
 from benchmarks.simulate.policy import (
     FIRST,
     IMPATIENT_SECONDS,
     Policy,
     View,
 )
-from benchmarks.simulate.setting import HEADERS, MESSAGE, Setting
-from docket.telling import ANSWER_SECONDS
-from docket.torrent.announce import COMPLETED, GATE_PEER, HOST_PEER, REGISTRY_PEER
-from docket.torrent.conduct import CROWD_DEPTH, REQUEST_DEPTH
-from docket.torrent.tellers import Tellers
+from benchmarks.simulate.scenario import HEADERS, MESSAGE, Setting
+from benchmarks.simulate.state import Host, Link, every, only
+from benchmarks.simulate.tracker import Meeting
+from docket.torrent.hash_exchange import ANSWER_SECONDS
+from docket.torrent.peer.session_tuning import CROWD_DEPTH, REQUEST_DEPTH
+from docket.torrent.tracker.announce import COMPLETED, GATEWAY_PEER, HOST_PEER, REGISTRY_PEER
+from docket.torrent.tracker.hash_peers import HashPeers
 
 _MOST_PEERS = 4000
-"""Connections of one host: ``connections_limit`` of the settings in `docket.torrent.session`."""
+"""Connections of one host: ``connections_limit`` in `docket.torrent.peer.session`."""
 
 _SLOW_START_SECONDS = 2.0
 
@@ -52,7 +52,7 @@ class Model:
         self.hosts = [self._host(number) for number in range(setting.hosts)]
         self._meeting = Meeting(self.registry, self.hosts, lambda: self._clock.now, setting.seed)
         self._fetching = setting.hosts
-        self._tellers = Tellers(lambda: self._clock.now)
+        self._tellers = HashPeers(lambda: self._clock.now)
 
     @property
     def now(self) -> float:
@@ -74,8 +74,8 @@ class Model:
         return Host(
             number=number,
             peer_id=peer_id,
-            compact=meeting.endpoint(number),
-            zone=meeting.zone(number, self.setting.zone),
+            compact=tracker.endpoint(number),
+            zone=tracker.zone(number, self.setting.zone),
             policy=self._policy(peer_id),
             have=[is_registry] * pieces,
             availability=[0] * pieces,
@@ -93,10 +93,10 @@ class Model:
         for number, seconds in self.setting.deaths:
             if number == host.number:
                 self._clock.at(self.now + seconds, self._die, host)
-        is_gate = self._meeting.invite(host)
-        if is_gate:
-            host.peer_id = GATE_PEER + host.peer_id[len(GATE_PEER) :]
-        named = "" if is_gate else self._tellers.choose(b"", host.zone)
+        is_gateway = self._meeting.invite(host)
+        if is_gateway:
+            host.peer_id = GATEWAY_PEER + host.peer_id[len(GATEWAY_PEER) :]
+        named = "" if is_gateway else self._tellers.choose(b"", host.zone)
         self._tellers.add(b"", host.zone, str(host.number))
         asked = self.now + 2 * self.setting.delay
         if named:

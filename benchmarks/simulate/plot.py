@@ -7,8 +7,8 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-from benchmarks.plots import BLUE, GREEN, ORANGE, SKY, figure
 from benchmarks.simulate.results import KIND, kind
+from benchmarks.suite.plots import BLUE, GREEN, ORANGE, SKY, figure
 
 
 def draw(runs: Sequence[dict[str, Any]], folder: Path) -> None:

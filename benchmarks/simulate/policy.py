@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from docket.defaults import PATIENCE
-from docket.torrent.conduct import BLOCK, depth
-from docket.torrent.shares import FIRST, Shares, stall_seconds, weights
+from docket.torrent.peer.piece_assignment import FIRST, PieceAssignment, stall_seconds, weights
+from docket.torrent.peer.session_tuning import BLOCK, depth
 
 IMPATIENT_SECONDS = PATIENCE / 2
 """After so long without a byte it asks the tracker for other peers: half of docket's patience."""
@@ -43,7 +43,7 @@ class Policy:
     def __init__(self, own: bytes, pieces: int, piece_length: float) -> None:
         """*piece_length* in bytes, as long as one is in the mean."""
         self._piece_length = piece_length
-        self._shares = Shares(own, [True] * pieces, weigh=_weights)
+        self._shares = PieceAssignment(own, [True] * pieces, weigh=_weights)
 
     @property
     def waits(self) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from benchmarks.simulate.model import Model
-from benchmarks.simulate.setting import Setting
+from benchmarks.simulate.scenario import Setting
 
 HEADINGS = ("hosts", "T* s", "p50/T*", "p99/T*", "max/T*", "egress", "peers", "CPU s")
 

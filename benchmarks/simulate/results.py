@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from benchmarks.kept import Kept, Run, commands, commit, table
+from benchmarks.result_store import Kept, Run, commands, commit, table
 
 _SCALE = {"delay": 1000.0}
 """What an option counts in beside a setting: milliseconds."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from starlette.applications import Starlette
 from starlette.types import Lifespan
 
-from docket.api import announce, health, images, oci, openapi, upkeep
-from docket.api.problems import EXCEPTION_HANDLERS
-from docket.api.registry import Registry
+from docket.api import health, images, maintenance, oci, openapi, tracker
+from docket.api.errors import EXCEPTION_HANDLERS
+from docket.api.services import Registry
 
 __all__ = ["Registry", "app"]
 
@@ -18,9 +18,9 @@ def app(registry: Registry, *, lifespan: Lifespan[Starlette] | None = None) -> S
         routes=[
             *health.ROUTES,
             *openapi.ROUTES,
-            *announce.ROUTES,
+            *tracker.ROUTES,
             *images.ROUTES,
-            *upkeep.ROUTES,
+            *maintenance.ROUTES,
             *oci.ROUTES,
         ],
         exception_handlers=EXCEPTION_HANDLERS,

@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from docket.api.registry import registry_of
+from docket.api.services import registry_of
 
 
 async def alive(_request: Request) -> Response:

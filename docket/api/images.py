@@ -16,11 +16,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from docket import compress, manifest
-from docket.api.announce import PATH as ANNOUNCE
-from docket.api.answers import answer_json, decoded, read_body
-from docket.api.registry import registry_of, repository_of
-from docket.digest import Digest
+from docket import compression
+from docket.api.responses import answer_json, decoded, read_body
+from docket.api.services import registry_of, repository_of
+from docket.api.tracker import PATH as ANNOUNCE
 from docket.errors import (
     BlobUnknown,
     InvalidAnnounce,
@@ -28,11 +27,13 @@ from docket.errors import (
     InvalidManifest,
     NotFound,
 )
-from docket.manifest import Descriptor, Platform
-from docket.reference import Reference, parse_target
+from docket.oci import manifest
+from docket.oci.digest import Digest
+from docket.oci.manifest import Descriptor, Platform
+from docket.oci.reference import Reference, parse_target
 from docket.store import LayerBlob, Store, StoredManifest, Tagged
-from docket.torrent.announce import check_zone, compact, zone_of
 from docket.torrent.metainfo import Metainfo
+from docket.torrent.tracker.announce import check_zone, compact, zone_of
 
 _MAX_DIFF_IDS = 4096
 _MAX_TOKEN = 64
@@ -42,7 +43,7 @@ TORRENT_TYPE = "application/x-bittorrent"
 PIECES_TYPE = "application/octet-stream"
 
 
-class Question(msgspec.Struct):
+class MissingLayersRequest(msgspec.Struct):
     """Which of these diff_ids does the registry lack?"""
 
     diff_ids: list[str]
@@ -52,7 +53,9 @@ async def missing(request: Request) -> Response:
     """POST diff_ids: those that are held become blobs of this repository, and are pinned."""
     repository = repository_of(request)
     store = registry_of(request).store
-    question = decoded(await read_body(request, limit=1 << 20, what="the question"), Question)
+    question = decoded(
+        await read_body(request, limit=1 << 20, what="the question"), MissingLayersRequest
+    )
     if len(question.diff_ids) > _MAX_DIFF_IDS:
         raise InvalidManifest(f"more than {_MAX_DIFF_IDS} diff_ids in one question")
     diff_ids = [Digest.parse(text) for text in question.diff_ids]
@@ -120,7 +123,7 @@ def _mount_layers(store: Store, repository: str, diff_ids: list[Digest]) -> dict
 
 
 def _layer_json(layer: LayerBlob) -> dict[str, Any]:
-    suffix = compress.media_suffix(layer.compression)
+    suffix = compression.media_suffix(layer.compression)
     return {
         "diff_id": str(layer.diff_id),
         "digest": str(layer.digest),
@@ -152,27 +155,29 @@ def _pieces(request: Request, announce: str) -> Response:
         "Docket-Announce": metainfo.announce,
     }
     hashes = b"".join(metainfo.hashes(files[digest]) for digest in wanted)
-    if teller := _teller(request, metainfo.info_hash, is_gate=headers["Docket-Gate"] == "yes"):
-        headers["Docket-Teller"] = teller
+    if teller := _teller(
+        request, metainfo.info_hash, is_gateway=headers["Docket-Gateway"] == "yes"
+    ):
+        headers["Docket-Hash-Peer"] = teller
         hashes = b""
     return Response(hashes, media_type=PIECES_TYPE, headers=headers)
 
 
-def _teller(request: Request, info_hash: bytes, *, is_gate: bool) -> str:
+def _teller(request: Request, info_hash: bytes, *, is_gateway: bool) -> str:
     """The host that is to tell this one, which will tell others; empty when the registry does.
 
-    Gates are told by the registry: the sooner they begin, the sooner pieces leave it.
+    Gateways are told by the registry: the sooner they begin, the sooner pieces leave it.
     """
     client = request.client.host if request.client else ""
     with suppress(InvalidAnnounce):
         zone = zone_of(compact(client, 0), request.query_params.get("zone", ""))
-        tellers = registry_of(request).tellers
+        hash_peers = registry_of(request).hash_peers
         if silent := request.query_params.get("instead_of"):
-            tellers.remove(info_hash, zone, silent)
+            hash_peers.remove(info_hash, zone, silent)
         port = request.query_params.get("port", "")
         if request.method == "GET" and _PORT.fullmatch(port) and int(port) < 1 << 16:
-            teller = "" if is_gate else tellers.choose(info_hash, zone)
-            tellers.add(
+            teller = "" if is_gateway else hash_peers.choose(info_hash, zone)
+            hash_peers.add(
                 info_hash, zone, f"[{client}]:{port}" if ":" in client else f"{client}:{port}"
             )
             return teller
@@ -189,10 +194,10 @@ def _joined(request: Request, found: StoredManifest, metainfo: Metainfo) -> dict
     """Seed the torrent from now on; what is said beside it."""
     registry = registry_of(request)
     registry.seeder.seed(found)
-    is_gate = registry.seeder.tracker is not None or _invite(request, metainfo.info_hash)
+    is_gateway = registry.seeder.tracker is not None or _invite(request, metainfo.info_hash)
     return {
         "Docker-Content-Digest": str(found.digest),
-        "Docket-Gate": "yes" if is_gate else "no",
+        "Docket-Gateway": "yes" if is_gateway else "no",
     }
 
 
@@ -211,7 +216,7 @@ def _invite(request: Request, info_hash: bytes) -> bool:
         own = zone_of(compact(registry.advertise or request.scope["server"][0], 0), registry.zone)
     except InvalidAnnounce:
         return True
-    return registry.tracker.invite(info_hash, zone, token=token, is_near=zone == own)
+    return registry.tracker.invite(info_hash, zone, token=token, in_registry_zone=zone == own)
 
 
 def _announce_url(request: Request) -> str:

@@ -14,11 +14,9 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from docket import manifest
-from docket.api.answers import API_VERSION, BlobAnswer, answer_empty, answer_json, read_body
-from docket.api.problems import problem
-from docket.api.registry import registry_of, repository_of
-from docket.digest import Digest
+from docket.api.errors import problem
+from docket.api.responses import API_VERSION, BlobAnswer, answer_empty, answer_json, read_body
+from docket.api.services import registry_of, repository_of
 from docket.errors import (
     DigestMismatch,
     InvalidReference,
@@ -26,7 +24,9 @@ from docket.errors import (
     UploadOutOfOrder,
     UploadUnknown,
 )
-from docket.reference import is_tag, parse_repository, parse_target
+from docket.oci import manifest
+from docket.oci.digest import Digest
+from docket.oci.reference import is_tag, parse_repository, parse_target
 from docket.store import Upload
 
 _MAX_ROWS = 1000  # CVE-2023-2253: a client may not choose how much is listed

@@ -10,8 +10,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from docket import __version__, manifest
-from docket.api.answers import answer_json
+from docket import __version__
+from docket.api.responses import answer_json
 from docket.api.schemas import (
     BINARY,
     COUNT,
@@ -32,6 +32,7 @@ from docket.api.schemas import (
     ref,
     whole,
 )
+from docket.oci import manifest
 
 _SAMPLE = "[1-9][0-9]{0,5}/[1-9][0-9]{0,5}"
 
@@ -64,7 +65,7 @@ _PART = _parameter(
 _PLATFORM = _parameter("query", "platform", TEXT, "os/architecture, where it is an index")
 _TOLD_ZONE = _parameter("query", "zone", whole(ZONE), "where the peers of the torrent are")
 _JOINING = _parameter(
-    "query", "peer", TEXT, "a token of a host that is about to join the swarm, for Docket-Gate"
+    "query", "peer", TEXT, "a token of a host that is about to join the swarm, for Docket-Gateway"
 )
 _PAGE = (
     _parameter("query", "n", COUNT, "how many, at most 1000"),
@@ -132,7 +133,7 @@ _TORRENT = _get(
         200: _answer(
             "the torrent",
             "Docker-Content-Digest",
-            "Docket-Gate",
+            "Docket-Gateway",
             media_type="application/x-bittorrent",
         )
     },
@@ -145,11 +146,11 @@ _PIECES = _get(
         200: _answer(
             "20 bytes for each piece of the blobs, in the order in which they are asked for",
             "Docker-Content-Digest",
-            "Docket-Gate",
+            "Docket-Gateway",
             "Docket-Info-Hash",
             "Docket-Piece-Length",
             "Docket-Announce",
-            "Docket-Teller",
+            "Docket-Hash-Peer",
             media_type=BINARY,
         )
     },
@@ -157,7 +158,7 @@ _PIECES = _get(
     takes=(
         _parameter("query", "of", TEXT, "digests of blobs, with commas between them"),
         _parameter("query", "port", TEXT, "at which this host will tell others"),
-        _parameter("query", "instead_of", TEXT, "a Docket-Teller that told nothing, or wrong"),
+        _parameter("query", "instead_of", TEXT, "a Docket-Hash-Peer that told nothing, or wrong"),
         *(_PLATFORM, _TOLD_ZONE, _JOINING),
     ),
 )
@@ -348,7 +349,7 @@ _PATHS: dict[str, Json] = {
     },
     "/v2/_docket/fsck": {
         "post": _call(
-            "Check the store",
+            "FsckRequest the store",
             {
                 200: _json(
                     "lines: how many blobs are done, of how many; the report, or an error, last",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from docket import manifest
-from docket.reference import MAX_REPOSITORY
+from docket.oci import manifest
+from docket.oci.reference import MAX_REPOSITORY
 
 Json = dict[str, Any]
 

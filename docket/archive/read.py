@@ -9,12 +9,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from docket import manifest
 from docket.archive.spool import MAX_PLAIN, Contents, Folder, Spool, Stored
-from docket.compress import NONE, PlainReader
-from docket.digest import READ_SIZE, Digest
+from docket.compression import NONE, PlainReader
 from docket.errors import ImageNotInArchive, InvalidArchive, InvalidManifest
-from docket.manifest import Descriptor, Platform
+from docket.oci import manifest
+from docket.oci.digest import READ_SIZE, Digest
+from docket.oci.manifest import Descriptor, Platform
 
 DOCKER_FILE = "manifest.json"
 OCI_FILE = "index.json"

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from docket.archive.tarstream import FILE, HARDLINK, OTHER, Member, members
-from docket.compress import NONE, Decompressor, sniff
-from docket.digest import READ_SIZE, Digest, new_hash
+from docket.compression import NONE, Decompressor, sniff
 from docket.errors import InvalidArchive, InvalidDigest
-from docket.manifest import MAX_MANIFEST
+from docket.oci.digest import READ_SIZE, Digest, new_hash
+from docket.oci.manifest import MAX_MANIFEST
 
 MAX_PLAIN = 1 << 40
 """Bytes that an archive, and the layers in it together, may unpack to."""

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from docket.digest import READ_SIZE
 from docket.errors import InvalidArchive
+from docket.oci.digest import READ_SIZE
 
 FILE = "file"
 SYMLINK = "symlink"

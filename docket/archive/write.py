@@ -13,11 +13,11 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from docket import manifest
 from docket.archive.read import DOCKER_FILE, NAME_ANNOTATION, OCI_FILE, REF_ANNOTATION
-from docket.digest import READ_SIZE, Digest, new_hash
 from docket.errors import DigestMismatch, SizeMismatch
-from docket.manifest import Descriptor, dump
+from docket.oci import manifest
+from docket.oci.digest import READ_SIZE, Digest, new_hash
+from docket.oci.manifest import Descriptor, dump
 
 _RECORD = 512
 

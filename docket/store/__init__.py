@@ -13,14 +13,14 @@
 
 from __future__ import annotations
 
-from docket.store.fsck import Finding, FsckReport, Sample
-from docket.store.gc import GcReport
-from docket.store.rebuild import rebuild_index
-from docket.store.retention import Retention
-from docket.store.scrub import ScrubReport
-from docket.store.upkeep import Upkeep
-from docket.store.uploads import Upload
-from docket.store.values import Blob, LayerBlob, StoredManifest, Tagged
+from docket.store.blobs.uploads import Upload
+from docket.store.maintenance.fsck import Finding, FsckReport, Sample
+from docket.store.maintenance.gc import GcReport
+from docket.store.maintenance.rebuild import rebuild_index
+from docket.store.maintenance.retention import Retention
+from docket.store.maintenance.scrub import ScrubReport
+from docket.store.maintenance.store_maintenance import Upkeep
+from docket.store.types import Blob, LayerBlob, StoredManifest, Tagged
 
 __all__ = [
     "Blob",

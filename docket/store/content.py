@@ -9,14 +9,14 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
-from docket.digest import Digest
 from docket.errors import BlobUnknown, DigestMismatch
-from docket.store.ingest import KnownPieces, Unpacked, ingest_file
+from docket.oci.digest import Digest
+from docket.store.blobs.ingest import KnownPieces, Unpacked, ingest_file
+from docket.store.blobs.uploads import Upload
+from docket.store.index.records import key_of, scoped
+from docket.store.index.tables import Transaction
 from docket.store.opening import OpenStore
-from docket.store.rows import key_of, scoped
-from docket.store.tables import Transaction
-from docket.store.uploads import Upload
-from docket.store.values import Blob, LayerBlob, layer_blob
+from docket.store.types import Blob, LayerBlob, layer_blob
 
 
 class Content(OpenStore):
@@ -70,7 +70,7 @@ class Content(OpenStore):
         new_pieces = self._new_pieces if pieces is None else partial(KnownPieces, pieces)
         found = ingest_file(path, expected, new_pieces, unpacked=unpacked)
         with path.open("rb") as file:
-            self._disk.sync(file.fileno())
+            self._filesystem.sync(file.fileno())
         self._pins.pin(expected)
         self._index.update(lambda txn: self._blobs.add(txn, path, found, keep_source=True))
         return Blob(expected, found.size, self._blobs.path(expected))
@@ -138,7 +138,7 @@ class Content(OpenStore):
         """A hard link to the blob at *path*. Raises `BlobUnknown`."""
         blob = self.blob(digest)
         try:
-            self._disk.link(blob.path, path)
+            self._filesystem.link(blob.path, path)
         except FileNotFoundError as error:
             raise BlobUnknown(digest) from error
 

@@ -11,22 +11,22 @@ from threading import Lock
 from typing import Self
 
 from docket.defaults import PIN_SECONDS
-from docket.digest import Digest
 from docket.errors import BlobUnknown, StoreFormat
-from docket.store.blobs import BlobFiles
-from docket.store.disk import Disk, no_step
-from docket.store.format import check_format
-from docket.store.index import Index
-from docket.store.ingest import Ingest, Ingested, NewPieces
-from docket.store.journal import Journal
+from docket.oci.digest import Digest
+from docket.store.blobs.files import BlobFiles
+from docket.store.blobs.ingest import Ingest, Ingested, NewPieces
+from docket.store.blobs.uploads import Uploads
+from docket.store.filesystem import Filesystem, no_step
+from docket.store.index.environment import Index
+from docket.store.index.journal import Journal
+from docket.store.index.records import scoped
+from docket.store.index.tables import Transaction
+from docket.store.layout import check_format
 from docket.store.lock import Lock as OwnerLock
+from docket.store.maintenance.rebuild import INDEX, is_lost
+from docket.store.maintenance.verify import Verifier
 from docket.store.pins import Pins
-from docket.store.rebuild import INDEX, is_lost
-from docket.store.rows import scoped
-from docket.store.tables import Transaction
-from docket.store.uploads import Uploads
-from docket.store.values import Blob
-from docket.store.verify import Verifier
+from docket.store.types import Blob
 
 
 class OpenStore:
@@ -51,8 +51,8 @@ class OpenStore:
         Raises `StoreLocked`, `StoreFormat`, or `StoreFull`.
         """
         self.location = location
-        self._disk = Disk(location, step=step)
-        self._disk.make_folder(location)
+        self._filesystem = Filesystem(location, step=step)
+        self._filesystem.make_folder(location)
         self._lock = OwnerLock(location / "lock")
         self._lock.acquire(owner, wait=wait)
         try:
@@ -62,20 +62,22 @@ class OpenStore:
             raise
 
     def _open(self, new_pieces: NewPieces, piece_length: int, pins: Pins) -> None:
-        check_format(self.location, self._disk, piece_length)
+        check_format(self.location, self._filesystem, piece_length)
         for name in ("blobs", "uploads", "incoming", "swarm", "trash", "quarantine"):
-            self._disk.make_folder(self.location / name)
+            self._filesystem.make_folder(self.location / name)
         self.piece_length = piece_length
         self._new_pieces = new_pieces
-        self._journal = Journal(self.location / "journal", self._disk)
+        self._journal = Journal(self.location / "journal", self._filesystem)
         if is_lost(self.location):
             raise StoreFormat(
                 f"the store at {self.location} has lost its index; run docket fsck --rebuild-index"
             )
-        self._index = Index(self.location / INDEX, journal=self._journal, disk=self._disk)
-        self._blobs = BlobFiles(self.location, self._index, self._disk)
+        self._index = Index(self.location / INDEX, journal=self._journal, disk=self._filesystem)
+        self._blobs = BlobFiles(self.location, self._index, self._filesystem)
         self._verifier = Verifier(self._index, self._blobs, new_pieces)
-        self._uploads = Uploads(self.location / "uploads", self._index, self._disk, new_pieces)
+        self._uploads = Uploads(
+            self.location / "uploads", self._index, self._filesystem, new_pieces
+        )
         self._pins = pins
         self._one_check = Lock()
         self._blobs.recover()
@@ -96,12 +98,12 @@ class OpenStore:
 
     def space(self) -> AbstractContextManager[None]:
         """While files are written below the location: a full disk is `StoreFull`."""
-        return self._disk.translated()
+        return self._filesystem.translated()
 
     def write_synced(self, path: Path, content: bytes) -> None:
         """A small file beside the blobs, such as an ``index.json`` that is to be seeded."""
-        self._disk.make_folder(path.parent)
-        self._disk.write_new(path, content)
+        self._filesystem.make_folder(path.parent)
+        self._filesystem.write_new(path, content)
 
     def _read_small(self, blob: Blob) -> bytes:
         try:
@@ -136,7 +138,7 @@ class OpenStore:
                 self._index.links.put(txn, scoped(repository, found.digest), time.time())
 
         try:
-            self._disk.write_new(temporary, content)
+            self._filesystem.write_new(temporary, content)
             self._index.update(change)
         finally:
-            self._disk.remove(temporary)
+            self._filesystem.remove(temporary)

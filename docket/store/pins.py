@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from docket.defaults import PIN_SECONDS
-from docket.digest import Digest
+from docket.oci.digest import Digest
 
 
 class Pins:

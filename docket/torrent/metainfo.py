@@ -15,10 +15,10 @@ from typing import Any
 
 import torf
 
-from docket.digest import Digest
 from docket.errors import DocketError, InvalidMetainfo
-from docket.manifest import Descriptor, dump, image_index
-from docket.torrent.pieces import HASH_SIZE, PIECE_LENGTH, PieceHasher, hashes_size
+from docket.oci.digest import Digest
+from docket.oci.manifest import Descriptor, dump, image_index
+from docket.pieces import HASH_SIZE, PIECE_LENGTH, PieceHasher, hashes_size
 
 LAYOUT_FILE = "oci-layout"
 INDEX_FILE = "index.json"

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import urllib3
 
-from tests.api.talk import Registry, Repository
+from tests.api.http import Registry, Repository
 
 _ROOT = Path(__file__).parents[2]
 _END_SECONDS = 30.0
@@ -21,7 +21,7 @@ _END_SECONDS = 30.0
 @contextmanager
 def running(location: Path, *, pin_seconds: float) -> Iterator[Registry]:
     """A registry process at *location*, ended on the way out; it must end well."""
-    argv = [sys.executable, "-m", "tests.api.serving", str(location), str(pin_seconds)]
+    argv = [sys.executable, "-m", "tests.api.registry_process", str(location), str(pin_seconds)]
     with (
         (location.parent / f"{location.name}.log").open("wb") as log,
         subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=log, cwd=_ROOT) as process,

@@ -14,13 +14,13 @@ from urllib.parse import quote_from_bytes, urlsplit
 import pytest
 import urllib3
 
-from benchmarks.commands import registry as registry_at
-from docket.torrent.announce import compact
 from docket.torrent.metainfo import parse_metainfo
-from docket.torrent.tracker import INTERVAL
-from tests.api.talk import Registry, Repository
+from docket.torrent.tracker.announce import compact
+from docket.torrent.tracker.peers import INTERVAL
+from tests.api.http import Registry, Repository
 from tests.store.samples import image
-from tests.support.parts import missing
+from tests.support.commands import registry as registry_at
+from tests.support.requirements import missing
 from tests.torrent.samples import decoded
 
 _ANNOUNCES = 3

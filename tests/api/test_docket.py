@@ -9,12 +9,12 @@ from urllib.parse import quote_from_bytes, urlsplit
 
 import pytest
 
-from docket import manifest
-from docket.digest import Digest
-from docket.manifest import Descriptor, Platform
+from docket.oci import manifest
+from docket.oci.digest import Digest
+from docket.oci.manifest import Descriptor, Platform
 from docket.torrent.metainfo import parse_metainfo
-from docket.torrent.zones import GATES, NEAR_GATES
-from tests.api.talk import Answer, Registry, Repository
+from docket.torrent.tracker.peer_selection import GATEWAYS, NEAR_GATEWAYS
+from tests.api.http import Answer, Registry, Repository
 from tests.store.samples import ENCODER, Image, image
 from tests.torrent.samples import decoded
 
@@ -195,10 +195,10 @@ def test_the_torrent_of_a_platform(repo: Repository) -> None:
 
 
 def invited(repo: Repository, method: str = "GET", call: str = "torrent", **query: str) -> bool:
-    """Whether who asks so for the torrent is to be a gate."""
+    """Whether who asks so for the torrent is to be a gateway."""
     answer = repo.ask(method, f"_docket/{call}/v1", **query)
     assert answer.status == 200
-    return {"yes": True, "no": False}[answer.headers["Docket-Gate"]]
+    return {"yes": True, "no": False}[answer.headers["Docket-Gateway"]]
 
 
 def test_hosts_that_join_are_invited_to_be_gates(sweeping: Registry) -> None:
@@ -207,22 +207,22 @@ def test_hosts_that_join_are_invited_to_be_gates(sweeping: Registry) -> None:
     repo.push(ONE, "v1")
     calls = cycle(["torrent", "pieces"])
     near = [
-        invited(repo, call=next(calls), peer=f"host{number}") for number in range(NEAR_GATES + 1)
+        invited(repo, call=next(calls), peer=f"host{number}") for number in range(NEAR_GATEWAYS + 1)
     ]
-    assert near == [True] * NEAR_GATES + [False]
+    assert near == [True] * NEAR_GATEWAYS + [False]
     assert [invited(repo, peer=one) for one in ("host0", "another")] == [True, False]
-    far = [invited(repo, peer=f"host{number}", zone="far") for number in range(GATES + 1)]
-    assert far == [True] * GATES + [False]
+    far = [invited(repo, peer=f"host{number}", zone="far") for number in range(GATEWAYS + 1)]
+    assert far == [True] * GATEWAYS + [False]
 
 
 def test_who_only_looks_takes_no_place_of_a_gate(sweeping: Registry) -> None:
     """Decision 23: HEAD, and a GET of a torrent by whoever doesn't say that it joins."""
     repo = sweeping.repository("app")
     repo.push(ONE, "v1")
-    looks = [invited(repo, *how) for how in (("GET",), ("HEAD",)) for _ in range(NEAR_GATES)]
+    looks = [invited(repo, *how) for how in (("GET",), ("HEAD",)) for _ in range(NEAR_GATEWAYS)]
     assert not any(looks)
-    assert not any(invited(repo, "HEAD", peer=f"host{number}") for number in range(NEAR_GATES))
-    assert all(invited(repo, peer=f"host{number}") for number in range(NEAR_GATES))
+    assert not any(invited(repo, "HEAD", peer=f"host{number}") for number in range(NEAR_GATEWAYS))
+    assert all(invited(repo, peer=f"host{number}") for number in range(NEAR_GATEWAYS))
 
 
 # -- images

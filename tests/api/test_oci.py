@@ -12,10 +12,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from docket import manifest
-from docket.digest import Digest
-from docket.manifest import Descriptor
-from tests.api.talk import Answer, Registry, Repository
+from docket.oci import manifest
+from docket.oci.digest import Digest
+from docket.oci.manifest import Descriptor
+from tests.api.http import Answer, Registry, Repository
 from tests.store.samples import image, packed, tar
 
 LAYER = packed(tar("layer", size=300_000))

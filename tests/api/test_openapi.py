@@ -24,7 +24,7 @@ from docket.api import Registry as Served
 from docket.api import app
 from docket.api.openapi import document
 from tests.api.conftest import running
-from tests.api.talk import Registry, Repository
+from tests.api.http import Registry, Repository
 from tests.store.samples import image
 
 _METHODS = {"get", "head", "post", "put", "patch", "delete"}

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from docket.digest import Digest
+from docket.oci.digest import Digest
 from docket.torrent.metainfo import parse_metainfo
-from docket.torrent.zones import NEAR_GATES
-from tests.api.talk import Registry, Repository
+from docket.torrent.tracker.peer_selection import NEAR_GATEWAYS
+from tests.api.http import Registry, Repository
 from tests.store.samples import image
 
 ONE, TWO = image("base", "one", size=300_000), image("base", "two", size=300_000)
@@ -44,7 +44,7 @@ def told_by(repo: Repository, port: object, method: str = "GET", **query: str) -
     layer = Digest.of(ONE.blobs[-1])
     answer = repo.ask(method, "_docket/pieces/v1", of=str(layer), port=port, **query)
     assert answer.status == 200
-    teller = answer.headers.get("Docket-Teller", "")
+    teller = answer.headers.get("Docket-Hash-Peer", "")
     if method == "GET":
         assert bool(answer.body) != bool(teller)
     return teller
@@ -74,11 +74,11 @@ def test_who_has_no_port_tells_nobody(sweeping: Registry, port: str) -> None:
 
 
 def test_gates_are_told_by_the_registry(sweeping: Registry) -> None:
-    """Decision 28: as long as there is room for gates."""
+    """Decision 28: as long as there is room for gateways."""
     repo = sweeping.repository("app")
     repo.push(ONE, "v1")
-    told = [told_by(repo, 4000 + one, peer=f"host{one}") for one in range(NEAR_GATES + 1)]
-    assert told == [""] * NEAR_GATES + ["127.0.0.1:4000"]
+    told = [told_by(repo, 4000 + one, peer=f"host{one}") for one in range(NEAR_GATEWAYS + 1)]
+    assert told == [""] * NEAR_GATEWAYS + ["127.0.0.1:4000"]
 
 
 def test_a_bad_question_takes_no_place_of_a_gate(sweeping: Registry) -> None:
@@ -86,8 +86,8 @@ def test_a_bad_question_takes_no_place_of_a_gate(sweeping: Registry) -> None:
     repo = sweeping.repository("app")
     repo.push(ONE, "v1")
     other = str(Digest.of(next(one for one in TWO.blobs if one not in ONE.blobs)))
-    for number in range(NEAR_GATES):
+    for number in range(NEAR_GATEWAYS):
         asked = {"of": other, "peer": f"lost{number}", "port": 4001}
         assert repo.ask("GET", "_docket/pieces/v1", **asked).refused(404, "BLOB_UNKNOWN")
-    told = [told_by(repo, 5000 + one, peer=f"host{one}") for one in range(NEAR_GATES + 1)]
-    assert told == [""] * NEAR_GATES + ["127.0.0.1:5000"]
+    told = [told_by(repo, 5000 + one, peer=f"host{one}") for one in range(NEAR_GATEWAYS + 1)]
+    assert told == [""] * NEAR_GATEWAYS + ["127.0.0.1:5000"]

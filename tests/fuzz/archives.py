@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from docket import compress
+from docket import compression
 from docket.archive import Image, LoadLayer, load_archive, read
-from docket.digest import Digest
 from docket.errors import ImageNotInArchive, InvalidInput
-from docket.manifest import Platform
+from docket.oci.digest import Digest
+from docket.oci.manifest import Platform
 from tests.fuzz.properties import refused_or_fine
 from tests.fuzz.target import Check, Target, always
 from tests.support.images import (
@@ -207,11 +207,11 @@ def stream_seeds() -> list[bytes]:
     plain = layer_tar("stream", size=700)
     skippable = b"\x50\x2a\x4d\x18\x04\0\0\0skip"
     found = [plain, b"", b"\x1f\x8b"]
-    for kind in (compress.GZIP, compress.ZSTD):
+    for kind in (compression.GZIP, compression.ZSTD):
         frame = packed(plain, kind)
         found += [frame, packed(b"", kind) * 3 + frame, frame[:-5], frame + bytes(64)]
         found += [packed(b"", kind) + bytes(10) + packed(b"", kind)]  # was read by half of the cuts
-    return [*found, skippable + packed(plain, compress.ZSTD) + skippable]
+    return [*found, skippable + packed(plain, compression.ZSTD) + skippable]
 
 
 def check_stream(content: bytes) -> None:
@@ -220,7 +220,7 @@ def check_stream(content: bytes) -> None:
     size = 1 + (content[-1] if content else 0)
     assert _unpacked(content[at : at + size] for at in range(0, len(content), size)) == whole
     plain = io.BytesIO()
-    reader = compress.PlainReader(io.BytesIO(content), limit=_LIMIT)
+    reader = compression.PlainReader(io.BytesIO(content), limit=_LIMIT)
     with refused_or_fine(InvalidInput):
         while block := reader.read(1 << 16):
             plain.write(block)
@@ -231,7 +231,7 @@ def check_stream(content: bytes) -> None:
 
 def _unpacked(blocks: object) -> bytes | None:
     plain: list[bytes] = []
-    running = compress.Decompressor(limit=_LIMIT)
+    running = compression.Decompressor(limit=_LIMIT)
     with refused_or_fine(InvalidInput):
         for block in blocks:  # type: ignore[attr-defined]
             plain.extend(running.feed(block))

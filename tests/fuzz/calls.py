@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from docket import manifest
 from docket.api import Registry, app
-from docket.digest import Digest
+from docket.daemon.registry import ServerOptions, open_store
+from docket.oci import manifest
+from docket.oci.digest import Digest
 from docket.seeder import Seeder
-from docket.server import ServerOptions, open_store
-from docket.torrent.swarm import Swarm
-from docket.torrent.tracker import Tracker
+from docket.torrent.peer.swarm import Swarm
+from docket.torrent.tracker.peers import Tracker
 from tests.fuzz.target import Check, Target
 from tests.support.images import described, tiny_image
 

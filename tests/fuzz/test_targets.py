@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from docket.archive import read
-from docket.manifest import Platform
+from docket.oci.manifest import Platform
 from docket.torrent.metainfo import parse_metainfo
 from tests.fuzz.__main__ import NAMES
 from tests.fuzz.archives import archive_seeds, member_seeds, members_of

@@ -7,10 +7,7 @@ import re
 from contextlib import suppress
 from typing import Any
 
-from docket import manifest
-from docket.api.answers import wanted_range
-from docket.client import registry_url
-from docket.digest import Digest
+from docket.api.responses import wanted_range
 from docket.errors import (
     InvalidAnnounce,
     InvalidDigest,
@@ -18,10 +15,13 @@ from docket.errors import (
     InvalidReference,
     TooLarge,
 )
-from docket.manifest import Descriptor, Index, Manifest, Platform
-from docket.reference import Reference, parse_repository, parse_target
-from docket.torrent.announce import Announce, compact, failure, scraped
-from docket.torrent.tracker import Tracker
+from docket.oci import manifest
+from docket.oci.digest import Digest
+from docket.oci.manifest import Descriptor, Index, Manifest, Platform
+from docket.oci.reference import Reference, parse_repository, parse_target
+from docket.remote.client import registry_url
+from docket.torrent.tracker.announce import Announce, compact, failure, scraped
+from docket.torrent.tracker.peers import Tracker
 from tests.fuzz.properties import assert_readable, refused_or_fine
 from tests.fuzz.target import Target, always
 from tests.support.images import tiny_image

@@ -49,7 +49,7 @@ def _check_against_libtorrent(found: Metainfo) -> None:
     try:
         info: Any = lt.load_torrent_buffer(found.content).ti
     except RuntimeError:
-        return  # `docket.torrent.swarm` makes an error of its own of it
+        return  # `docket.torrent.peer.swarm` makes an error of its own of it
     assert info.info_hash().to_bytes() == found.info_hash
     files = info.files()
     pad = lt.file_storage.flag_pad_file

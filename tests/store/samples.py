@@ -10,16 +10,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from docket import compress, manifest
-from docket.compress import ZSTD
-from docket.digest import Digest
-from docket.manifest import ANNOTATION_ENCODER, Descriptor, Manifest, dump
-from docket.manifest import Index as ImageIndex
+from docket import compression
+from docket.compression import ZSTD
+from docket.oci import manifest
+from docket.oci.digest import Digest
+from docket.oci.manifest import ANNOTATION_ENCODER, Descriptor, Manifest, dump
+from docket.oci.manifest import Index as ImageIndex
+from docket.pieces import PIECE_LENGTH, PieceHasher
 from docket.store import Blob, Store
-from docket.store.index import Index
-from docket.torrent.pieces import PIECE_LENGTH, PieceHasher
+from docket.store.index.environment import Index
 
-ENCODER = compress.encoder(ZSTD, 3)
+ENCODER = compression.encoder(ZSTD, 3)
 
 
 @dataclass
@@ -66,10 +67,10 @@ def tar(seed: str, *, size: int = 3000) -> bytes:
 
 
 def packed(plain: bytes, kind: str = ZSTD) -> bytes:
-    """*plain* compressed as `docket push` does it; *kind* may be `compress.NONE`."""
+    """*plain* compressed as `docket push` does it; *kind* may be `compression.NONE`."""
     if not kind:
         return plain
-    running = compress.compressor(kind, level=3, size=len(plain))
+    running = compression.compressor(kind, level=3, size=len(plain))
     return running.compress(plain) + running.flush()
 
 
@@ -111,7 +112,7 @@ def image(*seeds: str, kind: str = ZSTD, size: int = 3000, subject: Image | None
             "rootfs": {"type": "layers", "diff_ids": [str(Digest.of(one)) for one in plain]},
         }
     )
-    media_type = f"{manifest.OCI_LAYER}{compress.media_suffix(kind)}"
+    media_type = f"{manifest.OCI_LAYER}{compression.media_suffix(kind)}"
     rows = [
         Descriptor(media_type, Digest.of(one), len(one), {ANNOTATION_ENCODER: ENCODER})
         for one in layers

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from docket.digest import Digest
 from docket.errors import StoreFormat, UploadUnknown
+from docket.oci.digest import Digest
+from docket.pieces import PIECE_LENGTH, PieceHasher
 from docket.store import Sample, Store, rebuild_index
-from docket.torrent.pieces import PIECE_LENGTH, PieceHasher
 from tests.store.samples import (
     Image,
     assert_readable,

@@ -19,15 +19,15 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from docket import manifest
-from docket.digest import Digest
 from docket.errors import (
     BlobUnknown,
     ManifestBlobUnknown,
     ManifestUnknown,
     RepositoryUnknown,
 )
-from docket.manifest import Descriptor
+from docket.oci import manifest
+from docket.oci.digest import Digest
+from docket.oci.manifest import Descriptor
 from docket.store import Sample, Store
 from tests.store.samples import Clock, Image, blob_files, image, open_store, push
 

@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from docket.digest import Digest
+from docket.oci.digest import Digest
 from docket.torrent.metainfo import Metainfo
-from tests.support.netns import Host
-from tests.support.parts import need
-from tests.support.programs import end, environment, tail, wait_until
+from tests.support.namespaces import Host
+from tests.support.processes import end, environment, tail, wait_until
+from tests.support.requirements import need
 
 FETCH_SECONDS = 120.0
 

@@ -6,7 +6,7 @@ import struct
 import tarfile
 import zlib
 
-from docket.compress import GZIP, ZSTD
+from docket.compression import GZIP, ZSTD
 
 _RLE_BLOCK = 128 << 10
 _PART = 1 << 20

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.support.parts import need, need_root
-from tests.support.programs import short_folder
+from tests.support.processes import short_folder
+from tests.support.requirements import need, need_root
 
 
 @contextmanager

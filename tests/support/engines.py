@@ -13,8 +13,7 @@ from typing import Any
 
 import docker
 
-from tests.support.parts import need, need_root
-from tests.support.programs import (
+from tests.support.processes import (
     NotReady,
     answers,
     end_all_naming,
@@ -25,6 +24,7 @@ from tests.support.programs import (
     started,
     unmount_below,
 )
+from tests.support.requirements import need, need_root
 
 # 10.0.0.0/8 is where the tests' network namespaces are; 127.0.0.0/8 is trusted anyway.
 DOCKERD_FLAGS = (

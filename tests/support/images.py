@@ -12,10 +12,10 @@ from pathlib import Path
 
 import zstandard
 
-from docket import manifest
 from docket.archive import LoadLayer
-from docket.digest import Digest
-from docket.manifest import Descriptor, Platform, dump
+from docket.oci import manifest
+from docket.oci.digest import Digest
+from docket.oci.manifest import Descriptor, Platform, dump
 
 NAME_ANNOTATION = "io.containerd.image.name"
 REF_ANNOTATION = "org.opencontainers.image.ref.name"

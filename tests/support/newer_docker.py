@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks.debian import PartMissing, StepFailed, bootstrap
+from tests.support.debian import PartMissing, StepFailed, bootstrap
 from tests.support.engines import (
     DOCKERD_FLAGS,
     Engine,
@@ -18,8 +18,8 @@ from tests.support.engines import (
     holds_overlays,
     pings,
 )
-from tests.support.parts import cache, missing, need, need_root
-from tests.support.programs import environment, short_folder, started
+from tests.support.processes import environment, short_folder, started
+from tests.support.requirements import cache, missing, need, need_root
 
 _PACKAGES = ("base-files", "bash", "ca-certificates", "docker.io", "mount")
 

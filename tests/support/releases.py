@@ -11,8 +11,8 @@ from functools import partial
 from pathlib import Path
 
 from docket.archive import LoadLayer, load_archive
-from docket.digest import Digest
-from docket.manifest import dump
+from docket.oci.digest import Digest
+from docket.oci.manifest import dump
 
 
 @dataclass(frozen=True, slots=True)

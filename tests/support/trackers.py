@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support.parts import need
-from tests.support.programs import answers, environment, free_port, short_folder, started
+from tests.support.processes import answers, environment, free_port, short_folder, started
+from tests.support.requirements import need
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from pathlib import Path
 from urllib.parse import quote, urlencode, urlsplit
 
 from docket.torrent.metainfo import Metainfo, parse_metainfo
-from docket.torrent.swarm import Swarm
+from docket.torrent.peer.swarm import Swarm
 
 _PROTOCOL = b"\x13BitTorrent protocol"
 _HANDSHAKE = 68

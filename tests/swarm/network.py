@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.commands import DOCKET, Commands, registry
-from docket.client import Client
-from docket.digest import Digest
-from docket.reference import Reference
+from docket.oci.digest import Digest
+from docket.oci.reference import Reference
+from docket.pieces import PieceHasher
+from docket.remote.client import Client
 from docket.torrent.metainfo import File, Metainfo, parse_metainfo
-from docket.torrent.pieces import PieceHasher
-from tests.support.netns import Host, namespaces
-from tests.support.programs import end, environment, tail, wait_until
+from tests.support.commands import DOCKET, Commands, registry
+from tests.support.namespaces import Host, namespaces
+from tests.support.processes import end, environment, tail, wait_until
 from tests.support.releases import Release
 
 PORT = 8000

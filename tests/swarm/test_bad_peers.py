@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from docket.torrent.pieces import PIECE_LENGTH
-from tests.support.netns import Host
+from docket.pieces import PIECE_LENGTH
+from tests.support.namespaces import Host
 from tests.swarm.network import SEEDING, Network, Stored, fetch_seconds, holds_the_image, network
 
 LOST_SECONDS = 2.0

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.commands import DOCKET
+from tests.support.commands import DOCKET
 from tests.support.releases import release
 from tests.swarm.network import SEEDING, Stored, network, until
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.bittorrent import CLIENTS, download
-from tests.support.netns import Host
+from tests.support.namespaces import Host
 from tests.support.trackers import opentracker
 from tests.swarm.network import SEEDING, Network, Stored, holds_the_image, network
 
@@ -51,11 +51,11 @@ def test_mixed_swarm(
     with ExitStack() as stack:
         net = stack.enter_context(network(image, tmp_path, hosts=len(CLIENTS) + 3, options=options))
         stack.enter_context(tracker(net))
-        *guests, first, second, _ = net.others
+        *foreign_clients, first, second, _ = net.others
         torrent = net.torrent()
         downloads = [
             stack.enter_context(download(client, host, torrent, tmp_path / client.command))
-            for client, host in zip(CLIENTS, guests, strict=True)
+            for client, host in zip(CLIENTS, foreign_clients, strict=True)
         ]
         pull = net.pull(first, *SEEDING, "--sources")
         report = pull.report()
@@ -65,7 +65,7 @@ def test_mixed_swarm(
         # there was no other host of docket's to give anything
         assert sum(layer["from"]["hosts"] for layer in report["layers"]) > image.size // 10
         assert first.tx_bytes() > image.size // 10
-        assert sum(host.tx_bytes() for host in guests) > image.size
+        assert sum(host.tx_bytes() for host in foreign_clients) > image.size
         later = net.pull(second).report()
         assert later["payload"]["http"] == 0
         assert all(holds_the_image(one, image) for one in net.pulls)

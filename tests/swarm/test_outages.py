@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.support.netns import Host
+from tests.support.namespaces import Host
 from tests.support.trackers import opentracker
 from tests.swarm.network import SEEDING, Stored, holds_the_image, network, until
 

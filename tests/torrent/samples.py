@@ -11,10 +11,10 @@ from typing import Any
 
 import libtorrent as lt
 
-from docket.digest import Digest
-from docket.manifest import OCI_MANIFEST
+from docket.oci.digest import Digest
+from docket.oci.manifest import OCI_MANIFEST
+from docket.pieces import PieceHasher
 from docket.torrent.metainfo import Metainfo, image_metainfo, layout_files
-from docket.torrent.pieces import PieceHasher
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,10 @@ from typing import Any
 import libtorrent as lt
 import pytest
 
-from docket.digest import Digest
 from docket.errors import InvalidMetainfo
-from docket.manifest import OCI_MANIFEST
+from docket.oci.digest import Digest
+from docket.oci.manifest import OCI_MANIFEST
+from docket.pieces import HASH_SIZE, PIECE_LENGTH
 from docket.torrent.metainfo import (
     INDEX_FILE,
     LAYOUT_FILE,
@@ -24,7 +25,6 @@ from docket.torrent.metainfo import (
     parse_metainfo,
     with_announce,
 )
-from docket.torrent.pieces import HASH_SIZE, PIECE_LENGTH
 from tests.torrent.samples import Sample, decoded, piece_hashes, sample
 
 _ANNOUNCE = "http://10.0.0.1:8000/announce"

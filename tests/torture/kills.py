@@ -19,8 +19,8 @@ import time
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from tests.torture.customers import Customer, Tally, at_work
 from tests.torture.servers import server
+from tests.torture.workload import Customer, Tally, at_work
 
 CUSTOMERS = 4
 PINS = (0.0, 0.0, 0.02, 60.0)

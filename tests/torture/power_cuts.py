@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.store.samples import assert_sound
-from tests.support.programs import short_folder
+from tests.support.processes import short_folder
 from tests.torture.kills import PINS, Mixed, Report
 from tests.torture.servers import server
 

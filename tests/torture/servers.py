@@ -3,7 +3,7 @@
 `docket registry` takes 0.3 s to start, and most of that is Python importing modules. So a process
 that has imported them, and done nothing else, forks a server for each start: no thread, no LMDB
 environment and no libtorrent session exists before the fork, and what runs behind it is
-`docket.server.serve`, all that `docket registry` runs.
+`docket.daemon.registry.serve`, all that `docket registry` runs.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 
 import urllib3
 
-from docket.server import ServerOptions, serve
+from docket.daemon.registry import ServerOptions, serve
 
 _READY_SECONDS = 30.0
 

@@ -15,12 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.commands import CommandFailed, Commands, registry
-from docket import manifest
-from docket.client import Client
-from docket.digest import Digest
 from docket.errors import ManifestUnknown, RegistryRefused, StoreFull
-from docket.reference import Reference
+from docket.oci import manifest
+from docket.oci.digest import Digest
+from docket.oci.reference import Reference
+from docket.remote.client import Client
 from docket.store import Store
 from tests.store.samples import (
     Image,
@@ -33,6 +32,7 @@ from tests.store.samples import (
     push,
     put_index,
 )
+from tests.support.commands import CommandFailed, Commands, registry
 from tests.support.disks import tiny_disk
 from tests.support.releases import release
 

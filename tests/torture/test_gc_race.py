@@ -8,12 +8,11 @@ from pathlib import Path
 import lmdb
 import pytest
 
-from benchmarks.commands import registry
-from docket import manifest
-from docket.client import Client
-from docket.digest import Digest
 from docket.errors import BlobUnknown, RegistryRefused
-from docket.reference import Reference
+from docket.oci import manifest
+from docket.oci.digest import Digest
+from docket.oci.reference import Reference
+from docket.remote.client import Client
 from docket.store import Store
 from tests.store.samples import (
     Image,
@@ -24,7 +23,8 @@ from tests.store.samples import (
     push,
     upload,
 )
-from tests.torture.pushers import PushClock, race
+from tests.support.commands import registry
+from tests.torture.push_workload import PushClock, race
 
 pytestmark = pytest.mark.xdist_group("torture")
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.commands import registry
 from tests.store.samples import assert_sound
+from tests.support.commands import registry
 from tests.torture.kills import Mixed, run
 
 KILLS = 200

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.parts import missing, need, need_root
+from tests.support.requirements import missing, need, need_root
 from tests.torture.power_cuts import ext4_disk, run
 
 pytestmark = pytest.mark.xdist_group("torture")

@@ -10,11 +10,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from docket import manifest
-from docket.client import Client
-from docket.digest import Digest
-from docket.manifest import Descriptor
-from docket.reference import Reference
+from docket.oci import manifest
+from docket.oci.digest import Digest
+from docket.oci.manifest import Descriptor
+from docket.oci.reference import Reference
+from docket.remote.client import Client
 from tests.torture.servers import server
 
 REPOSITORY = "app"

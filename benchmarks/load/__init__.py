@@ -1,0 +1,1 @@
+"""Loads on one registry process."""

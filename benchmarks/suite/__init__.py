@@ -1,0 +1,1 @@
+"""The suite for deploy sizes: its sections, bounds, plots and page."""

@@ -1,0 +1,259 @@
+"""The suite's plots, in one style: units on every axis, a line for every bound, SVG and PNG."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+
+from benchmarks.suite import bounds, pull, push, strategies
+from benchmarks.suite.sections import BOUNDS, INDEX, PULL, PUSH, SIZES, STORE
+from benchmarks.suite.sizes import CROWDS, Row
+from benchmarks.suite.strategies import DEFAULT_LEVEL
+from benchmarks.summary import Spread
+from tests.support.image_family.steps import STEPS
+
+mpl.use("agg")
+import matplotlib.pyplot as plt  # the back end must be chosen before
+
+MB = 1e6
+
+# Okabe and Ito's colours, which colour-blind readers tell apart
+BLUE, ORANGE, GREEN, RED, PINK, SKY, GREY = (
+    "#0072B2",
+    "#E69F00",
+    "#009E73",
+    "#D55E00",
+    "#CC79A7",
+    "#56B4E9",
+    "#8C8C8C",
+)
+_OURS = strategies.docket_name(DEFAULT_LEVEL)
+_STRATEGIES = {strategies.WHOLE_TAR: GREY, strategies.GZIP: ORANGE, _OURS: BLUE}
+_BOUNDS = {bounds.FILES: ("s", GREEN), bounds.CHUNKS: ("D", PINK), bounds.PATCH: ("^", RED)}
+_STYLE = {
+    "axes.grid": True,
+    "axes.grid.axis": "x",
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "font.size": 10,
+    "grid.alpha": 0.3,
+    "legend.frameon": False,
+    "svg.fonttype": "none",
+    # the same results give the same files
+    "svg.hashsalt": "docket",
+}
+
+
+def draw(folder: Path) -> None:
+    """Draw what *folder* has results of, beside them."""
+    _draw_sizes(folder)
+    _draw_registry(folder)
+    _draw_push(folder)
+    _draw_pull(folder)
+    _draw_ingest(folder)
+    _draw_index(folder)
+
+
+@contextmanager
+def figure(
+    path: Path, *, rows: int = 1, columns: int = 1, size: tuple[float, float]
+) -> Iterator[Any]:
+    """Axes to draw on; saved as *path* with .svg and .png."""
+    with plt.rc_context(_STYLE):
+        drawing, axes = plt.subplots(rows, columns, figsize=size, layout="constrained")
+        yield axes
+        svg, png = files(path)
+        drawing.savefig(svg, metadata={"Date": None})
+        drawing.savefig(png, dpi=120)
+        plt.close(drawing)
+
+
+def files(path: Path) -> tuple[Path, Path]:
+    """What `figure` saves at *path*: it may have dots in its name."""
+    return path.with_name(f"{path.name}.svg"), path.with_name(f"{path.name}.png")
+
+
+def bars(axes: Any, names: Sequence[str], values: Sequence[Spread], colours: Sequence[str]) -> None:
+    """A horizontal bar for each of *names*, first on top, with its extremes and its value."""
+    places = range(len(names))
+    medians = [one.median for one in values]
+    spread = [
+        [one.median - one.low for one in values],
+        [one.high - one.median for one in values],
+    ]
+    drawn = axes.barh(places, medians, xerr=spread, color=colours, ecolor="black", capsize=3)
+    axes.bar_label(drawn, [f"{one:.3g}" for one in medians], padding=6)
+    axes.set_yticks(places, names)
+    axes.invert_yaxis()
+    axes.margins(x=0.15)
+
+
+def bound(axes: Any, value: float, label: str, *, style: str = "--") -> None:
+    """A line for what is wanted, or for what no way can pass."""
+    axes.axvline(value, color="black", linestyle=style, linewidth=1.2, label=label)
+
+
+def _legend_below(axes: Any) -> None:
+    """Where it hides no bar."""
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22))
+
+
+def _draw_sizes(folder: Path) -> None:
+    """Bytes that reach one host in each step, and what finer methods would bring."""
+    sizes, finer = SIZES.load(folder), BOUNDS.load(folder)
+    if not sizes:
+        return
+    rows = {(row.strategy, row.step): row for row in sizes.found if row.hosts == 1}
+    # the bounds have a lane of their own below the bars
+    thickness = 0.8 / (len(_STRATEGIES) + 1)
+    with figure(folder / "sizes", size=(9, 6)) as axes:
+        for number, (strategy, colour) in enumerate(_STRATEGIES.items()):
+            places = [place - 0.4 + (number + 0.5) * thickness for place in range(len(STEPS))]
+            values = [rows[strategy, step.name].to_host.median / MB for step in STEPS]
+            drawn = axes.barh(places, values, thickness, color=colour, label=strategy)
+            axes.bar_label(drawn, [f"{value:.3g}" for value in values], padding=2, fontsize=8)
+        for place, step in enumerate(STEPS):
+            limit = rows[_OURS, step.name].limit / MB
+            label = "docket's limit: 1.02 × changed layers + 64 KiB" if place == 0 else None
+            axes.plot([limit, limit], [place - 0.45, place + 0.45], "k--", lw=1.2, label=label)
+        for method, (marker, colour) in _BOUNDS.items():
+            if finer is None:
+                break
+            found = {one.step: one.to_host / MB for one in finer.found if one.method == method}
+            axes.plot(
+                [found[step.name] for step in STEPS],
+                [place + 0.4 - thickness / 2 for place in range(len(STEPS))],
+                marker,
+                color=colour,
+                label=f"bound: {method}",
+                markeredgecolor="white",
+            )
+        axes.set_xscale("log")
+        axes.set_yticks(range(len(STEPS)), [step.name for step in STEPS])
+        axes.invert_yaxis()
+        axes.margins(x=0.12)
+        axes.set_xlabel("MB that reach one host (logarithmic)")
+        axes.set_title("What a deploy brings to a host")
+        axes.figure.legend(loc="outside lower center", ncols=2)
+
+
+def _draw_registry(folder: Path) -> None:
+    """Bytes that leave the registry by how many hosts pull at once."""
+    sizes = SIZES.load(folder)
+    if not sizes:
+        return
+    with figure(folder / "registry", columns=len(STEPS), size=(14, 4)) as panels:
+        for axes, step in zip(panels, STEPS, strict=True):
+            for strategy, colour in _STRATEGIES.items():
+                rows = [
+                    row for row in sizes.found if row.step == step.name and row.strategy == strategy
+                ]
+                _draw_crowds(axes, rows, colour, strategy)
+            once = next(r for r in sizes.found if r.step == step.name and r.strategy == _OURS)
+            axes.axhline(
+                once.changed / MB, color="black", ls="--", lw=1.2, label="changed layers, once"
+            )
+            axes.set(
+                xscale="log",
+                yscale="log",
+                title=step.name,
+                xlabel="hosts at once (hollow: computed)",
+            )
+            axes.set_xticks(CROWDS, [str(one) for one in CROWDS])
+        panels[0].set_ylabel("MB that leave the registry (log.)")
+        panels[0].figure.legend(
+            *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4
+        )
+
+
+def _draw_crowds(axes: Any, rows: Sequence[Row], colour: str, label: str) -> None:
+    axes.plot(
+        [row.hosts for row in rows],
+        [row.from_registry / MB for row in rows],
+        color=colour,
+        label=label,
+    )
+    for row in rows:
+        filled = colour if row.measured else "white"
+        axes.plot(row.hosts, row.from_registry / MB, "o", color=colour, markerfacecolor=filled)
+
+
+def _draw_push(folder: Path) -> None:
+    """Seconds of a push, cold and unchanged."""
+    result = PUSH.load(folder)
+    if not result:
+        return
+    tools = {row.tool: row for row in result.found}
+    with figure(folder / "push", columns=2, size=(11, 3.8)) as (cold, again):
+        names = [name for name in tools if name != push.EXPORT]
+        colours = [BLUE if name.startswith("docket ") else ORANGE for name in names]
+        bars(cold, names, [tools[name].cold.wall for name in names], colours)
+        bound(cold, tools[push.DOCKER].cold.wall.median / 4, "a quarter of docker push")
+        cold.set(xlabel="seconds", title="Push into an empty registry")
+        _legend_below(cold)
+        names = list(tools)
+        colours = [BLUE if name.startswith("docket ") else ORANGE for name in names]
+        bars(again, names, [tools[name].unchanged.wall for name in names], colours)
+        bound(again, tools[push.EXPORT].cold.wall.median / 10, "a tenth of an export")
+        again.set(xlabel="seconds", title="Push of an unchanged image; docker save")
+        _legend_below(again)
+
+
+def _draw_pull(folder: Path) -> None:
+    """Seconds of a pull, cold and changed."""
+    result = PULL.load(folder)
+    if not result:
+        return
+    theirs, ours, load = (
+        pull.of_tool(result.found, tool)
+        for tool in (pull.DOCKER_PULL, pull.DOCKET_PULL, pull.DOCKER_LOAD)
+    )
+    names = [theirs.tool, ours.tool]
+    with figure(folder / "pull", columns=2, size=(11, 2.7)) as (cold, changed):
+        bars(cold, names, [theirs.cold.wall, ours.cold.wall], [ORANGE, BLUE])
+        bound(cold, theirs.cold.wall.median / 1.5, "docker pull / 1.5")
+        bound(cold, load.cold.wall.median, "docker load, in which docket's pull ends", style=":")
+        cold.set(xlabel="seconds", title="Pull into an empty engine")
+        _legend_below(cold)
+        bars(changed, names, [theirs.changed.wall, ours.changed.wall], [ORANGE, BLUE])
+        bound(changed, ours.cold.wall.median * 0.3, "0.3 of docket's cold pull")
+        changed.set(xlabel="seconds", title="Pull of a release with a new app layer")
+        _legend_below(changed)
+
+
+def _draw_ingest(folder: Path) -> None:
+    """MB/s that the store takes in, beside what no store can pass here."""
+    result = STORE.load(folder)
+    if not result:
+        return
+    rows = result.found.ingest
+    with figure(folder / "ingest", size=(8, 2.7)) as axes:
+        names = [f"{row.streams} at a time" for row in rows]
+        bars(axes, names, [_in_mb(row.rate) for row in rows], [BLUE] * len(rows))
+        for place, row in enumerate(rows):
+            limit = row.limit.median / MB
+            label = "limit of hashing, decompression and disk" if place == 0 else None
+            axes.plot([limit, limit], [place - 0.45, place + 0.45], "k--", lw=1.2, label=label)
+        axes.set(xlabel="MB/s of stored layers", title="Layers into the store")
+        _legend_below(axes)
+
+
+def _draw_index(folder: Path) -> None:
+    """Seconds of a collection by blobs."""
+    result = INDEX.load(folder)
+    if not result:
+        return
+    counts = [row.blobs for row in result.found]
+    with figure(folder / "gc", size=(7, 3.2)) as axes:
+        axes.loglog(counts, [row.gc_seconds for row in result.found], "o-", color=BLUE, label="gc")
+        axes.axhline(60, color="black", ls="--", lw=1.2, label="60 s, wanted at a million blobs")
+        axes.set(xlabel="blobs in the index", ylabel="seconds", title="One collection of garbage")
+        axes.legend()
+
+
+def _in_mb(rate: Spread) -> Spread:
+    return Spread(rate.median / MB, rate.low / MB, rate.high / MB, rate.runs)

@@ -1,0 +1,82 @@
+"""The one table from docket's errors to HTTP statuses and OCI error codes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Match, Route
+
+from docket import errors
+from docket.api.responses import answer_json
+
+_TABLE: tuple[tuple[type[errors.DocketError], int, str], ...] = (
+    (errors.InvalidDigest, 400, "DIGEST_INVALID"),
+    (errors.DigestMismatch, 400, "DIGEST_INVALID"),
+    (errors.SizeMismatch, 400, "SIZE_INVALID"),
+    (errors.InvalidReference, 400, "NAME_INVALID"),
+    (errors.InvalidManifest, 400, "MANIFEST_INVALID"),
+    (errors.TooLarge, 413, "SIZE_INVALID"),
+    (errors.InvalidInput, 400, "UNSUPPORTED"),
+    (errors.BlobUnknown, 404, "BLOB_UNKNOWN"),
+    (errors.ManifestUnknown, 404, "MANIFEST_UNKNOWN"),
+    (errors.ManifestBlobUnknown, 404, "MANIFEST_BLOB_UNKNOWN"),
+    (errors.RepositoryUnknown, 404, "NAME_UNKNOWN"),
+    (errors.UploadUnknown, 404, "BLOB_UPLOAD_UNKNOWN"),
+    (errors.NotFound, 404, "NAME_UNKNOWN"),
+    (errors.UploadConflict, 409, "BLOB_UPLOAD_INVALID"),
+    (errors.UploadOutOfOrder, 416, "BLOB_UPLOAD_INVALID"),
+    (errors.StoreFull, 507, "TOOMANYREQUESTS"),
+    (errors.DocketError, 500, "UNKNOWN"),
+)
+
+_BY_STATUS = {404: "NAME_UNKNOWN", 405: "UNSUPPORTED"}
+
+log = logging.getLogger("docket.api")
+
+
+def problem(
+    status: int, code: str, message: str, headers: dict[str, str] | None = None
+) -> Response:
+    """An error as OCI distribution 1.1 § error codes spells it."""
+    body = {"errors": [{"code": code, "message": message, "detail": None}]}
+    return answer_json(body, status=status, headers=headers)
+
+
+async def _docket_error(_request: Request, error: Exception) -> Response:
+    status, code = next((status, code) for kind, status, code in _TABLE if isinstance(error, kind))
+    if status >= 500:
+        log.error("%s", errors.summary(error))
+    return problem(status, code, errors.summary(error))
+
+
+async def _http_exception(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    code = _BY_STATUS.get(error.status_code, "UNSUPPORTED")
+    headers = dict(error.headers or {})
+    if error.status_code == 405:
+        headers["Allow"] = ", ".join(sorted(_allowed(request)))
+    return problem(error.status_code, code, error.detail, headers)
+
+
+def _allowed(request: Request) -> set[str]:
+    """The methods of the path's routes, all of them: Starlette names those of the first."""
+    routes = [route for route in request.app.routes if isinstance(route, Route)]
+    found = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
+    return set().union(*(route.methods or () for route in found if route.path == found[0].path))
+
+
+async def _disconnected(_request: Request, _error: Exception) -> Response:
+    """Nobody reads it; a client that breaks off is no fault of the registry's."""
+    return problem(400, "BLOB_UPLOAD_INVALID", "the request broke off")
+
+
+EXCEPTION_HANDLERS: dict[Any, Callable[[Request, Exception], Awaitable[Response]]] = {
+    errors.DocketError: _docket_error,
+    HTTPException: _http_exception,
+    ClientDisconnect: _disconnected,
+}

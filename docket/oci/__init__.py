@@ -1,0 +1,1 @@
+"""The values of the OCI specifications: digests, references, manifests."""

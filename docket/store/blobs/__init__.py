@@ -1,0 +1,1 @@
+"""Blob files: uploads, downloads, and what reading them gives."""

@@ -1,0 +1,218 @@
+"""Taking bytes in: one pass gives the digest, the piece hashes and, of a layer, the diff_id."""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import chain
+from pathlib import Path
+from typing import Protocol
+
+from docket.compression import MAX_WINDOW, NONE, Decompressor, sniff
+from docket.errors import DigestMismatch, InvalidInput, WindowTooLarge
+from docket.oci.digest import READ_SIZE, Digest, new_hash
+
+_TAR_MAGIC = b"ustar"
+_TAR_MAGIC_AT = 257
+_HEAD = _TAR_MAGIC_AT + len(_TAR_MAGIC)
+_MAX_PLAIN = 1 << 36
+# what each upload may take to look back; zstd asks for more from level 20 on, or with --long
+_WINDOW_BESIDE = 8 << 20
+_QUEUE = 4
+# below this many bytes a thread costs more than it saves
+_BESIDE = 1 << 16
+
+# layers that need more are unpacked one at a time
+_alone = threading.Lock()
+
+# hashing releases the GIL; all that comes in shares as many threads as there are processors
+_hashing = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="hash")
+
+
+class Pieces(Protocol):
+    """A running piece hash, such as `docket.pieces.PieceHasher`."""
+
+    def update(self, block: bytes | memoryview, /) -> None: ...
+    def finish(self) -> bytes: ...
+
+
+NewPieces = Callable[[], Pieces]
+
+
+@dataclass(frozen=True, slots=True)
+class KnownPieces:
+    """The hashes of bytes that have been checked with them: nothing is hashed once more."""
+
+    hashes: bytes
+
+    def update(self, block: bytes | memoryview, /) -> None:
+        """No news."""
+
+    def finish(self) -> bytes:
+        """The hashes."""
+        return self.hashes
+
+
+@dataclass(frozen=True, slots=True)
+class Unpacked:
+    """What a layer unpacks to: its diff_id, the bytes of the plain tar, and what compressed it."""
+
+    diff_id: Digest
+    size: int
+    compression: str = NONE
+
+
+@dataclass(frozen=True, slots=True)
+class Ingested:
+    """All that one pass over a blob finds out. *unpacked* is None when it is no layer."""
+
+    digest: Digest
+    size: int
+    pieces: bytes
+    unpacked: Unpacked | None
+
+
+class Ingest:
+    """A blob on its way in; `feed` it block by block, then `finish`, or `abandon` it.
+
+    With *unpack* a compressed layer is decompressed beside, to learn its diff_id.
+    """
+
+    def __init__(
+        self, new_pieces: NewPieces, *, algorithm: str = "sha256", unpack: bool = True
+    ) -> None:
+        self._unpack = unpack
+        self._algorithm = algorithm
+        self._hash = new_hash(algorithm)
+        self._pieces = new_pieces()
+        self._head = b""
+        self._unpacking: _Unpacking | None = None
+        self._beside: list[Future[None]] = []
+        self.size = 0
+
+    def feed(self, block: bytes) -> None:
+        """The next bytes. They are hashed while the caller gets those that follow."""
+        self._feed_unpacking(block)
+        self._settle()
+        if len(block) < _BESIDE:
+            self._hash.update(block)
+            self._pieces.update(block)
+        else:
+            updates = (self._hash.update, self._pieces.update)
+            self._beside = [_hashing.submit(update, block) for update in updates]
+        self.size += len(block)
+
+    def finish(self, path: Path | None = None) -> Ingested:
+        """What was found out; nothing may be fed after it.
+
+        All that was fed lies at *path*, where that is given: a layer that needs much memory is read
+        again there, when no other is.
+        """
+        self._settle()
+        digest = Digest(self._algorithm, self._hash.hexdigest())
+        return Ingested(digest, self.size, self._pieces.finish(), self._unpacked(digest, path))
+
+    def abandon(self) -> None:
+        """End what runs beside; the bytes are not wanted any more."""
+        if self._unpacking:
+            self._unpacking.finish()
+
+    def _settle(self) -> None:
+        """All that was fed is hashed."""
+        for one in self._beside:
+            one.result()
+        self._beside = []
+
+    def _feed_unpacking(self, block: bytes) -> None:
+        if self._unpacking:
+            self._unpacking.feed(block)
+        elif len(self._head) < _HEAD:
+            before = len(self._head)
+            self._head += block[: _HEAD - before]
+            if self._unpack and sniff(self._head) != NONE:
+                self._unpacking = _Unpacking()
+                self._unpacking.feed(self._head[:before])
+                self._unpacking.feed(block)
+
+    def _unpacked(self, digest: Digest, path: Path | None) -> Unpacked | None:
+        if self._unpacking:
+            self._unpacking.finish()
+            return self._unpacking.found or (
+                _unpacked_alone(path) if path and self._unpacking.is_wide else None
+            )
+        if self._head[_TAR_MAGIC_AT:] == _TAR_MAGIC and digest.algorithm == "sha256":
+            return Unpacked(digest, self.size)
+        return None
+
+
+def ingest_file(
+    path: Path, expected: Digest, new_pieces: NewPieces, *, unpacked: Unpacked | None = None
+) -> Ingested:
+    """One read of the file at *path*. Raises `DigestMismatch` when it isn't *expected*.
+
+    Where it is known what the layer unpacks to, *unpacked* says so, and nothing is decompressed.
+    """
+    running = Ingest(new_pieces, algorithm=expected.algorithm, unpack=unpacked is None)
+    with path.open("rb", buffering=0) as file:
+        while block := file.read(READ_SIZE):
+            running.feed(block)
+    found = running.finish(path)
+    if found.digest != expected:
+        raise DigestMismatch(expected, found.digest)
+    return found if unpacked is None else replace(found, unpacked=unpacked)
+
+
+class _Unpacking:
+    """Decompresses and hashes on a thread; what can't be decompressed is simply no layer.
+
+    *is_wide*: it may be one, but needs more memory than many uploads at once could have.
+    """
+
+    def __init__(self) -> None:
+        self._blocks: queue.Queue[bytes | None] = queue.Queue(maxsize=_QUEUE)
+        self.found: Unpacked | None = None
+        self.is_wide = False
+        self._thread = threading.Thread(target=self._run, name="unpack", daemon=True)
+        self._thread.start()
+
+    def feed(self, block: bytes) -> None:
+        if block:
+            self._blocks.put(block)
+
+    def finish(self) -> None:
+        self._blocks.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        blocks = iter(self._blocks.get, None)
+        try:
+            self.found = _unpack(blocks, window=_WINDOW_BESIDE)
+        except WindowTooLarge:
+            self.is_wide = True
+        except InvalidInput:
+            pass
+        for _ in blocks:
+            pass  # the one who feeds must not wait
+
+
+def _unpacked_alone(path: Path) -> Unpacked | None:
+    with _alone, path.open("rb", buffering=0) as file:
+        try:
+            return _unpack(iter(lambda: file.read(READ_SIZE), b""), window=MAX_WINDOW)
+        except InvalidInput:
+            return None
+
+
+def _unpack(blocks: Iterator[bytes], *, window: int) -> Unpacked:
+    """What *blocks* unpack to. Raises `InvalidInput`."""
+    plain = new_hash()
+    decompressor = Decompressor(limit=_MAX_PLAIN, foreign=True, window=window)
+    for part in chain.from_iterable(map(decompressor.feed, blocks)):
+        plain.update(part)
+    decompressor.finish()
+    digest = Digest("sha256", plain.hexdigest())
+    return Unpacked(digest, decompressor.size, decompressor.compression)

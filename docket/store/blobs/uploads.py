@@ -1,0 +1,229 @@
+"""Upload sessions: partial blobs that come in parts and survive a restart."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from io import FileIO
+from pathlib import Path
+
+from docket.errors import DigestMismatch, UploadConflict, UploadOutOfOrder, UploadUnknown
+from docket.oci.digest import READ_SIZE, Digest
+from docket.store.blobs.ingest import Ingest, Ingested, NewPieces
+from docket.store.filesystem import Filesystem
+from docket.store.index.environment import Index
+from docket.store.index.records import UploadRecord
+from docket.store.index.tables import Transaction
+
+UPLOAD_SECONDS = 24 * 3600.0
+"""How long an unfinished upload is kept."""
+
+
+class Upload:
+    """One session, open for one writer: `write` appends, `close` keeps the bytes for later."""
+
+    def __init__(
+        self, upload_id: uuid.UUID, path: Path, disk: Filesystem, new_pieces: NewPieces
+    ) -> None:
+        self.id = upload_id
+        self.path = path
+        self._filesystem = disk
+        self._new_pieces = new_pieces
+        self._busy = threading.Lock()
+        self._file: FileIO | None = None
+        self._ingest: Ingest | None = None
+
+    @property
+    def offset(self) -> int:
+        """Bytes that have arrived. Raises `UploadUnknown` when another request ended it."""
+        if ingest := self._ingest:
+            return ingest.size
+        try:
+            return self.path.stat().st_size
+        except FileNotFoundError as error:
+            raise UploadUnknown(self.id) from error
+
+    def write(self, block: bytes) -> None:
+        """Append *block*."""
+        file, ingest = self._opened(Ingest(self._new_pieces) if self._ingest is None else None)
+        try:
+            self._filesystem.append(file, block)
+        except BaseException:
+            # a part of the block may be in the file: what is there is hashed again later
+            self.abandon()
+            raise
+        ingest.feed(block)
+
+    def finish(self, expected: Digest) -> Ingested:
+        """All bytes are here: sync them and tell what they are. Raises `DigestMismatch`."""
+        ingest = None
+        if self._ingest is None or expected.algorithm != "sha256":
+            # the one second read: sessions that outlived a restart, and digests of another kind
+            ingest = Ingest(self._new_pieces, algorithm=expected.algorithm)
+        file, running = self._opened(ingest)
+        self._filesystem.sync(file.fileno())
+        found = running.finish(self.path)
+        self._ingest = None
+        self.close()
+        if found.digest != expected:
+            raise DigestMismatch(expected, found.digest)
+        return found
+
+    def close(self) -> None:
+        """Let go of the file; the bytes stay."""
+        if self._file:
+            self._file.close()
+        self._file = None
+
+    def abandon(self) -> None:
+        """Forget what is known of the bytes; the file stays."""
+        self.close()
+        if self._ingest:
+            self._ingest.abandon()
+        self._ingest = None
+
+    @contextmanager
+    def writer(self) -> Iterator[Upload]:
+        """Be the only writer. Raises `UploadConflict` when there is one already."""
+        if not self._busy.acquire(blocking=False):
+            raise UploadConflict(self.id)
+        try:
+            yield self
+        finally:
+            self._busy.release()
+
+    def _opened(self, fresh: Ingest | None) -> tuple[FileIO, Ingest]:
+        if fresh is not None:
+            if self._ingest:
+                self._ingest.abandon()
+            with self.path.open("rb", buffering=0) as file:
+                while block := file.read(READ_SIZE):
+                    fresh.feed(block)
+            self._ingest = fresh
+        if self._file is None:
+            self._file = FileIO(self.path, "ab")
+        assert self._ingest is not None
+        return self._file, self._ingest
+
+
+class Uploads:
+    """The sessions of a store."""
+
+    def __init__(self, folder: Path, index: Index, disk: Filesystem, new_pieces: NewPieces) -> None:
+        self._folder = folder
+        self._index = index
+        self._filesystem = disk
+        self._new_pieces = new_pieces
+        self._open: dict[uuid.UUID, Upload] = {}
+        self._lock = threading.Lock()
+
+    def begin(self, repository: str) -> uuid.UUID:
+        """A new, empty session of *repository*; it survives a restart."""
+        upload_id = uuid.uuid4()
+        record = UploadRecord(repository, time.time())
+        try:
+            self._filesystem.write_new(self._path(upload_id), b"")
+            self._index.update(lambda txn: self._index.uploads.put(txn, _key(upload_id), record))
+        except BaseException:
+            self._filesystem.remove(self._path(upload_id))
+            raise
+        return upload_id
+
+    def get(self, repository: str, upload_id: uuid.UUID) -> Upload:
+        """The session. Raises `UploadUnknown` unless it is one of *repository*."""
+        with self._index.read() as txn:
+            record = self._index.uploads.get(txn, _key(upload_id))
+        if record is None or record.repository != repository:
+            raise UploadUnknown(upload_id)
+        path = self._path(upload_id)
+        if not path.exists():
+            raise UploadUnknown(upload_id)
+        with self._lock:
+            if upload_id not in self._open:
+                self._open[upload_id] = Upload(upload_id, path, self._filesystem, self._new_pieces)
+            return self._open[upload_id]
+
+    @contextmanager
+    def writer(
+        self, repository: str, upload_id: uuid.UUID, *, offset: int | None = None
+    ) -> Iterator[Upload]:
+        """The session, for one writer that goes on at *offset* (None: wherever it stands).
+
+        Raises `UploadUnknown`, `UploadConflict`, or `UploadOutOfOrder`.
+        """
+        upload = self.get(repository, upload_id)
+        with upload.writer():
+            with self._lock:
+                if self._open.get(upload_id) is not upload:  # over since `get` looked
+                    raise UploadUnknown(upload_id)
+            if offset is not None and offset != upload.offset:
+                raise UploadOutOfOrder(upload_id, offset=upload.offset)
+            try:
+                yield upload
+            finally:
+                upload.close()  # sessions that nobody goes on with must not use up descriptors
+
+    def forget(self, txn: Transaction, upload_id: uuid.UUID) -> None:
+        """Drop the record of a session whose file has become a blob."""
+        self._index.uploads.delete(txn, _key(upload_id))
+
+    def cancel(self, repository: str, upload_id: uuid.UUID) -> None:
+        """End the session; nothing of it is left. Raises `UploadUnknown`, `UploadConflict`."""
+        with self.writer(repository, upload_id) as upload:
+            self.discard(upload)
+
+    def discard(self, upload: Upload) -> None:
+        """Take away all that is left of *upload*, which its caller is the writer of."""
+        upload.abandon()
+        # the file goes first: without it `get` opens the session for nobody, and on a full disk the
+        # index needs the space that it frees
+        self._filesystem.remove(upload.path)
+        self._index.update(lambda txn: self.forget(txn, upload.id))
+        with self._lock:
+            self._open.pop(upload.id, None)
+
+    def expire(self, *, older_than: float = UPLOAD_SECONDS) -> int:
+        """End sessions that began over *older_than* seconds ago; how many there were."""
+        horizon = time.time() - older_than
+        with self._index.read() as txn:
+            old = [
+                (one.repository, uuid.UUID(key.decode()))
+                for key, one in self._index.uploads.scan(txn)
+                if one.started < horizon
+            ]
+        return sum(_quietly(lambda one=one: self.cancel(*one)) for one in old)  # type: ignore[misc]
+
+    def drop_strays(self) -> None:
+        """Remove files without a session and sessions without a file, as a crash leaves them."""
+        with self._index.read() as txn:
+            known = {key.decode() for key, _ in self._index.uploads.scan(txn)}
+        there = {path.name for path in self._folder.iterdir()}
+        for name in there - known:
+            self._filesystem.remove(self._folder / name)
+        for name in known - there:
+            self._index.update(lambda txn, name=name: self.forget(txn, uuid.UUID(name)))  # type: ignore[misc]
+
+    def close(self) -> None:
+        """Let go of all sessions; they go on after the next start."""
+        with self._lock:
+            for upload in self._open.values():
+                upload.abandon()
+            self._open.clear()
+
+    def _path(self, upload_id: uuid.UUID) -> Path:
+        return self._folder / str(upload_id)
+
+
+def _key(upload_id: uuid.UUID) -> bytes:
+    return str(upload_id).encode()
+
+
+def _quietly(step: Callable[[], None]) -> bool:
+    try:
+        step()
+    except (UploadUnknown, UploadConflict):
+        return False
+    return True

@@ -1,0 +1,153 @@
+"""Every change that a store makes to its files: one place, so that each step can be watched.
+
+A `Filesystem` calls *step* before each change, with a name for it; a test that raises there has
+stopped the store just as a crash would.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from io import FileIO
+from pathlib import Path
+
+from docket.errors import StoreFull
+
+_LEAST_SPARE = 1 << 16
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+def no_step(_name: str) -> None:
+    """The step of a store that nobody watches."""
+
+
+class Filesystem:
+    """File changes below one location; returning from any of them means it is durable."""
+
+    def __init__(self, location: Path, *, step: Callable[[str], None] = no_step) -> None:
+        self.location = location
+        self.step = step
+
+    def make_folder(self, path: Path) -> None:
+        """Make the folder *path* and those above it."""
+        self.step(f"mkdir {path.name}")
+        with self.translated():
+            path.mkdir(parents=True, exist_ok=True)
+
+    def write_new(self, path: Path, content: bytes) -> None:
+        """A new file with *content*, synced; the name itself is not yet durable."""
+        self.step(f"write {path.name}")
+        with self.translated(), path.open("wb") as file:
+            file.write(content)
+            file.flush()  # what Python still holds is not synced
+            self.sync(file.fileno())
+
+    def write_at(self, descriptor: int, content: bytes, offset: int) -> None:
+        """Write *content* at *offset* of an open file, and sync it."""
+        self.step("write")
+        with self.translated():
+            view = memoryview(content)
+            while view:
+                count = os.pwrite(descriptor, view, offset)
+                view, offset = view[count:], offset + count
+            os.fdatasync(descriptor)
+
+    def append(self, file: FileIO, content: bytes) -> None:
+        """Write *content* at the end of *file*; not synced."""
+        self.step("append")
+        with self.translated():
+            view = memoryview(content)
+            while view:
+                view = view[file.write(view) :]
+
+    def allocate(self, descriptor: int, offset: int, count: int) -> None:
+        """Hold *count* bytes ready at *offset* of an open file. Raises `StoreFull`."""
+        self.step("allocate")
+        with self.translated():
+            os.posix_fallocate(descriptor, offset, count)
+
+    def spare(self, most: int) -> int:
+        """How many bytes may be held ready: *most*, but only a small part of what is free."""
+        status = os.statvfs(self.location)
+        return max(_LEAST_SPARE, min(most, status.f_bavail * status.f_frsize // 8))
+
+    def sync(self, descriptor: int) -> None:
+        """Bytes written to *descriptor* survive a power cut."""
+        self.step("fsync")
+        with self.translated():
+            os.fsync(descriptor)
+
+    def place(self, temporary: Path, final: Path) -> None:
+        """Give the synced file *temporary* its final name, read-only."""
+        self._final_name(temporary, final, os.rename, "rename")
+
+    def link(self, source: Path, final: Path) -> None:
+        """Give the synced file *source* a second, final name, read-only; an equal link is kept."""
+        self._final_name(source, final, _link_over, "link")
+
+    def _final_name(
+        self, source: Path, final: Path, name_it: Callable[[Path, Path], None], verb: str
+    ) -> None:
+        self.step(f"{verb} {final.name}")
+        with self.translated():
+            final.parent.mkdir(parents=True, exist_ok=True)
+            source.chmod(0o444)
+            name_it(source, final)
+        self.sync_folder(final.parent)
+
+    def sync_folder(self, folder: Path) -> None:
+        """Names in *folder* survive a power cut."""
+        self.step(f"fsync folder {folder.name}")
+        with self.translated():
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+    def rename(self, path: Path, target: Path) -> None:
+        """Give *path* the name *target*, whatever had it before."""
+        self.step(f"rename {path.name}")
+        with self.translated():
+            path.replace(target)
+        self.sync_folder(target.parent)
+
+    def move(self, path: Path, target: Path) -> None:
+        """Rename *path* to *target*, if it is there."""
+        self.step(f"move {path.name}")
+        with self.translated(), suppress(FileNotFoundError):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path.rename(target)
+
+    def remove(self, path: Path) -> None:
+        """Remove the file *path*, if it is there."""
+        self.step(f"unlink {path.name}")
+        path.unlink(missing_ok=True)
+
+    def remove_folder(self, path: Path) -> None:
+        """Remove the folder *path* with all that is in it, if it is there."""
+        self.step(f"rmtree {path.name}")
+        shutil.rmtree(path, ignore_errors=True)
+
+    @contextmanager
+    def translated(self) -> Iterator[None]:
+        """Turns "no space left" into `StoreFull`."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno in _FULL:
+                raise StoreFull(self.location) from error
+            raise
+
+
+def _link_over(source: Path, final: Path) -> None:
+    """Link *source* to *final*; what stood there (an orphan of a crash) is replaced."""
+    try:
+        os.link(source, final)
+    except FileExistsError:
+        if not source.samefile(final):
+            final.unlink()
+            os.link(source, final)

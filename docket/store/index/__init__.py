@@ -1,0 +1,1 @@
+"""The LMDB index and the journal beside it."""

@@ -1,0 +1,311 @@
+"""The LMDB index: typed tables whose values carry a checksum, one writer, snapshots for readers.
+
+========== ============================ =====================================================
+table      key                          value
+========== ============================ =====================================================
+blobs      digest                       `BlobRecord`
+layers     diff_id                      digests of the blobs that unpack to it (many)
+links      repository NUL digest        when the repository got the blob
+manifests  repository NUL digest        `ManifestRecord`
+tags       repository NUL tag           `TagRecord`
+parents    digest                       repository NUL why, see `edge` (many)
+children   repository NUL digest        digests that the manifest lists (many)
+referrers  repository NUL subject       digests of manifests whose subject it is (many)
+pieces     digest                       SHA-1 of every piece, 20 bytes each
+torrents   info-hash                    digest of the manifest
+uploads    UUID                         `UploadRecord`
+meta       ``journal``                  `Position`: how far the journal is committed
+========== ============================ =====================================================
+
+``blobs``, ``links``, ``manifests``, ``tags`` and ``torrents`` are written to the `Journal` too;
+with the blobs they tell all else but ``uploads``, which a rebuilt index begins without.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+import lmdb
+
+from docket.errors import IndexDamaged, StoreFormat, StoreFull
+from docket.store.filesystem import Filesystem
+from docket.store.index.journal import Journal, Position, set_entry
+from docket.store.index.records import BlobRecord, ManifestRecord, TagRecord, UploadRecord
+from docket.store.index.tables import Lines, MultiTable, Table, Transaction
+
+T = TypeVar("T")
+
+_FIRST_MAP = 1 << 30
+_READERS = 512
+# a cache line each, and what LMDB writes before them
+_LOCK_FILE_BYTES = _READERS * 64 + (1 << 12)
+# space that is held ready in the file, so that deletes and gc work when the disk is full
+_AHEAD = 4 << 20
+# a journal that is this much longer than what it says is written anew
+_MOST_LINES_A_ROW = 4
+_FEW_LINES = 10_000
+_POSITION = b"journal"
+_BATCH = 500
+_ON_DISK_FORMAT = 0  # LMDB 0.9 files: every LMDB tool and older binding reads them
+
+
+class Index:
+    """The tables, and the two ways to use them: `read` and `update`."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        journal: Journal | None = None,
+        map_size: int = _FIRST_MAP,
+        disk: Filesystem | None = None,
+    ) -> None:
+        """Open the index in *folder*, or begin one; *disk* sees each change to its files.
+
+        Without *journal* nothing is written there: for reading, and for an index in the making.
+        """
+        self._location = folder.parent
+        self._file = folder / "data.mdb"
+        self._filesystem = disk or Filesystem(folder.parent)
+        self._journal = journal
+        self._lines = Lines()
+        self.blobs = Table("blobs", BlobRecord, self._lines)
+        self.layers = MultiTable("layers")
+        self.links = Table("links", float, self._lines)
+        self.manifests = Table("manifests", ManifestRecord, self._lines)
+        self.tags = Table("tags", TagRecord, self._lines)
+        self.parents = MultiTable("parents")
+        self.children = MultiTable("children")
+        self.referrers = MultiTable("referrers")
+        self.pieces = Table("pieces", bytes)
+        self.torrents = Table("torrents", str, self._lines)
+        self.uploads = Table("uploads", UploadRecord)
+        self._meta = Table("meta", Position)
+        self._readers = 0
+        self._holds = 0
+        self._gate = threading.Condition()
+        every = [one for one in vars(self).values() if isinstance(one, Table | MultiTable)]
+        self._env = _open_environment(
+            folder, map_size=map_size, tables=len(every), disk=self._filesystem
+        )
+        with _translated(self._location):
+            for table in every:
+                table.open(self._env)
+        if journal:
+            self._go_on(journal)
+
+    @property
+    def tables(self) -> list[Table[Any]]:
+        """The tables with one value a key, but ``meta``."""
+        return [
+            one for one in vars(self).values() if isinstance(one, Table) and one is not self._meta
+        ]
+
+    @property
+    def multi_tables(self) -> list[MultiTable]:
+        """The tables with many values a key."""
+        return [one for one in vars(self).values() if isinstance(one, MultiTable)]
+
+    def close(self) -> None:
+        """Close the environment; no transaction may be under way."""
+        self._env.close()
+
+    @contextmanager
+    def read(self) -> Iterator[Transaction]:
+        """A snapshot of all tables."""
+        with self._entered(), self._env.begin(buffers=False) as txn:
+            yield txn
+
+    def update(self, change: Callable[[Transaction], T]) -> T:
+        """Run *change* in a write transaction; returning means that it is durable.
+
+        *change* may run again when the map had to grow, so it must be repeatable. An exception
+        in it undoes all. Raises `StoreFull` when the disk is full.
+        """
+        while True:
+            try:
+                with self._entered(), _translated(self._location):
+                    return self._changed(change)
+            except lmdb.MapFullError:
+                self._grow()
+
+    def batches(self, table: Table[Any]) -> Iterator[list[bytes]]:
+        """The keys of *table*, some at a time, each time in a transaction of its own."""
+        after: bytes | None = None
+        while True:
+            with self.read() as txn:
+                batch = list(islice(table.keys(txn, after=after), _BATCH))
+            if not batch:
+                return
+            yield batch
+            after = batch[-1]
+
+    def position(self, txn: Transaction) -> Position | None:
+        """How far the journal is committed; None before there is one, or when nobody knows."""
+        with suppress(IndexDamaged):
+            return self._meta.get(txn, _POSITION)
+        return None
+
+    def renew_journal(self) -> None:
+        """Write the journal anew, without what is over; pushes go on meanwhile."""
+        if self._journal:
+            self._renew(self._journal)
+
+    def shorten_journal(self) -> None:
+        """Write the journal anew if most of what it says is over."""
+        with self.read() as txn:
+            position = self.position(txn)
+            rows = sum(table.count(txn) for table in self.tables if table.is_journaled)
+        if position and position.lines > _MOST_LINES_A_ROW * rows + _FEW_LINES:
+            self.renew_journal()
+
+    def _go_on(self, journal: Journal) -> None:
+        with self.read() as txn:
+            position = self.position(txn)
+        if position and journal.holds(position):
+            journal.keep_only(position.generation)
+        else:
+            self._renew(journal)
+
+    def _renew(self, journal: Journal) -> None:
+        with self.read() as txn:
+            before = self.position(txn)
+            generation = max(journal.newest(), before.generation if before else 0) + 1
+            draft = journal.begin(generation, self._rows(txn))
+
+        def change(txn: Transaction) -> None:
+            nonlocal before
+            now = self.position(txn)
+            if before and now and now != before:
+                draft.add(journal.tail(before, now))
+                before = now
+            self._meta.put(txn, _POSITION, draft.place())
+
+        with draft:
+            self.update(change)
+        journal.keep_only(generation)
+
+    def _rows(self, txn: Transaction) -> Iterator[bytes]:
+        for table in self.tables:
+            if table.is_journaled:
+                for key in table.keys(txn):
+                    # a row that is damaged is fsck's to mend; the journal must not lose the others
+                    with suppress(IndexDamaged):
+                        yield set_entry(table.name, key, table.get(txn, key))
+
+    def _changed(self, change: Callable[[Transaction], T]) -> T:
+        self._preallocate()
+        txn = self._env.begin(write=True)
+        try:
+            self._lines.clear()
+            result = change(txn)
+            if self._journal and self._lines.lines:
+                before = self.position(txn)
+                if before is None:
+                    raise IndexDamaged("meta", _POSITION)
+                lines = self._lines
+                after = self._journal.append(before, lines.lines, frees=lines.frees)
+                self._meta.put(txn, _POSITION, after)
+            self._filesystem.step("commit")
+            txn.commit()
+        except BaseException:
+            # the binding's abort waits for a moment without any reader at work: see to one
+            with self._pause_transactions():
+                txn.abort()
+            raise
+        return result
+
+    @contextmanager
+    def _entered(self) -> Iterator[None]:
+        with self._gate:
+            self._gate.wait_for(lambda: not self._holds)
+            self._readers += 1
+        try:
+            yield
+        finally:
+            with self._gate:
+                self._readers -= 1
+                self._gate.notify_all()
+
+    @contextmanager
+    def _pause_transactions(self) -> Iterator[None]:
+        """No transaction begins inside; those under way go on."""
+        with self._gate:
+            self._holds += 1
+        try:
+            yield
+        finally:
+            with self._gate:
+                self._holds -= 1
+                self._gate.notify_all()
+
+    def _preallocate(self) -> None:
+        """Space in the file for what comes; when there is none, what is there must do."""
+        used = (self._env.info()["last_pgno"] + 1) * self._env.stat()["psize"]
+        with suppress(StoreFull), self._file.open("rb+", buffering=0) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size < used + _AHEAD // 2:
+                more = used + self._filesystem.spare(_AHEAD) - size
+                if more > 0:
+                    self._filesystem.allocate(file.fileno(), size, more)
+
+    def _grow(self) -> None:
+        """Double the map; LMDB wants no transaction of this process under way meanwhile."""
+        before = self._env.info()["map_size"]
+        with self._pause_transactions(), self._gate:
+            self._gate.wait_for(lambda: self._readers == 0)
+            if self._env.info()["map_size"] == before:  # else another writer has seen to it
+                self._env.set_mapsize(before * 2)
+
+
+def _open_environment(folder: Path, *, map_size: int, tables: int, disk: Filesystem) -> Any:
+    try:
+        with _translated(folder.parent):
+            if not (folder / "data.mdb").exists():
+                _begin_environment(folder, disk)
+            _hold_lock_file(folder, disk)
+            environment = lmdb.open(
+                str(folder), map_size=map_size, max_dbs=tables, max_readers=_READERS
+            )
+    except lmdb.Error as error:
+        raise StoreFormat(f"the index at {folder} can't be opened: {error}") from error
+    environment.reader_check()
+    return environment
+
+
+def _begin_environment(folder: Path, disk: Filesystem) -> None:
+    """An empty environment in *folder*, whole or not at all: LMDB refuses half a file for ever."""
+    draft = folder.with_name(f"{folder.name}.draft")
+    disk.remove_folder(draft)
+    disk.make_folder(draft)
+    _hold_lock_file(draft, disk)
+    with lmdb.open(str(draft), lib_version=_ON_DISK_FORMAT) as environment:
+        environment.sync(True)
+    disk.rename(draft, folder)
+
+
+def _hold_lock_file(folder: Path, disk: Filesystem) -> None:
+    """Space for all of LMDB's lock file, which is mapped: touching a hole in it on a full disk
+    would kill the process (SIGBUS). Raises `StoreFull`.
+    """
+    with (folder / "lock.mdb").open("ab") as file:
+        disk.allocate(file.fileno(), 0, _LOCK_FILE_BYTES)
+
+
+@contextmanager
+def _translated(location: Path) -> Iterator[None]:
+    """Turns LMDB's words for "no space left" into `StoreFull`."""
+    try:
+        yield
+    except lmdb.DiskError as error:
+        raise StoreFull(location) from error
+    except lmdb.Error as error:
+        if "No space left" in str(error) or "quota" in str(error):
+            raise StoreFull(location) from error
+        raise

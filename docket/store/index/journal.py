@@ -1,0 +1,210 @@
+"""The journal: a small append-only log of what blobs don't tell, to rebuild the index from.
+
+``<location>/journal/<generation>.log`` has one line a change, each behind its CRC-32::
+
+    5b0c3a1f ["tags","app\\u00001.0",["sha256:…",1764000000.0]]     a row that was set
+    9d41c0e7 ["tags","app\\u00001.0"]                               a row that was deleted
+
+Bytes behind the last line are zeros: space that is held ready, so that a disk that is full still
+takes what deletes and gc have to say. The index records how much of the journal is committed; a
+tail behind that is of a change that never was.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any, Self
+
+import msgspec
+
+from docket.errors import StoreFull
+from docket.store.filesystem import Filesystem
+
+_AHEAD = 1 << 20
+"""Bytes held ready in the file; half of them are for deletes alone."""
+
+_LINES_A_WRITE = 5000
+_SUFFIX = ".log"
+
+
+class Position(msgspec.Struct, frozen=True, array_like=True):
+    """How far the journal is committed: *length* bytes and *lines* of the file *generation*."""
+
+    generation: int = 0
+    length: int = 0
+    lines: int = 0
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """One change: the row *key* of *table* got *value*, JSON, or was deleted (None)."""
+
+    table: str
+    key: bytes
+    value: bytes | None
+
+
+def set_entry(table: str, key: bytes, value: Any) -> bytes:
+    """The line that says that *key* of *table* is now *value*."""
+    return _line([table, key.decode("latin-1"), value])
+
+
+def line_deleted(table: str, key: bytes) -> bytes:
+    """The line that says that *key* of *table* is gone."""
+    return _line([table, key.decode("latin-1")])
+
+
+class Journal:
+    """The log's files. Only the holder of the index's write transaction may call `append`."""
+
+    def __init__(self, folder: Path, disk: Filesystem) -> None:
+        self._folder = folder
+        self._filesystem = disk
+        self._filesystem.make_folder(folder)
+
+    def holds(self, position: Position) -> bool:
+        """Whether all that is committed by *position* is there."""
+        try:
+            return self._path(position.generation).stat().st_size >= position.length
+        except FileNotFoundError:
+            return False
+
+    def append(self, position: Position, lines: list[bytes], *, frees: bool) -> Position:
+        """Write *lines* behind *position*; returning means that they are durable.
+
+        What *frees* space may use the part of the file that is kept for a full disk. Raises
+        `StoreFull`.
+        """
+        text = b"".join(lines)
+        end = position.length + len(text)
+        with self._path(position.generation).open("rb+", buffering=0) as file:
+            self._make_room(file.fileno(), end, frees=frees)
+            self._filesystem.write_at(file.fileno(), text, position.length)
+        return Position(position.generation, end, position.lines + len(lines))
+
+    def tail(self, position: Position, until: Position) -> bytes:
+        """What was appended between two positions of one generation."""
+        with self._path(position.generation).open("rb") as file:
+            return os.pread(file.fileno(), until.length - position.length, position.length)
+
+    def begin(self, generation: int, lines: Iterable[bytes]) -> Draft:
+        """A file of another *generation* that holds *lines*; see `Draft`."""
+        return Draft(self._filesystem, self._path(generation), generation, lines)
+
+    def newest(self) -> int:
+        """The highest generation there is; 0 without any."""
+        return max(_generations(self._folder), default=0)
+
+    def keep_only(self, generation: int) -> None:
+        """Remove all files but that of *generation*."""
+        for path in self._folder.iterdir():
+            if path != self._path(generation):
+                self._filesystem.remove(path)
+
+    def entries(self, position: Position | None = None) -> Iterator[Entry | None]:
+        """All changes up to *position*, or of the newest file; None for a line that is damaged."""
+        generation = position.generation if position else self.newest()
+        left = position.length if position else None
+        try:
+            file = self._path(generation).open("rb")
+        except FileNotFoundError:
+            return
+        with file:
+            for raw in file:
+                if raw[0] == 0 or left == 0:
+                    return
+                if left is not None:
+                    left -= len(raw)
+                yield _parsed(raw)
+
+    def _make_room(self, descriptor: int, end: int, *, frees: bool) -> None:
+        size = os.fstat(descriptor).st_size
+        if size >= end + _AHEAD // 2:
+            return
+        more = end + self._filesystem.spare(_AHEAD) - size
+        if more <= 0:
+            return
+        try:
+            self._filesystem.allocate(descriptor, size, more)
+        except StoreFull:
+            if not (frees and size >= end):
+                raise
+
+    def _path(self, generation: int) -> Path:
+        return self._folder / f"{generation}{_SUFFIX}"
+
+
+class Draft:
+    """A journal file in the making: nobody reads it before `place`."""
+
+    def __init__(
+        self, disk: Filesystem, path: Path, generation: int, lines: Iterable[bytes]
+    ) -> None:
+        self._filesystem = disk
+        self._path = path
+        self._new = path.with_suffix(".new")
+        self._generation = generation
+        self._length = 0
+        self._lines = 0
+        disk.write_new(self._new, b"")
+        self._file = self._new.open("rb+", buffering=0)
+        rows = iter(lines)
+        try:
+            while some := list(islice(rows, _LINES_A_WRITE)):
+                self.add(b"".join(some))
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._file.close()
+
+    def add(self, text: bytes) -> None:
+        """Append whole lines."""
+        self._filesystem.write_at(self._file.fileno(), text, self._length)
+        self._length += len(text)
+        self._lines += text.count(b"\n")
+
+    def place(self) -> Position:
+        """Give the file its name, if it hasn't got it; returning means that it is durable."""
+        if self._new.exists():
+            ahead = self._filesystem.spare(_AHEAD)
+            self._filesystem.allocate(self._file.fileno(), self._length, ahead)
+            self._filesystem.sync(self._file.fileno())
+            self._filesystem.rename(self._new, self._path)
+        return Position(self._generation, self._length, self._lines)
+
+
+def _line(row: list[Any]) -> bytes:
+    body = msgspec.json.encode(row)
+    return b"%08x %s\n" % (zlib.crc32(body), body)
+
+
+_decoder = msgspec.json.Decoder(list[msgspec.Raw])
+
+
+def _parsed(raw: bytes) -> Entry | None:
+    """The change that a line tells; None when its checksum or its form is wrong."""
+    body = raw[9:].rstrip(b"\n")
+    if raw[:9] != b"%08x " % zlib.crc32(body):
+        return None
+    try:
+        table, key, *value = _decoder.decode(body)
+        return Entry(
+            msgspec.json.decode(table, type=str),
+            msgspec.json.decode(key, type=str).encode("latin-1"),
+            bytes(value[0]) if value else None,
+        )
+    except (msgspec.DecodeError, ValueError):
+        return None
+
+
+def _generations(folder: Path) -> list[int]:
+    names = [path.stem for path in folder.glob(f"*{_SUFFIX}")]
+    return [int(name) for name in names if name.isdecimal()]

@@ -1,0 +1,1 @@
+"""Garbage collection, checks and repair of a store."""

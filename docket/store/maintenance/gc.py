@@ -1,0 +1,282 @@
+"""Garbage collection: online, in short transactions, never taking what someone was promised."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from docket.oci.digest import Digest
+from docket.store.blobs.files import BlobFiles
+from docket.store.index.environment import Index
+from docket.store.index.records import ManifestRecord, key_of, scoped, unscoped
+from docket.store.index.tables import Transaction
+from docket.store.maintenance.retention import Retention
+from docket.store.manifests.edges import clear_tag, drop_manifest, tagged
+from docket.store.pins import Pins
+from docket.store.types import Tagged
+
+T = TypeVar("T")
+IsPinned = Callable[[Digest], bool]
+
+
+@dataclass(slots=True)
+class GcReport:
+    """What a collection freed (or would free) and why it kept what it kept; sizes in bytes.
+
+    *freed* is all of *blobs*, of *orphans* (files without a record, as a crash leaves them) and of
+    *leftovers* (broken-off fetches and old quarantine). What is *kept* is needed by images; what is
+    *young* is within the grace time; what is *pinned* someone was just told is here.
+    """
+
+    dry_run: bool = False
+    tags: list[str] = field(default_factory=list)
+    manifests: int = 0
+    blobs: int = 0
+    orphans: int = 0
+    leftovers: int = 0
+    freed: int = 0
+    kept_tags: int = 0
+    kept_blobs: int = 0
+    kept: int = 0
+    young_manifests: int = 0
+    young_blobs: int = 0
+    young: int = 0
+    pinned_manifests: int = 0
+    pinned_blobs: int = 0
+    pinned: int = 0
+
+
+class Collector:
+    """Sweeps tags that are over, manifests that nothing names, repository links, blobs, orphans."""
+
+    def __init__(self, index: Index, blobs: BlobFiles, pins: Pins) -> None:
+        self._index = index
+        self._blobs = blobs
+        self._pins = pins
+
+    def collect(
+        self, *, grace: float, retention: Retention | None = None, dry_run: bool = False
+    ) -> GcReport:
+        """Sweep what is garbage and older than *grace* seconds.
+
+        Returning means that what the report calls freed is gone from the index and the disk. A
+        *dry_run* finds out the same and changes nothing.
+        """
+        sweep = _Sweep(
+            self._index,
+            self._blobs,
+            self._pins,
+            report=GcReport(dry_run=dry_run),
+            horizon=time.time() - grace,
+        )
+        return sweep.run(retention or Retention())
+
+
+class _Sweep:
+    """One collection. *horizon*: what came later is young."""
+
+    def __init__(
+        self, index: Index, blobs: BlobFiles, pins: Pins, *, report: GcReport, horizon: float
+    ) -> None:
+        self._index = index
+        self._blobs = blobs
+        self._pins = pins
+        self._report = report
+        self._horizon = horizon
+        # keys of tags and manifests that are gone, or would be
+        self._dead: set[bytes] = set()
+        # blobs that a young link holds
+        self._linked: set[bytes] = set()
+
+    def run(self, retention: Retention) -> GcReport:
+        self._drop_tags(retention)
+        while self._sweep_manifests():
+            pass  # a manifest that went may have been the last parent of another
+        self._sweep_links()
+        self._sweep_blobs()
+        self._sweep_orphans()
+        if not self._report.dry_run:
+            self._blobs.empty_trash()
+        return self._report
+
+    def _drop_tags(self, retention: Retention) -> None:
+        with self._index.read() as txn:
+            every = tagged(self._index, txn)
+        over = retention.over(every, now=time.time())
+        gone = [one for one in over if self._report.dry_run or self._dropped(one)]
+        self._dead.update(scoped(one.repository, one.tag) for one in gone)
+        self._report.tags = [f"{one.repository}:{one.tag}" for one in gone]
+        self._report.kept_tags = len(every) - len(gone)
+
+    def _dropped(self, tag: Tagged) -> bool:
+        """Take the tag away, unless it was moved meanwhile."""
+
+        def change(txn: Transaction) -> bool:
+            row = self._index.tags.get(txn, scoped(tag.repository, tag.tag))
+            unmoved = row is not None and row.moved == tag.moved
+            return unmoved and clear_tag(self._index, txn, tag.repository, tag.tag)
+
+        return self._index.update(change)
+
+    def _sweep_manifests(self) -> bool:
+        report = self._report
+
+        def sweep(txn: Transaction, batch: list[bytes], pinned: IsPinned) -> _Fates:
+            fates = _Fates()
+            for key in batch:
+                record = self._index.manifests.get(txn, key)
+                if record is None or key in self._dead or self._is_named(txn, key, record):
+                    continue
+                repository, digest = unscoped(key)
+                if pinned(Digest.parse(digest)):
+                    fates.pinned.append(record.size)
+                elif record.pushed > self._horizon:
+                    fates.young.append(record.size)
+                else:
+                    fates.dead.add(key)
+                    if not report.dry_run:
+                        drop_manifest(self._index, txn, repository, digest)
+            return fates
+
+        before = report.manifests
+        report.pinned_manifests = report.young_manifests = 0
+        for batch in self._index.batches(self._index.manifests):
+            fates = self._settled(sweep, batch)
+            self._dead |= fates.dead
+            report.manifests += len(fates.dead)
+            report.pinned_manifests += len(fates.pinned)
+            report.young_manifests += len(fates.young)
+        return report.manifests > before
+
+    def _is_named(self, txn: Transaction, key: bytes, record: ManifestRecord) -> bool:
+        """Whether a tag or a living manifest names the manifest of *key*, or its subject lives."""
+        repository, digest = unscoped(key)
+        if record.subject:
+            subject = scoped(repository, record.subject)
+            if subject not in self._dead and self._index.manifests.has(txn, subject):
+                return True
+        return any(
+            (why := unscoped(parent)[1])[0] in "mt"
+            and scoped(repository, why[1:]) not in self._dead
+            for parent in self._index.parents.values(txn, digest.encode(), scoped(repository))
+        )
+
+    def _sweep_links(self) -> None:
+        """Drop the links of blobs that no manifest of the repository names."""
+
+        def sweep(txn: Transaction, batch: list[bytes], pinned: IsPinned) -> set[bytes]:
+            young: set[bytes] = set()
+            for key in batch:
+                linked = self._index.links.get(txn, key)
+                repository, digest = unscoped(key)
+                if linked is None or self._is_listed(txn, repository, digest):
+                    continue
+                if linked > self._horizon:
+                    young.add(digest.encode())
+                elif not pinned(Digest.parse(digest)) and not self._report.dry_run:
+                    self._index.links.delete(txn, key)
+            return young
+
+        for batch in self._index.batches(self._index.links):
+            self._linked |= self._settled(sweep, batch)
+
+    def _is_listed(self, txn: Transaction, repository: str, digest: str) -> bool:
+        return any(
+            self._lives(digest, parent)
+            for parent in self._index.parents.values(txn, digest.encode(), scoped(repository))
+        )
+
+    def _sweep_blobs(self) -> None:
+        report = self._report
+
+        def sweep(txn: Transaction, batch: list[bytes], pinned: IsPinned) -> _Fates:
+            fates = _Fates()
+            for key in batch:
+                record = self._index.blobs.get(txn, key)
+                if record is None:
+                    continue
+                digest = Digest.parse(key.decode())
+                parents = self._index.parents.values(txn, key)
+                if any(self._lives(key.decode(), parent) for parent in parents):
+                    fates.kept.append(record.size)
+                elif pinned(digest):
+                    fates.pinned.append(record.size)
+                elif record.stored > self._horizon or key in self._linked:
+                    fates.young.append(record.size)
+                else:
+                    fates.dead.add(key)
+                    fates.freed += record.size
+                    if not report.dry_run:
+                        self._blobs.sweep(txn, digest)
+            return fates
+
+        for batch in self._index.batches(self._index.blobs):
+            fates = self._settled(sweep, batch)
+            report.blobs += len(fates.dead)
+            report.freed += fates.freed
+            report.kept_blobs += len(fates.kept)
+            report.kept += sum(fates.kept)
+            report.young_blobs += len(fates.young)
+            report.young += sum(fates.young)
+            report.pinned_blobs += len(fates.pinned)
+            report.pinned += sum(fates.pinned)
+
+    def _lives(self, digest: str, parent: bytes) -> bool:
+        """Whether the edge *parent* of *digest* is one of a manifest that stays."""
+        repository, why = unscoped(parent)
+        return scoped(repository, why[1:] if why[0] == "m" else digest) not in self._dead
+
+    def _sweep_orphans(self) -> None:
+        """Files without a record that no row names: a crash came between rename and commit."""
+
+        def sweep(txn: Transaction, batch: list[bytes], _pinned: IsPinned) -> list[int]:
+            sizes: list[int] = []
+            for key in batch:
+                digest = Digest.parse(key.decode())
+                path = self._blobs.path(digest)
+                named = self._index.blobs.has(txn, key) or self._index.parents.has(txn, key)
+                if named or not path.exists():
+                    continue
+                status = path.stat()
+                if status.st_ctime <= self._horizon:
+                    sizes.append(status.st_size)
+                    if not self._report.dry_run:
+                        self._blobs.drop_orphan(digest)
+            return sizes
+
+        for folder in self._blobs.files():
+            with self._index.read() as txn:
+                suspects = [
+                    key for one in folder if not self._index.blobs.has(txn, key := key_of(one))
+                ]
+            if suspects:
+                sizes = self._settled(sweep, suspects)
+                self._report.orphans += len(sizes)
+                self._report.freed += sum(sizes)
+
+    def _settled(
+        self, sweep: Callable[[Transaction, list[bytes], IsPinned], T], batch: list[bytes]
+    ) -> T:
+        """Run *sweep* while pins stand still, until its changes are committed."""
+        with self._pins.settled() as pinned:
+            if self._report.dry_run:
+                with self._index.read() as txn:
+                    return sweep(txn, batch, pinned)
+            try:
+                return self._index.update(lambda txn: sweep(txn, batch, pinned))
+            except BaseException:
+                self._blobs.recover()
+                raise
+
+
+@dataclass(slots=True)
+class _Fates:
+    """What becomes of the rows of a batch: sizes, and the keys of those that go."""
+
+    dead: set[bytes] = field(default_factory=set)
+    freed: int = 0
+    kept: list[int] = field(default_factory=list)
+    young: list[int] = field(default_factory=list)
+    pinned: list[int] = field(default_factory=list)

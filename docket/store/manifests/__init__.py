@@ -1,0 +1,1 @@
+"""Manifests, tags and referrers, and the edges that keep blobs."""

@@ -1,0 +1,147 @@
+"""A store's repositories: manifests, tags, referrers, and the torrents of images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+
+from docket.errors import BlobUnknown, ManifestUnknown, RepositoryUnknown
+from docket.oci.digest import Digest
+from docket.oci.manifest import Index as ImageIndex
+from docket.oci.manifest import Manifest
+from docket.store.content import Content
+from docket.store.index.records import key_of, scoped, unscoped
+from docket.store.index.tables import Transaction
+from docket.store.manifests import edges
+from docket.store.types import StoredManifest, Tagged
+
+
+class Repositories(Content):
+    """Manifests by repository and digest or tag."""
+
+    def put_manifest(
+        self,
+        repository: str,
+        content: bytes,
+        parsed: Manifest | ImageIndex,
+        *,
+        tags: Sequence[str] = (),
+        algorithm: str = "sha256",
+        complete: bool = True,
+    ) -> Digest:
+        """Store a manifest, in one transaction with its edges, *tags* and referrers.
+
+        Unless *complete* is False every child must be in *repository*, in the size that is told:
+        `ManifestBlobUnknown`, `SizeMismatch`.
+        Returning means the image is durable and can be pulled.
+        """
+        found = self._ingest_bytes(content, algorithm)
+        self._pins.pin(found.digest)
+
+        def change(txn: Transaction) -> None:
+            if complete:
+                edges.check_children(self._index, txn, repository, parsed)
+            edges.add_manifest(self._index, txn, repository, found.digest, parsed, len(content))
+            for tag in tags:
+                edges.set_tag(self._index, txn, repository, tag, found.digest)
+
+        self._commit_file(content, found, None, change)
+        return found.digest
+
+    def manifest(self, repository: str, target: str | Digest) -> StoredManifest:
+        """The manifest of a tag or digest. Raises `ManifestUnknown`."""
+        separator = ":" if isinstance(target, str) else "@"
+        name = f"{repository}{separator}{target}"
+        with self._index.read() as txn:
+            digest = target if isinstance(target, Digest) else None
+            if isinstance(target, str) and (
+                tag := self._index.tags.get(txn, scoped(repository, target))
+            ):
+                digest = Digest.parse(tag.digest)
+            record = digest and self._index.manifests.get(txn, scoped(repository, digest))
+        if not digest or not record:
+            raise ManifestUnknown(name)
+        try:
+            content = self._read_small(self.blob(digest))
+        except BlobUnknown as error:
+            raise ManifestUnknown(name) from error
+        return StoredManifest(digest, record.media_type, record.artifact_type, content)
+
+    def delete_tag(self, repository: str, tag: str) -> None:
+        """Delete the tag; the manifest stays until gc. Raises `ManifestUnknown`."""
+
+        def change(txn: Transaction) -> None:
+            if not edges.clear_tag(self._index, txn, repository, tag):
+                raise ManifestUnknown(f"{repository}:{tag}")
+
+        self._index.update(change)
+
+    def delete_manifest(self, repository: str, digest: Digest) -> None:
+        """Delete the manifest and the tags that point to it. Raises `ManifestUnknown`."""
+        self._index.update(
+            lambda txn: edges.drop_manifest(self._index, txn, repository, str(digest))
+        )
+
+    def tags(self, repository: str, *, after: str = "", limit: int | None = None) -> list[str]:
+        """The tags of *repository*, sorted, past *after*. Raises `RepositoryUnknown`."""
+        with self._index.read() as txn:
+            rows = self._index.tags.scan(
+                txn, scoped(repository), after=scoped(repository, after) if after else None
+            )
+            names = [unscoped(key)[1] for key, _ in islice(rows, limit)]
+            if not names and not self._is_repository(txn, repository):
+                raise RepositoryUnknown(repository)
+        return names
+
+    def tagged(self, repository: str | None = None) -> list[Tagged]:
+        """All tags (of *repository*), sorted by repository and tag."""
+        with self._index.read() as txn:
+            return edges.tagged(self._index, txn, repository)
+
+    def repositories(self, *, after: str = "", limit: int | None = None) -> list[str]:
+        """Repositories that have a manifest, sorted, past *after*."""
+        with self._index.read() as txn:
+            names = edges.repositories(self._index.manifests, txn, after=after)
+            return list(islice(names, limit))
+
+    def referrers(self, repository: str, subject: Digest) -> list[StoredManifest]:
+        """Manifests of *repository* whose subject is *subject*, sorted by digest."""
+        with self._index.read() as txn:
+            keys = list(self._index.referrers.values(txn, scoped(repository, subject)))
+        return [self.manifest(repository, Digest.parse(key.decode())) for key in keys]
+
+    def is_shared(self, digest: Digest, manifest: Digest) -> bool:
+        """Whether any manifest but *manifest*, in any repository, lists the blob *digest*."""
+        own = f"m{manifest}"
+        with self._index.read() as txn:
+            return any(
+                unscoped(parent)[1] not in (own, "h")
+                for parent in self._index.parents.values(txn, key_of(digest))
+            )
+
+    # -- torrents
+
+    def record_torrent(self, info_hash: bytes, manifest: Digest) -> None:
+        """Remember which manifest's torrent *info_hash* names."""
+        with self._index.read() as txn:
+            if self._index.torrents.get(txn, info_hash) == str(manifest):
+                return
+        self._index.update(lambda txn: self._index.torrents.put(txn, info_hash, str(manifest)))
+
+    def torrent(self, info_hash: bytes) -> tuple[str, Digest] | None:
+        """A repository and the manifest whose torrent *info_hash* names, if it is still here."""
+        with self._index.read() as txn:
+            digest = self._index.torrents.get(txn, info_hash)
+            if digest is None:
+                return None
+            for parent in self._index.parents.values(txn, digest.encode()):
+                repository, why = unscoped(parent)
+                if why == "h":
+                    return repository, Digest.parse(digest)
+        return None
+
+    # -- inside
+
+    def _is_repository(self, txn: Transaction, repository: str) -> bool:
+        tables = (self._index.manifests, self._index.links)
+        return any(next(one.scan(txn, scoped(repository)), None) for one in tables)

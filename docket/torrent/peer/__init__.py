@@ -1,0 +1,1 @@
+"""BitTorrent peers: libtorrent sessions, downloads and seeds."""

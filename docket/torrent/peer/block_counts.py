@@ -1,0 +1,52 @@
+"""Who gave which block of a torrent: the registry's seed, or other hosts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from docket.oci.digest import Digest
+from docket.torrent.metainfo import File, Metainfo
+from docket.torrent.peer.session import BlockSeen
+
+_BLOCK = 16 * 1024  # BEP 3: what peers ask for at a time
+
+
+@dataclass(slots=True)
+class BlockCount:
+    """Bytes of a blob from the registry's seed, and from other hosts."""
+
+    registry: int = 0
+    hosts: int = 0
+
+
+class Sources:
+    """Counts the blocks of one torrent by who was asked for them, and who sent them."""
+
+    def __init__(self, metainfo: Metainfo) -> None:
+        self._metainfo = metainfo
+        self._by_piece: list[File] = []
+        for file in metainfo.files:
+            self._by_piece += [file] * file.pieces
+        self._asked: dict[tuple[int, int], bool] = {}
+        self._came: dict[tuple[int, int], bool] = {}
+
+    def count(self, seen: BlockSeen) -> None:
+        """A block was asked for, or came: the last word counts."""
+        table = self._came if seen.came else self._asked
+        table[seen.piece, seen.block] = seen.from_registry
+
+    def blocks(self) -> dict[Digest, BlockCount]:
+        """Bytes of each blob by who gave them, without padding."""
+        counts: dict[Digest, BlockCount] = {}
+        for (piece, block), from_registry in (self._asked | self._came).items():
+            file = self._by_piece[piece]
+            start = (piece - file.first_piece) * self._metainfo.piece_length + block * _BLOCK
+            size = max(min(_BLOCK, file.size - start), 0)
+            if file.digest is None:
+                continue
+            count = counts.setdefault(file.digest, BlockCount())
+            if from_registry:
+                count.registry += size
+            else:
+                count.hosts += size
+        return counts

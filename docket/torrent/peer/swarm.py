@@ -1,0 +1,266 @@
+"""Swarms: seed an image that is here, fetch the layers that are not (BEP 3, by libtorrent)."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import libtorrent as lt
+
+from docket.defaults import PATIENCE
+from docket.errors import SwarmError
+from docket.oci.digest import Digest
+from docket.torrent.metainfo import Metainfo
+from docket.torrent.peer.download import CLOSED, Download, FetchProgress, FetchResult, file_indexes
+from docket.torrent.peer.piece_assignment import LATER
+from docket.torrent.peer.session import Closed, Removed, Session
+
+_REMOVE_SECONDS = 10.0
+
+_WANTED = LATER
+_NOT_WANTED = 0
+
+
+@dataclass(slots=True)
+class _Member:
+    """A torrent in the session."""
+
+    torrent: Any
+    metainfo: Metainfo
+    asked: float
+    peer_id: bytes
+
+
+class Swarm:
+    """A BitTorrent peer in this process; safe to use from many threads."""
+
+    def __init__(
+        self,
+        *,
+        listen: str = "0.0.0.0:0",
+        announce_ip: str = "",
+        max_upload: int = 0,
+        max_download: int = 0,
+        is_registry: bool = False,
+        watch_blocks: bool = False,
+    ) -> None:
+        """See `Session`. Raises `SwarmError` when it can't listen."""
+        self._session = Session(
+            listen=listen,
+            announce_ip=announce_ip,
+            max_upload=max_upload,
+            max_download=max_download,
+            is_registry=is_registry,
+            watch_blocks=watch_blocks,
+        )
+        self._members: dict[bytes, _Member] = {}
+        self._fetching: set[bytes] = set()
+        self._closed = False
+        self._lock = threading.Lock()
+
+    @property
+    def port(self) -> int:
+        """The TCP port that peers connect to."""
+        return self._session.port
+
+    def close(self) -> None:
+        """Leave all swarms; files stay. A fetch that goes on ends with `SwarmError`."""
+        with self._lock:
+            self._closed = True
+            self._members.clear()
+        self._session.close()
+
+    def __enter__(self) -> Swarm:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()
+
+    def seed(self, metainfo: Metainfo, folder: Path) -> None:
+        """Serve all of the torrent from *folder*, which is named as the torrent is.
+
+        The files are trusted: nothing is hashed. Seeding what is seeded is a no-op.
+        """
+        with self._lock:
+            if metainfo.info_hash not in self._members:
+                pieces = [True] * metainfo.piece_count
+                self._join(metainfo, folder, pieces, wanted=None)
+
+    def keep(self, info_hash: bytes) -> bool:
+        """Whether the torrent is in the session; if so, this counts as being asked for."""
+        with self._lock:
+            member = self._members.get(info_hash)
+            if member:
+                member.asked = time.monotonic()
+        return member is not None
+
+    def forget(self, info_hash: bytes) -> None:
+        """Leave the swarm, if in it; files stay. Returning means that no file is in use."""
+        with self._session.events(info_hash) as inbox:
+            with self._lock:
+                member = self._members.pop(info_hash, None)
+                if member is None:
+                    return
+                # never with delete_files: other torrents share the same inodes
+                self._session.lt.remove_torrent(member.torrent)
+            _wait_for(inbox, (Removed, Closed), _REMOVE_SECONDS)
+
+    def info_hashes(self) -> list[bytes]:
+        """The torrents in the session."""
+        with self._lock:
+            return list(self._members)
+
+    def idle_seconds(self, info_hash: bytes) -> float:
+        """How long nobody has been connected or asked for the torrent."""
+        with self._lock:
+            member = self._members.get(info_hash)
+            if member is None:
+                return 0.0
+            if member.torrent.status().num_peers:
+                member.asked = time.monotonic()
+            return time.monotonic() - member.asked
+
+    def uploaded(self, info_hash: bytes) -> int:
+        """Payload bytes given to peers."""
+        with self._lock:
+            member = self._members.get(info_hash)
+            return int(member.torrent.status().total_payload_upload) if member else 0
+
+    def connect(self, info_hash: bytes, address: str, port: int) -> None:
+        """Meet a peer without a tracker."""
+        with self._lock:
+            self._members[info_hash].torrent.connect_peer((address, port))
+
+    def fetch(
+        self,
+        metainfo: Metainfo,
+        folder: Path,
+        *,
+        wanted: Collection[Digest],
+        held: Collection[Digest],
+        have: Mapping[Digest, list[bool]],
+        on_progress: Callable[[FetchProgress], None],
+        on_complete: Callable[[Digest, Path], None],
+        is_gateway: bool = True,
+        trip_seconds: float = 0.0,
+        patience: float = PATIENCE,
+        cancelled: threading.Event | None = None,
+    ) -> FetchResult:
+        """Fetch the *wanted* blobs of a torrent into *folder*, which is named as the torrent is.
+
+        Blobs that are *held*, and the layout's small files, are in place already and are served to
+        others meanwhile; *have* tells the pieces of wanted blobs that are there from before.
+        *is_gateway* tells others that this peer may ask the registry: see `peer_selection`;
+        *trip_seconds* is how long a message takes to the registry and back.
+        *on_complete* is called on this thread for each wanted blob as soon as all of it can be
+        read, while others still come. When all came, the torrent stays in the session and serves
+        until `forget`; when not, it has left. What an earlier fetch of the torrent wanted doesn't
+        matter. Raises OSError when a file can't be written, and `SwarmError` while another thread
+        fetches the same torrent, or when the swarm is closed.
+        """
+        pieces = _pieces_at_start(metainfo, held, have)
+        with self._only_fetch(metainfo), self._session.events(metainfo.info_hash) as inbox:
+            with self._lock:
+                self._join(
+                    metainfo, folder, pieces, wanted=frozenset(wanted), is_gateway=is_gateway
+                )
+                member = self._members[metainfo.info_hash]
+            ours = (self._session, member.torrent, inbox, member.peer_id)
+            run = Download(*ours, metainfo, folder, wanted, have, on_complete, trip_seconds)
+            try:
+                result = run.until_done(on_progress, patience, cancelled)
+            except BaseException as error:
+                if self._closed and isinstance(error, RuntimeError):
+                    # libtorrent's word for a torrent whose session is gone
+                    raise SwarmError(CLOSED) from error
+                self.forget(metainfo.info_hash)
+                raise
+        if result.stalled:
+            self.forget(metainfo.info_hash)
+        return result
+
+    @contextmanager
+    def _only_fetch(self, metainfo: Metainfo) -> Iterator[None]:
+        info_hash = metainfo.info_hash
+        with self._lock:
+            if info_hash in self._fetching:
+                raise SwarmError(f"the torrent {metainfo.name} is being fetched already")
+            self._fetching.add(info_hash)
+        try:
+            # added twice, libtorrent goes on with the pieces and priorities of the first time
+            self.forget(info_hash)
+            yield
+        finally:
+            with self._lock:
+                self._fetching.discard(info_hash)
+
+    def _join(
+        self,
+        metainfo: Metainfo,
+        folder: Path,
+        pieces: list[bool],
+        *,
+        wanted: frozenset[Digest] | None,
+        is_gateway: bool = False,
+    ) -> None:
+        if self._closed:
+            raise SwarmError(CLOSED)
+        try:
+            params = lt.load_torrent_buffer(metainfo.content)
+        except RuntimeError as error:
+            raise SwarmError(f"libtorrent refuses the torrent {metainfo.name}: {error}") from error
+        if params.info_hashes.v1.to_bytes() != metainfo.info_hash:
+            # bencoding that isn't canonical: torf and libtorrent see two torrents
+            raise SwarmError(f"the torrent {metainfo.name} is not encoded as BEP 3 asks")
+        params.save_path = str(folder.parent)
+        params.have_pieces = pieces
+        params.flags &= ~(lt.torrent_flags.auto_managed | lt.torrent_flags.paused)
+        if wanted is not None:
+            params.file_priorities = _priorities(params, metainfo, wanted)
+        try:
+            torrent, peer_id = self._session.join(params, is_gateway=is_gateway)
+        except RuntimeError as error:
+            raise SwarmError(f"libtorrent refuses the torrent {metainfo.name}: {error}") from error
+        self._members[metainfo.info_hash] = _Member(torrent, metainfo, time.monotonic(), peer_id)
+
+
+def _pieces_at_start(
+    metainfo: Metainfo, held: Collection[Digest], have: Mapping[Digest, list[bool]]
+) -> list[bool]:
+    """Which pieces are there: all of what is held and of the small files, some of the rest."""
+    bits = [False] * metainfo.piece_count
+    for file in metainfo.files:
+        end = file.first_piece + file.pieces
+        if file.digest is None or file.digest in held:
+            bits[file.first_piece : end] = [True] * file.pieces
+        elif file.digest in have:
+            bits[file.first_piece : end] = have[file.digest]
+    return bits
+
+
+def _priorities(params: Any, metainfo: Metainfo, wanted: frozenset[Digest]) -> list[int]:
+    """Priority of every file, pads too; what is there already may have any."""
+    indexes = file_indexes(params.ti, metainfo)
+    priorities = [_NOT_WANTED] * params.ti.num_files()
+    for file in metainfo.files:
+        if file.digest in wanted:
+            priorities[indexes[file.path]] = _WANTED
+    return priorities
+
+
+def _wait_for(
+    inbox: queue.SimpleQueue[Any], kinds: tuple[type[object], ...], seconds: float
+) -> None:
+    deadline = time.monotonic() + seconds
+    while (left := deadline - time.monotonic()) > 0:
+        try:
+            if isinstance(inbox.get(timeout=left), kinds):
+                return
+        except queue.Empty:
+            return

@@ -1,0 +1,1 @@
+"""The tracker: announces, its peer table, and which peers it returns."""

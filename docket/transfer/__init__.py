@@ -1,0 +1,1 @@
+"""One story each: push an image, or pull it."""

@@ -1,0 +1,252 @@
+"""Pushing an image: ask what is missing, compress and upload only that, then the manifest."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import BinaryIO, Protocol
+
+from docket.compression import DEFAULT_LEVELS, ZSTD, compressor, encoder, media_suffix
+from docket.oci import manifest
+from docket.oci.digest import READ_SIZE, Digest
+from docket.oci.manifest import Descriptor
+from docket.oci.reference import Reference
+from docket.progress import DONE, HELD, UPLOADING, LayerProgress, Progress
+from docket.remote.client import Client, RemoteLayer
+
+WORKERS = 3
+"""Layers that are compressed and uploaded at the same time."""
+
+
+class SourceLayer(Protocol):
+    """A layer to push: what it unpacks to, and its plain bytes."""
+
+    @property
+    def diff_id(self) -> Digest: ...
+    @property
+    def size(self) -> int: ...
+    def open_plain(self) -> BinaryIO: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Compression:
+    """How to compress: `compression.ZSTD`, at a level, on so many threads."""
+
+    name: str = ZSTD
+    level: int | None = None
+    threads: int = 2
+
+    @property
+    def chosen_level(self) -> int:
+        """The level, or the default one."""
+        return DEFAULT_LEVELS[self.name] if self.level is None else self.level
+
+
+@dataclass(frozen=True, slots=True)
+class PushedLayer:
+    """What became of one layer: *source* is ``held`` or ``uploaded``; sizes in bytes."""
+
+    digest: Digest
+    diff_id: Digest
+    size: int
+    plain_size: int
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class PushReport:
+    """A push: *uploaded* counts layer bytes alone."""
+
+    reference: Reference
+    digest: Digest
+    config: Digest
+    layers: tuple[PushedLayer, ...]
+    uploaded: int
+    seconds: float
+
+
+def push(
+    client: Client,
+    reference: Reference,
+    *,
+    config: bytes,
+    layers: Sequence[SourceLayer],
+    compression: Compression,
+    progress: Progress,
+    workers: int = WORKERS,
+) -> PushReport:
+    """Push the image of *config* and *layers* (in the order of its diff_ids) as *reference*.
+
+    Returning means that the registry has it whole and durable. Pushing it again uploads nothing.
+    """
+    with Push(client, reference, compression, progress, workers=workers) as running:
+        return running.finish(config=config, layers=layers)
+
+
+class Push:
+    """A push whose layers may come one by one, while the image is still being read.
+
+    Leaving the context ends uploads that have not begun, and waits for the others.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        reference: Reference,
+        compression: Compression,
+        progress: Progress,
+        *,
+        workers: int = WORKERS,
+    ) -> None:
+        self._client = client
+        self._reference = reference
+        self._compression = compression
+        self._progress = progress
+        self._began = time.monotonic()
+        self._pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="push")
+        self._opened = ExitStack()
+        self._held: dict[Digest, RemoteLayer] = {}
+        self._lacking: set[Digest] = set()
+        self._uploads: dict[Digest, Future[RemoteLayer]] = {}
+
+    def __enter__(self) -> Push:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+        self._opened.close()
+
+    def expect(self, diff_ids: Iterable[Digest]) -> None:
+        """Ask which of *diff_ids*, all of the image, the registry lacks: `offer` uploads those."""
+        unknown = [one for one in dict.fromkeys(diff_ids) if not self._is_known(one)]
+        if not unknown:
+            return
+        held = self._client.missing(self._reference.repository, unknown)
+        for diff_id, there in held.items():
+            _report(self._progress, diff_id, HELD, there.descriptor.size, there.descriptor.size)
+        self._held |= held
+        self._lacking |= set(unknown) - held.keys()
+
+    def offer(self, layer: SourceLayer) -> None:
+        """Begin to upload *layer*, if it is expected, lacking and not on its way already."""
+        if layer.diff_id in self._lacking and layer.diff_id not in self._uploads:
+            # opened now: whoever reads the image may remove files that it doesn't need
+            plain = self._opened.enter_context(layer.open_plain())
+            self._uploads[layer.diff_id] = self._pool.submit(self._upload, layer, plain)
+
+    def finish(self, *, config: bytes, layers: Sequence[SourceLayer]) -> PushReport:
+        """Upload what is left of *layers*, then config and manifest; see `push`."""
+        self.expect(layer.diff_id for layer in layers)
+        for layer in layers:
+            self.offer(layer)
+        uploaded = {diff_id: one.result() for diff_id, one in self._uploads.items()}
+        repository = self._reference.repository
+        config_digest = Digest.of(config)
+        if self._client.blob_size(repository, config_digest) is None:
+            self._client.put_blob(repository, [config])
+        ordered = [(self._held.get(one.diff_id) or uploaded[one.diff_id]) for one in layers]
+        digest = _put_manifest(self._client, self._reference, config_digest, len(config), ordered)
+        return PushReport(
+            reference=self._reference,
+            digest=digest,
+            config=config_digest,
+            layers=tuple(_pushed(one, uploaded) for one in ordered),
+            uploaded=sum(one.descriptor.size for one in uploaded.values()),
+            seconds=time.monotonic() - self._began,
+        )
+
+    def _is_known(self, diff_id: Digest) -> bool:
+        return diff_id in self._held or diff_id in self._lacking
+
+    def _upload(self, layer: SourceLayer, plain: BinaryIO) -> RemoteLayer:
+        done = 0
+
+        def count(size: int) -> None:
+            nonlocal done
+            done += size
+            _report(self._progress, layer.diff_id, UPLOADING, done, layer.size)
+
+        how = self._compression
+        with plain:
+            blocks = compressed(plain, layer.size, how, on_read=count)
+            digest, size = self._client.put_blob(self._reference.repository, blocks)
+        _report(self._progress, layer.diff_id, DONE, size, size)
+        written_by = encoder(how.name, how.chosen_level)
+        media_type = f"{manifest.OCI_LAYER}{media_suffix(how.name)}"
+        descriptor = Descriptor(media_type, digest, size, {manifest.ANNOTATION_ENCODER: written_by})
+        return RemoteLayer(descriptor, layer.diff_id, layer.size)
+
+
+def push_known(
+    client: Client,
+    reference: Reference,
+    *,
+    config: Digest,
+    diff_ids: Sequence[Digest],
+    progress: Progress,
+) -> PushReport | None:
+    """Push an image without having its bytes, when the registry has all of its layers.
+
+    None when it lacks something: then the image must be read after all.
+    """
+    began = time.monotonic()
+    size = client.blob_size(reference.repository, config)
+    if size is None:
+        return None
+    held = client.missing(reference.repository, list(dict.fromkeys(diff_ids)))
+    if any(one not in held for one in diff_ids):
+        return None
+    for diff_id, there in held.items():
+        _report(progress, diff_id, HELD, there.descriptor.size, there.descriptor.size)
+    ordered = [held[one] for one in diff_ids]
+    digest = _put_manifest(client, reference, config, size, ordered)
+    layers = tuple(_pushed(one, {}) for one in ordered)
+    return PushReport(reference, digest, config, layers, 0, time.monotonic() - began)
+
+
+def _put_manifest(
+    client: Client,
+    reference: Reference,
+    config: Digest,
+    config_size: int,
+    layers: Sequence[RemoteLayer],
+) -> Digest:
+    content = manifest.image_manifest(
+        Descriptor(manifest.OCI_CONFIG, config, config_size),
+        [layer.descriptor for layer in layers],
+    )
+    return client.put_manifest(reference, content, manifest.OCI_MANIFEST)
+
+
+def compressed(
+    plain: BinaryIO,
+    size: int,
+    compression: Compression,
+    *,
+    on_read: Callable[[int], None] = lambda _size: None,
+) -> Iterator[bytes]:
+    """*plain*, of *size* bytes, compressed block by block."""
+    running = compressor(
+        compression.name,
+        level=compression.chosen_level,
+        threads=compression.threads,
+        size=size,
+    )
+    while block := plain.read(READ_SIZE):
+        if packed := running.compress(block):
+            yield packed
+        on_read(len(block))
+    yield running.flush()
+
+
+def _pushed(layer: RemoteLayer, uploaded: dict[Digest, RemoteLayer]) -> PushedLayer:
+    source = "uploaded" if layer.diff_id in uploaded else HELD
+    descriptor = layer.descriptor
+    return PushedLayer(descriptor.digest, layer.diff_id, descriptor.size, layer.plain_size, source)
+
+
+def _report(progress: Progress, diff_id: Digest, state: str, done: int, total: int) -> None:
+    progress.layer(LayerProgress(diff_id.short, state, done, total))

@@ -1,0 +1,1 @@
+"""A family of real images: built from Debian, PyPI and npm packages."""

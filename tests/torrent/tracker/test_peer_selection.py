@@ -1,0 +1,444 @@
+"""Who hears of whom: zones, their gateways, and the choice of peers."""
+
+from __future__ import annotations
+
+import gc
+import random
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from docket.torrent.tracker.announce import GATEWAY_PEER, HOST_PEER, MAX_PEERS, Announce, compact
+from docket.torrent.tracker.peer_selection import (
+    FURTHER,
+    GATEWAYS,
+    MOST_GATEWAYS,
+    MOST_NEAR_GATEWAYS,
+    NEAR_GATEWAYS,
+    NEIGHBOURS,
+    OUTSIDERS,
+    SEED_SHARE,
+    Bag,
+    Zone,
+    choose,
+)
+from docket.torrent.tracker.peers import INTERVAL, MAX_INVITED, Tracker
+from tests.torrent.samples import decoded
+
+_HASH = b"z" * 20
+_REGISTRY = ("192.0.2.1", 9999)
+
+Peer = tuple[str, int]
+SEED: Peer = ("registry", 0)
+
+
+@dataclass
+class Fleet:
+    """A tracker whose registry is elsewhere, and hosts by zone and number."""
+
+    now: float = 1000.0
+    registry_zone: str = ""
+    names: dict[bytes, Peer] = field(default_factory=lambda: {compact(*_REGISTRY): SEED})
+    tracker: Tracker = field(init=False)
+    asked: int = 0
+
+    def __post_init__(self) -> None:
+        self.tracker = Tracker(clock=lambda: self.now)
+
+    def heard(
+        self,
+        zone: str,
+        number: int,
+        *,
+        address: str = "",
+        left: int = 1,
+        event: str = "",
+        prefix: bytes = b"",
+    ) -> set[Peer]:
+        """Zone and number of the peers that a host hears of when it announces."""
+        label = "" if address else zone
+        endpoint = _endpoint(zone, number, address)
+        report = Announce.parse(
+            b"info_hash=%b&peer_id=%b&port=%d&left=%d&event=%b"
+            % (_HASH, _peer_id(prefix, endpoint[1]), endpoint[1], left, event.encode()),
+            address=endpoint[0],
+            zone=label,
+        )
+        self.names[compact(*endpoint)] = (zone, number)
+        answer: dict[bytes, Any] = decoded(
+            self.tracker.announce(report, extra=[_REGISTRY], extra_zone=self.registry_zone)
+        )
+        return set(self._named(answer))
+
+    def invited(self, zone: str, token: str = "") -> bool:
+        """Whether a host of *zone* is invited; without *token*, one that never asked before."""
+        in_registry_zone = zone == self.registry_zone
+        self.asked += 1
+        token = token or str(self.asked)
+        return self.tracker.invite(
+            _HASH, zone.encode(), token=token, in_registry_zone=in_registry_zone
+        )
+
+    def outside(self, zone: str, number: int, **more: Any) -> set[Peer]:
+        """Those of them that aren't in the host's zone."""
+        return {one for one in self.heard(zone, number, **more) if one[0] != zone}
+
+    def _named(self, answer: dict[bytes, Any]) -> Iterable[Peer]:
+        for key, width in ((b"peers", 6), (b"peers6", 18)):
+            for at in range(0, len(answer[key]), width):
+                yield self.names[answer[key][at : at + width]]
+
+
+KINDS = pytest.mark.parametrize("prefix", [b"", HOST_PEER], ids=["foreign", "docket"])
+"""What the hosts of a test are: other programs, or docket's that nobody invited."""
+
+
+@pytest.fixture
+def fleet() -> Fleet:
+    """No host has come."""
+    return Fleet()
+
+
+def test_only_the_first_leeches_of_a_zone_hear_of_the_outside(fleet: Fleet) -> None:
+    """Two gateways hear of the registry's seed; whoever comes later hears of the zone alone."""
+    for number in range(GATEWAYS):
+        assert fleet.outside("a", number) == {SEED}
+    for number in range(GATEWAYS, 20):
+        assert fleet.heard("a", number) == {("a", other) for other in range(number)}
+
+
+def test_gates_hear_of_the_gates_of_other_zones_and_of_no_one_else_there(fleet: Fleet) -> None:
+    """Zones give to each other through their gateways, since connections go both ways."""
+    for number in range(10):
+        fleet.heard("a", number)
+    assert fleet.outside("b", 0) == {SEED, ("a", 0), ("a", 1)}
+    for number in range(1, 10):
+        fleet.heard("b", number)
+    assert fleet.outside("a", 0) == {SEED, ("b", 0), ("b", 1)}
+    assert fleet.outside("a", 10) == set()
+
+
+@KINDS
+def test_a_gate_that_stops_has_a_successor(fleet: Fleet, prefix: bytes) -> None:
+    """Who announces next takes its place; nobody hears of the one that stopped."""
+    for number in range(5):
+        fleet.heard("a", number, prefix=prefix)
+    fleet.heard("a", 0, event="stopped", prefix=prefix)
+    fleet.now += INTERVAL
+    assert fleet.outside("a", 4, prefix=prefix) == {SEED}
+    assert fleet.outside("b", 0, prefix=prefix) == {SEED, ("a", 1), ("a", 4)}
+
+
+@KINDS
+def test_gates_that_die_have_successors(fleet: Fleet, prefix: bytes) -> None:
+    """Two intervals after the gateways' last word others are gateways."""
+    for number in range(4):
+        fleet.heard("a", number, prefix=prefix)
+    fleet.now += INTERVAL
+    fleet.heard("a", 3, event="started", prefix=prefix)
+    fleet.now += INTERVAL + 1
+    assert fleet.heard("a", 3, prefix=prefix) == {SEED}
+
+
+def test_a_zone_with_seeds_of_its_own_needs_no_gates(fleet: Fleet) -> None:
+    """Seeds count as gateways do."""
+    fleet.heard("a", 0, left=0)
+    assert fleet.outside("a", 1) == {SEED}
+    fleet.heard("a", 2, left=0)
+    assert fleet.heard("a", 3) == {("a", 0), ("a", 1), ("a", 2)}
+
+
+def test_a_gate_that_has_all_is_still_told_outside(fleet: Fleet) -> None:
+    """Other zones go on hearing of it, while it hears of its own zone's leeches alone."""
+    for number in range(3):
+        fleet.heard("a", number)
+    assert fleet.heard("a", 0, left=0, event="completed") == {("a", 1), ("a", 2)}
+    assert fleet.outside("b", 0) == {SEED, ("a", 0), ("a", 1)}
+
+
+@KINDS
+def test_slow_gates_get_company(fleet: Fleet, prefix: bytes) -> None:
+    """One more for each interval that the oldest gateway has been fetching, and not without end."""
+    for number in range(20):
+        fleet.heard("a", number, prefix=prefix)
+    for more in range(1, 12):
+        fleet.now += INTERVAL
+        gateways = {number for number in range(20) if fleet.outside("a", number, prefix=prefix)}
+        assert len(gateways) == min(GATEWAYS + more, MOST_GATEWAYS)
+
+
+def test_gates_near_the_registry_get_no_company_for_being_slow() -> None:
+    """There are enough of them: where all are slow, it is the links that are."""
+    fleet = Fleet(registry_zone="a")
+    for _ in range(10):
+        heard = [fleet.heard("a", number, prefix=HOST_PEER) for number in range(40)]
+        assert sum(SEED in one for one in heard) == NEAR_GATEWAYS
+        fleet.now += INTERVAL
+
+
+@KINDS
+def test_a_leech_that_cannot_wait_becomes_a_gate(fleet: Fleet, prefix: bytes) -> None:
+    """Announcing before its time means getting nothing; there is a bound to this, too."""
+    for number in range(20):
+        fleet.heard("a", number, prefix=prefix)
+    fleet.now += INTERVAL / 3
+    outsiders = [
+        number for number in range(GATEWAYS, 20) if fleet.outside("a", number, prefix=prefix)
+    ]
+    assert outsiders == list(range(GATEWAYS, MOST_GATEWAYS))
+
+
+def test_a_host_near_the_registry_that_cannot_wait_hears_of_its_seed() -> None:
+    """However many gateways there were at first, there is room for some that starve."""
+    fleet = Fleet(registry_zone="a")
+    for number in range(40):
+        fleet.heard("a", number, prefix=GATEWAY_PEER if number < NEAR_GATEWAYS else HOST_PEER)
+    fleet.now += INTERVAL / 3
+    starving = range(NEAR_GATEWAYS, 40)
+    heard = [number for number in starving if SEED in fleet.heard("a", number, prefix=HOST_PEER)]
+    assert heard == list(range(NEAR_GATEWAYS, MOST_NEAR_GATEWAYS))
+
+
+def test_without_labels_a_network_is_a_zone(fleet: Fleet) -> None:
+    """Peers of a /24 are together; in IPv6 those of a /64 are."""
+    for number in range(1, 5):
+        fleet.heard("one", number, address=f"10.0.1.{number}")
+        fleet.heard("two", number, address=f"10.0.2.{number}")
+        fleet.heard("six", number, address=f"2001:db8:0:6::{number}")
+        fleet.heard("seven", number, address=f"2001:db8:0:7::{number}")
+    assert fleet.heard("one", 5, address="10.0.1.5") == {("one", one) for one in range(1, 5)}
+    assert fleet.heard("six", 5, address="2001:db8:0:6::5") == {("six", one) for one in range(1, 5)}
+    assert fleet.outside("one", 1, address="10.0.1.1") == {
+        SEED,
+        *((zone, number) for zone in ("two", "six", "seven") for number in (1, 2)),
+    }
+
+
+def test_other_programs_in_the_registrys_zone_hear_of_its_seed_always() -> None:
+    """By its label, or else by its network; of docket's hosts only gateways do."""
+    labelled = Fleet(registry_zone="a")
+    plain = Fleet()
+    for number in range(1, MOST_NEAR_GATEWAYS + 10):
+        assert SEED in labelled.heard("a", number)
+        assert SEED in plain.heard("near", number, address=f"192.0.2.{number + 1}")
+    assert [SEED in labelled.heard("b", number) for number in range(3)] == [True, True, False]
+
+
+def test_hosts_in_the_registrys_zone_are_invited_up_to_a_number() -> None:
+    """They hear of the seed; docket's other hosts there hear of them, and of no seed."""
+    fleet = Fleet(registry_zone="a")
+    invited = [fleet.invited("a") for _ in range(NEAR_GATEWAYS + 2)]
+    assert invited == [True] * NEAR_GATEWAYS + [False, False]
+    for number, is_gateway in enumerate(invited):
+        heard = fleet.heard("a", number, prefix=GATEWAY_PEER if is_gateway else HOST_PEER)
+        assert (SEED in heard) is is_gateway
+    assert fleet.invited("b")
+
+
+def test_an_invitation_that_nobody_follows_is_forgotten() -> None:
+    """A host that got the torrent and never came leaves its place to others."""
+    fleet = Fleet(registry_zone="a")
+    for _ in range(NEAR_GATEWAYS):
+        assert fleet.invited("a")
+    assert not fleet.invited("a")
+    assert SEED not in fleet.heard("a", 0, prefix=HOST_PEER)
+    fleet.now += INTERVAL + 1
+    assert fleet.invited("a")
+    assert SEED in fleet.heard("a", 0, prefix=HOST_PEER)
+
+
+def test_who_asks_again_takes_no_second_place() -> None:
+    """A host that got no answer asks with the same token, and is answered the same."""
+    fleet = Fleet(registry_zone="a")
+    assert [fleet.invited("a", "one") for _ in range(NEAR_GATEWAYS + 2)] == [True] * (
+        NEAR_GATEWAYS + 2
+    )
+    others = [fleet.invited("a") for _ in range(NEAR_GATEWAYS)]
+    assert others == [True] * (NEAR_GATEWAYS - 1) + [False]
+
+
+def test_who_was_not_invited_takes_no_invitation(fleet: Fleet) -> None:
+    """Another program, or a host that is no gateway, leaves the place to who was told yes."""
+    assert [fleet.invited("a") for _ in range(GATEWAYS + 1)] == [True] * GATEWAYS + [False]
+    for number, prefix in enumerate((b"", HOST_PEER)):
+        assert SEED not in fleet.heard("a", number, prefix=prefix)
+    assert not fleet.invited("a")
+    assert SEED in fleet.heard("a", 2, prefix=GATEWAY_PEER)
+    assert not fleet.invited("a")
+
+
+def test_zones_that_only_asked_are_forgotten(fleet: Fleet) -> None:
+    """Hostile input: a flood of labels takes memory for an interval, and up to a bound."""
+    before = _zones()
+    fleet.heard("a", 0)
+    invited = [fleet.invited(f"zone{number}") for number in range(MAX_INVITED + 2)]
+    assert invited == [True] * MAX_INVITED + [False] * 2
+    fleet.now += INTERVAL + 1
+    assert fleet.invited("b")
+    assert _zones() == before + 2
+
+
+@pytest.mark.parametrize("event", ["stopped", ""])
+def test_a_zone_whose_last_peer_went_while_one_was_invited(fleet: Fleet, event: str) -> None:
+    """It is forgotten with the invitation."""
+    before = _zones()
+    fleet.heard("a", 0)
+    assert fleet.invited("a")
+    if event:
+        fleet.heard("a", 0, event=event)
+    fleet.now += 2 * INTERVAL + 1
+    fleet.tracker.scrape([_HASH])
+    assert _zones() == before
+
+
+def test_gates_of_a_zone_hear_of_all_of_them() -> None:
+    """However many hosts there are, those that share the registry's seed know each other."""
+    fleet = Fleet(registry_zone="a")
+    for number in range(100):
+        fleet.heard("a", number, prefix=GATEWAY_PEER if number < NEAR_GATEWAYS else HOST_PEER)
+    heard = fleet.heard("a", 0, prefix=GATEWAY_PEER)
+    assert heard >= {SEED, *(("a", number) for number in range(1, NEAR_GATEWAYS))}
+
+
+def test_where_the_registry_is_seeds_do_not_take_its_place() -> None:
+    """They may be gone without a word; the registry isn't."""
+    fleet = Fleet(registry_zone="a")
+    for number in range(NEAR_GATEWAYS):
+        fleet.heard("a", number, left=0)
+    assert fleet.invited("a")
+    assert SEED in fleet.heard("a", 99, prefix=GATEWAY_PEER)
+
+
+def test_a_host_hears_of_few_others_and_of_fewer_when_it_has_met_some(fleet: Fleet) -> None:
+    """Docket's hosts; who announces before its time gets nothing, and hears of as many again."""
+    for number in range(100):
+        fleet.heard("a", number, prefix=GATEWAY_PEER if number < MOST_GATEWAYS else HOST_PEER)
+    assert len(fleet.heard("a", 100, prefix=HOST_PEER)) == NEIGHBOURS
+    fleet.now += INTERVAL
+    assert len(fleet.heard("a", 100, prefix=HOST_PEER)) == FURTHER
+    fleet.now += 1
+    assert len(fleet.heard("a", 100, prefix=HOST_PEER)) == NEIGHBOURS
+    assert len(fleet.heard("a", 101, prefix=b"-lt0D80-")) > NEIGHBOURS
+
+
+def test_a_label_counts_more_than_the_network(fleet: Fleet) -> None:
+    """Two racks in one network are two zones when they say so."""
+    fleet.heard("one", 1, address="10.0.1.1")
+    fleet.heard("rack", 2)
+    endpoint = compact("10.0.1.9", 9)
+    report = Announce.parse(
+        b"info_hash=%b&peer_id=%b&port=9" % (_HASH, b"p" * 20), address="10.0.1.9", zone="rack"
+    )
+    fleet.names[endpoint] = ("rack", 9)
+    fleet.tracker.announce(report)
+    assert fleet.heard("rack", 2) >= {("rack", 9)}
+    fleet.heard("one", 3, address="10.0.1.3")
+    assert fleet.heard("one", 4, address="10.0.1.4") == {("one", 1), ("one", 3)}
+
+
+def test_a_zone_is_forgotten_with_its_last_peer(fleet: Fleet) -> None:
+    """A flood of labels leaves nothing behind: the next one there is the first."""
+    fleet.heard("a", 0)
+    fleet.heard("a", 0, event="stopped")
+    fleet.heard("a", 1)
+    assert fleet.outside("a", 2) == {SEED}
+    assert fleet.outside("a", 3) == set()
+
+
+@pytest.mark.parametrize(
+    ("leeches", "seeds", "of_leeches", "of_seeds"),
+    [
+        (200, 200, MAX_PEERS - MAX_PEERS // SEED_SHARE, MAX_PEERS // SEED_SHARE),
+        (200, 3, MAX_PEERS - 3, 3),
+        (10, 200, 10, MAX_PEERS - 10),
+        (0, 200, 0, MAX_PEERS),
+        (200, 0, MAX_PEERS, 0),
+        (3, 4, 3, 4),
+    ],
+)
+def test_leeches_come_first_and_leave_room_for_some_seeds(
+    leeches: int, seeds: int, of_leeches: int, of_seeds: int
+) -> None:
+    """A leech hears of both, as far as there are places; a seed hears of leeches alone."""
+    zone = _zone(leeches, seeds)
+    asker = _peer("x", 0)
+    for chance in map(random.Random, range(20)):
+        found = choose(zone, asker, wanted=MAX_PEERS, is_leech=True, gateways=None, chance=chance)
+        assert [one[:1] for one in found] == [b"l"] * of_leeches + [b"s"] * of_seeds
+        assert len(set(found)) == len(found)
+        found = choose(zone, asker, wanted=MAX_PEERS, is_leech=False, gateways=None, chance=chance)
+        assert [one[:1] for one in found] == [b"l"] * min(leeches, MAX_PEERS)
+
+
+@pytest.mark.parametrize("wanted", [0, 1, OUTSIDERS, MAX_PEERS])
+def test_a_gate_keeps_places_for_outsiders(wanted: int) -> None:
+    """However many are in its zone, a gateway hears of some of the outside, and of itself never."""
+    zone = _zone(100, 100)
+    gateways = Bag()
+    for number in range(3):
+        endpoint = _peer("l", number)
+        zone.gateways[endpoint] = 0.0
+        gateways.add(endpoint)
+    for number in range(40):
+        gateways.add(_peer("o", number))
+    for chance in map(random.Random, range(20)):
+        found = choose(
+            zone, _peer("l", 0), wanted=wanted, is_leech=True, gateways=gateways, chance=chance
+        )
+        assert len(found) == wanted == len(set(found))
+        last = found[-min(wanted, OUTSIDERS) or len(found) :]
+        assert all(one in gateways for one in last)
+        assert len(last) == min(wanted, OUTSIDERS)
+        assert _peer("l", 0) not in found
+
+
+def test_all_of_a_bag_are_drawn_alike() -> None:
+    """Over many draws everyone comes up, about as often as others, and never twice in one."""
+    bag = Bag()
+    for number in range(30):
+        bag.add(_peer("p", number))
+        bag.add(_peer("p", number))
+    for number in range(0, 30, 3):
+        bag.discard(_peer("p", number))
+        bag.discard(_peer("p", number))
+    chance = random.Random(5)
+    counts = dict.fromkeys((_peer("p", number) for number in range(30) if number % 3), 0)
+    for _ in range(4000):
+        drawn = bag.draw(5, chance)
+        assert len(set(drawn)) == 5
+        for one in drawn:
+            counts[one] += 1
+    assert max(counts.values()) < 1.3 * min(counts.values())
+    assert sorted(bag.draw(99, chance)) == sorted(counts)
+    assert bag.draw(0, chance) == Bag().draw(3, chance) == []
+
+
+def _zones() -> int:
+    """How many zones there are in memory."""
+    gc.collect()
+    return sum(isinstance(one, Zone) for one in gc.get_objects())
+
+
+def _zone(leeches: int, seeds: int) -> Zone:
+    zone = Zone()
+    for number in range(leeches):
+        zone.leeches.add(_peer("l", number))
+    for number in range(seeds):
+        zone.seeds.add(_peer("s", number))
+    return zone
+
+
+def _peer(kind: str, number: int) -> bytes:
+    return b"%b%05d" % (kind.encode(), number)
+
+
+def _endpoint(zone: str, number: int, address: str) -> tuple[str, int]:
+    if address:
+        return address, 5000 + number
+    return f"10.9.{number}.1", 20_000 + 100 * ord(zone[0]) + number
+
+
+def _peer_id(prefix: bytes, number: int) -> bytes:
+    return prefix + b"%0*d" % (20 - len(prefix), number)
