@@ -141,7 +141,7 @@ def pull_on_all(url: str, release: Release, folder: Path) -> dict[str, dict[str,
     """Pull on every host at once, each into a store of its own, and go on serving the others."""
 
     def pull(host: str) -> dict[str, Any]:
-        options = ("--layers-only", "--sources", "--seed", _SEED_SECONDS)
+        options = ("--layers-only", "--count-sources", "--seed-for", _SEED_SECONDS)
         return Commands(url, folder / host)("pull", release.name, *options)
 
     with ThreadPoolExecutor(len(HOSTS)) as pool:

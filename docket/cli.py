@@ -107,7 +107,8 @@ def cli(
 )
 @zone_option("Where the registry's seed is; without it, its network counts.")
 @option(
-    "--pin",
+    "--pin-time",
+    "pin",
     default=PIN_SECONDS,
     show_default=True,
     type=click.FloatRange(0),
@@ -115,7 +116,8 @@ def cli(
     help="How long gc keeps a blob after the registry said that it has it.",
 )
 @option(
-    "--idle",
+    "--idle-timeout",
+    "idle",
     default=IDLE_SECONDS,
     show_default=True,
     type=click.FloatRange(0),
@@ -124,7 +126,8 @@ def cli(
 )
 @limit_options
 @option(
-    "--scrub",
+    "--scrub-interval",
+    "scrub",
     default=30.0,
     show_default=True,
     type=click.FloatRange(0),
@@ -264,14 +267,16 @@ def push(
 )
 @platform_option
 @option(
-    "--seed",
+    "--seed-for",
+    "seed",
     default=0.0,
     type=click.FloatRange(0),
     metavar="SECONDS",
     help="Go on serving peers for so long after the pull.",
 )
 @option(
-    "--patience",
+    "--peer-timeout",
+    "patience",
     default=PATIENCE,
     show_default=True,
     type=click.FloatRange(0),
@@ -286,7 +291,8 @@ def push(
 )
 @limit_options
 @option(
-    "--sources",
+    "--count-sources",
+    "sources",
     is_flag=True,
     help="Count for each layer what the registry's seed gave and what other hosts gave.",
 )
@@ -304,7 +310,7 @@ def pull(
 
     \b
     docket -h registry pull app:1.0
-    docket -h registry pull app:1.0 --seed 60
+    docket -h registry pull app:1.0 --seed-for 60
     docket -h registry pull app:1.0 --layers-only
     docket -h registry pull app:1.0 --output - | docker load
     """

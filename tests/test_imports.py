@@ -137,9 +137,7 @@ def test_only_the_api_is_asynchronous() -> None:
         for path in MODULES
         if any(isinstance(node, kinds) for node in ast.walk(ast.parse(path.read_bytes())))
     }
-    assert all(
-        name.startswith("docket/api/") or name.startswith("docket/daemon/") for name in asynchronous
-    )
+    assert all(name.startswith(("docket/api/", "docket/daemon/")) for name in asynchronous)
 
 
 CHANGES = {

@@ -74,7 +74,13 @@ def docket(image: Image, network: Network) -> Iterator[Source]:
 
         def argv(_host: Host, folder: Path, load: bool) -> Sequence[str]:
             where = ("-h", server.url, "-l", str(folder), "--json")
-            pull = ("pull", _NAME, "--seed", _SEED_SECONDS, *(() if load else ("--layers-only",)))
+            pull = (
+                "pull",
+                _NAME,
+                "--seed-for",
+                _SEED_SECONDS,
+                *(() if load else ("--layers-only",)),
+            )
             return (*DOCKET, *where, *pull)
 
         yield Source(server.pid, image.size, argv)

@@ -66,7 +66,7 @@ class _Docket:
 
     def command(self, image: str, host: Host, place: Path) -> list[str]:
         here = Commands(self.url, place)
-        how = ("--layers-only", "--seed", str(_SERVE_SECONDS))
+        how = ("--layers-only", "--seed-for", str(_SERVE_SECONDS))
         argv = prepared("docket.cli", *here.options, "--json", "pull", image, *how)
         return [*host.enter, *argv]
 

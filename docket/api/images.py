@@ -143,7 +143,9 @@ def _torrent(request: Request, announce: str) -> Response:
 
 
 def _pieces(request: Request, announce: str) -> Response:
-    wanted = [Digest.parse(one) for one in request.query_params.get("of", "").split(",") if one]
+    wanted = [
+        Digest.parse(one) for one in request.query_params.get("digests", "").split(",") if one
+    ]
     found, metainfo = _asked_for(request, announce)
     files = {file.digest: file for file in metainfo.files}
     for digest in wanted:
@@ -172,7 +174,7 @@ def _teller(request: Request, info_hash: bytes, *, is_gateway: bool) -> str:
     with suppress(InvalidAnnounce):
         zone = zone_of(compact(client, 0), request.query_params.get("zone", ""))
         hash_peers = registry_of(request).hash_peers
-        if silent := request.query_params.get("instead_of"):
+        if silent := request.query_params.get("failed_peer"):
             hash_peers.remove(info_hash, zone, silent)
         port = request.query_params.get("port", "")
         if request.method == "GET" and _PORT.fullmatch(port) and int(port) < 1 << 16:
@@ -208,7 +210,7 @@ def _invite(request: Request, info_hash: bytes) -> bool:
     """
     registry = registry_of(request)
     client = request.client.host if request.client else ""
-    token = request.query_params.get("peer", "")[:_MAX_TOKEN]
+    token = request.query_params.get("join_token", "")[:_MAX_TOKEN]
     if not token or request.method != "GET":
         return False
     try:

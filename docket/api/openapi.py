@@ -65,7 +65,10 @@ _PART = _parameter(
 _PLATFORM = _parameter("query", "platform", TEXT, "os/architecture, where it is an index")
 _TOLD_ZONE = _parameter("query", "zone", whole(ZONE), "where the peers of the torrent are")
 _JOINING = _parameter(
-    "query", "peer", TEXT, "a token of a host that is about to join the swarm, for Docket-Gateway"
+    "query",
+    "join_token",
+    TEXT,
+    "a token of a host that is about to join the swarm, for Docket-Gateway",
 )
 _PAGE = (
     _parameter("query", "n", COUNT, "how many, at most 1000"),
@@ -156,9 +159,9 @@ _PIECES = _get(
     },
     *(400, 404, 507),
     takes=(
-        _parameter("query", "of", TEXT, "digests of blobs, with commas between them"),
+        _parameter("query", "digests", TEXT, "digests of blobs, with commas between them"),
         _parameter("query", "port", TEXT, "at which this host will tell others"),
-        _parameter("query", "instead_of", TEXT, "a Docket-Hash-Peer that told nothing, or wrong"),
+        _parameter("query", "failed_peer", TEXT, "a Docket-Hash-Peer that told nothing, or wrong"),
         *(_PLATFORM, _TOLD_ZONE, _JOINING),
     ),
 )

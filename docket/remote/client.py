@@ -308,18 +308,18 @@ class Client:
         zone: str = "",
         is_peer: bool = False,
         port: int = 0,
-        instead_of: str = "",
+        failed_peer: str = "",
     ) -> RemotePieces:
         """What `torrent` tells, for a host that has the piece hashes of all but *digests*.
 
         A host that will tell them to others at *port* may be told of another host that does;
-        *instead_of* one that didn't, the registry itself tells them.
+        *failed_peer* one that didn't, the registry itself tells them.
         Raises `NotFound` where the registry doesn't know this call, or `InvalidMetainfo`.
         """
         path = f"/v2/{reference.repository}/_docket/pieces/{reference.target}"
-        query = {"of": ",".join(map(str, digests))} | _joining(zone, is_peer=is_peer)
+        query = {"digests": ",".join(map(str, digests))} | _joining(zone, is_peer=is_peer)
         query |= {"port": str(port)} if port else {}
-        query |= {"instead_of": instead_of} if instead_of else {}
+        query |= {"failed_peer": failed_peer} if failed_peer else {}
         answer = self._connection.call("GET", f"{path}?{urlencode(query)}", unknown=reference)
         told = answer.headers
         try:
@@ -400,7 +400,7 @@ def _lines(blocks: Iterator[bytes]) -> Iterator[bytes]:
 def _joining(zone: str, *, is_peer: bool) -> dict[str, str]:
     """What a host tells of itself when it asks for a torrent."""
     # when the question is sent again it has the same token
-    return ({"zone": zone} if zone else {}) | ({"peer": token_hex(8)} if is_peer else {})
+    return ({"zone": zone} if zone else {}) | ({"join_token": token_hex(8)} if is_peer else {})
 
 
 def _remote_layer(told: _Layer) -> RemoteLayer:

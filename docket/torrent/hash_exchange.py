@@ -1,7 +1,7 @@
 """Hosts that tell each other the piece hashes of an image, so that the registry needn't tell all.
 
-HTTP of the smallest kind: ``GET /<info-hash>?of=<digest>,…`` gives the hashes of these blobs, one
-behind the other, as the registry's own call does. What is heard is worth nothing until it makes
+HTTP of the smallest kind: ``GET /<info-hash>?digests=<digest>,…`` gives the hashes of these blobs,
+one behind the other, as the registry's own call does. What is heard is worth nothing until it makes
 the torrent with that info-hash, which the registry tells.
 """
 
@@ -63,7 +63,7 @@ class HashServer:
         path, _, query = target.partition("?")
         if not self._known.wait(ANSWER_SECONDS) or path != self._path:
             return None
-        asked = parse_qs(query).get("of", [""])[0].split(",")
+        asked = parse_qs(query).get("digests", [""])[0].split(",")
         with suppress(KeyError):
             return b"".join([self._hashes[one] for one in asked if one])
         return None
@@ -120,7 +120,7 @@ def hear(teller: str, info_hash: bytes, digests: Iterable[Digest], *, length: in
             asking.connect()
             asking.sock.settimeout(ANSWER_SECONDS)
             with _hung_up_after(ALL_SECONDS, asking.sock):
-                asking.request("GET", f"/{info_hash.hex()}?of={','.join(map(str, digests))}")
+                asking.request("GET", f"/{info_hash.hex()}?digests={','.join(map(str, digests))}")
                 answer = asking.getresponse()
                 while answer.status == 200 and len(content) <= length:
                     block = answer.read1(READ_SIZE)

@@ -121,7 +121,7 @@ class MetainfoSource:
             if hashes is not None:
                 yield hashes
             told = self._client.pieces(
-                self._at_digest, asked, zone=self._zone, instead_of=told.teller
+                self._at_digest, asked, zone=self._zone, failed_peer=told.teller
             )
         yield told.hashes
 

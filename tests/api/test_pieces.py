@@ -33,7 +33,7 @@ def test_piece_hashes_that_are_not_there(repo: Repository) -> None:
     """Of an unknown image, of a blob of another one, and of what is no digest."""
     repo.push(ONE, "v1")
     other = next(one for one in TWO.blobs if one not in ONE.blobs)
-    asked = {"of": str(Digest.of(other))}
+    asked = {"digests": str(Digest.of(other))}
     assert repo.ask("GET", "_docket/pieces/v9", **asked).refused(404, "MANIFEST_UNKNOWN")
     assert repo.ask("GET", "_docket/pieces/v1", **asked).refused(404, "BLOB_UNKNOWN")
     assert repo.ask("GET", "_docket/pieces/v1", of="x").refused(400, "DIGEST_INVALID")
@@ -58,7 +58,7 @@ def test_hosts_tell_others_of_their_zone(sweeping: Registry) -> None:
     assert told_by(repo, 4002) == "127.0.0.1:4001"
     assert told_by(repo, 4003, zone="far") == ""
     assert told_by(repo, 4004, zone="far") == "127.0.0.1:4003"
-    assert told_by(repo, "", instead_of="127.0.0.1:4001") == ""
+    assert told_by(repo, "", failed_peer="127.0.0.1:4001") == ""
     assert told_by(repo, 4005) == "127.0.0.1:4002"
 
 
@@ -87,7 +87,7 @@ def test_a_bad_question_takes_no_place_of_a_gate(sweeping: Registry) -> None:
     repo.push(ONE, "v1")
     other = str(Digest.of(next(one for one in TWO.blobs if one not in ONE.blobs)))
     for number in range(NEAR_GATEWAYS):
-        asked = {"of": other, "peer": f"lost{number}", "port": 4001}
+        asked = {"digests": other, "join_token": f"lost{number}", "port": 4001}
         assert repo.ask("GET", "_docket/pieces/v1", **asked).refused(404, "BLOB_UNKNOWN")
     told = [told_by(repo, 5000 + one, peer=f"host{one}") for one in range(NEAR_GATEWAYS + 1)]
     assert told == [""] * NEAR_GATEWAYS + ["127.0.0.1:5000"]

@@ -23,7 +23,7 @@ from tests.support.processes import end, environment, tail, wait_until
 from tests.support.releases import Release
 
 PORT = 8000
-SEEDING = ("--seed", "600")
+SEEDING = ("--seed-for", "600")
 """Options of a pull that serves others for the rest of the test."""
 
 DONE_SECONDS = 120.0

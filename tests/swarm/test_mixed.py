@@ -57,7 +57,7 @@ def test_mixed_swarm(
             stack.enter_context(download(client, host, torrent, tmp_path / client.command))
             for client, host in zip(CLIENTS, foreign_clients, strict=True)
         ]
-        pull = net.pull(first, *SEEDING, "--sources")
+        pull = net.pull(first, *SEEDING, "--count-sources")
         report = pull.report()
         for going in downloads:
             going.finish(image.metainfo)

@@ -32,7 +32,7 @@ def test_tracker_gone(image: Stored, tmp_path: Path) -> None:
         assert not any(pull.is_done() for pull in pulls)
         reports = [pull.report() for pull in pulls]
         assert all(report["payload"]["http"] == 0 for report in reports)
-        last = net.pull(late, "--patience", "1").report()
+        last = net.pull(late, "--peer-timeout", "1").report()
         assert last["payload"] == {"swarm": 0, "http": sum(one.size for one in image.layers)}
 
 

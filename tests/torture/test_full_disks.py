@@ -190,7 +190,11 @@ def check_over_http(client: Client, pushed: Image, tag: str) -> None:
 def test_a_registry_with_ever_more_space(tmp_path: Path) -> None:
     """Issue: 507 or 201; what was acknowledged is there; delete and gc work on the full disk."""
     answers: list[str] = []
-    with tiny_disk(24) as disk, registry(disk / "r", "--pin", "0") as url, Client(url) as client:
+    with (
+        tiny_disk(24) as disk,
+        registry(disk / "r", "--pin-time", "0") as url,
+        Client(url) as client,
+    ):
         push_over_http(client, OLD, "old")
         for step, count in enumerate(range(0, 200 * KIB, 4 * KIB)):
             pushed = image("base", f"large {count}", size=50_000)
@@ -224,7 +228,7 @@ def test_a_registry_starts_on_a_full_disk(tmp_path: Path) -> None:
             push_over_http(client, NEW, "new")
         with (
             room(disk, 0),
-            registry(disk / "r", "--pin", "0") as url,
+            registry(disk / "r", "--pin-time", "0") as url,
             Client(url) as client,
         ):
             check_over_http(client, NEW, "new")

@@ -146,7 +146,10 @@ def test_2000_pushes_against_gc(tmp_path: Path) -> None:
 def test_pushes_over_http_against_gc(tmp_path: Path) -> None:
     """Invariant 3, of the registry as it runs: its pins last for three real seconds."""
     pin_seconds = 3.0
-    with registry(tmp_path, "--pin", str(pin_seconds)) as url, Client(url, connections=16) as asked:
+    with (
+        registry(tmp_path, "--pin-time", str(pin_seconds)) as url,
+        Client(url, connections=16) as asked,
+    ):
         calls = RegistryCalls(asked, pin_seconds=pin_seconds)
         result = race(calls, pushers=PUSHERS, pushes=480, seed=4)
         assert result.refused == []

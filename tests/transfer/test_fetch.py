@@ -71,12 +71,20 @@ def test_without_peers_layers_come_over_http(tmp_path: Path) -> None:
     with registry(tmp_path / "registry", "-t", "127.0.0.1:9") as url:
         host = Commands(url, tmp_path / "a")
         report = pushed(host, SMALL, tmp_path)
-        pulled = host("pull", SMALL.name, "--layers-only", "--patience", "0.5")
+        pulled = host("pull", SMALL.name, "--layers-only", "--peer-timeout", "0.5")
         assert {layer["source"] for layer in pulled["layers"]} == {"http"}
         assert pulled["payload"] == {"swarm": 0, "http": sizes(report)}
         assert_holds(host, SMALL, tmp_path)
         other = Commands(url, tmp_path / "b")
-        argv = [*DOCKET, *other.options, "pull", SMALL.name, "--layers-only", "--patience", "0.5"]
+        argv = [
+            *DOCKET,
+            *other.options,
+            "pull",
+            SMALL.name,
+            "--layers-only",
+            "--peer-timeout",
+            "0.5",
+        ]
         done = subprocess.run(argv, capture_output=True, text=True, check=True)
         assert "layers go on over HTTP" in done.stderr
 
@@ -152,14 +160,14 @@ def test_two_pulls_at_once_on_one_host(host: Host, tmp_path: Path) -> None:
 
 
 def test_host_that_seeds_serves_others_and_frees_its_store(host: Host, tmp_path: Path) -> None:
-    """--seed goes on after the pull, while other commands use the same store."""
+    """--seed-for goes on after the pull, while other commands use the same store."""
     pushed(host("build"), LARGE, tmp_path)
-    with running(host("a"), "pull", LARGE.name, "--layers-only", "--seed", "60") as pull:
+    with running(host("a"), "pull", LARGE.name, "--layers-only", "--seed-for", "60") as pull:
         assert pull.stdout and pull.stderr
         # the report: the pull is over, the seeding begins
         assert pull.stdout.readline(), pull.stderr.read()
         assert host("a")("plan", LARGE.name, "--layers-only")["to_move"] == 0
-        report = host("b")("pull", LARGE.name, "--layers-only", "--sources")
+        report = host("b")("pull", LARGE.name, "--layers-only", "--count-sources")
         assert sum(one["from"]["hosts"] for one in report["layers"]) > 0
         pull.send_signal(signal.SIGINT)
         assert pull.wait() == 0

@@ -49,7 +49,7 @@ class Asked(Client):
     def __init__(self, url: str) -> None:
         super().__init__(url)
         self.torrents = 0
-        self.instead_of: list[str] = []
+        self.failed_peer: list[str] = []
         self.change: Callable[[RemotePieces], RemotePieces] = lambda told: told
         self._told: list[RemotePieces] = []
 
@@ -63,8 +63,8 @@ class Asked(Client):
         return super().torrent(*arguments, **more)
 
     def pieces(self, *arguments: Any, **more: Any) -> RemotePieces:
-        if silent := more.get("instead_of"):
-            self.instead_of.append(silent)
+        if silent := more.get("failed_peer"):
+            self.failed_peer.append(silent)
         told = self.change(super().pieces(*arguments, **more))
         self._told.append(told)
         return told
@@ -247,5 +247,5 @@ def test_who_tells_nothing_true_is_not_asked_again(
         told = client.watch()
         assert first.metainfo().info_hash == other.metainfo().info_hash
     assert [one.teller for one in told] == ["", teller, ""]
-    assert client.instead_of == [teller]
+    assert client.failed_peer == [teller]
     assert client.torrents == 0

@@ -108,7 +108,7 @@ def test_a_host_whose_zone_gives_nothing_hears_of_the_outside(host: Named, tmp_p
         with urlopen(asked, timeout=20) as answer:
             assert b"8:completei1e" in answer.read()
     pulled = host("a")(
-        "pull", SMALL.name, "--layers-only", "--zone", "silent", "--patience", PATIENCE
+        "pull", SMALL.name, "--layers-only", "--zone", "silent", "--peer-timeout", PATIENCE
     )
     assert {layer["source"] for layer in pulled["layers"]} == {"swarm"}
     # the first answer was no help: it was asked again after half the patience
