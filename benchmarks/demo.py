@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from docket.archive import LoadLayer, load_archive
-from docket.commands.terminal import say, say_table, size
+from docket.commands.terminal import format_size, print_line, print_table
 from docket.oci.digest import Digest
 from docket.oci.manifest import dump
 from tests.support.commands import Commands, registry
@@ -43,34 +43,35 @@ def main() -> None:
     """Run the demonstration; exits with an error when anything is not as it should be."""
     with tempfile.TemporaryDirectory(prefix="docket-demo-") as place:
         folder = Path(place)
-        say("building two releases of an image out of this machine's Python …")
+        print_line("building two releases of an image out of this machine's Python …")
         releases = build(folder / "images")
         with registry(folder / "registry") as url:
-            say(f"registry at {url}")
+            print_line(f"registry at {url}")
             rows: list[list[str]] = []
             moved = 0
             builder = Commands(url, folder / "builder")
             for release in releases:
                 pushed = builder("push", release.name, "--archive", release.archive)
-                say(
-                    f"pushed {release.name}: {size(pushed['uploaded'])} of "
-                    f"{size(release.archive.stat().st_size)} uploaded in {pushed['seconds']:.1f} s"
+                print_line(
+                    f"pushed {release.name}: {format_size(pushed['uploaded'])} of "
+                    f"{format_size(release.archive.stat().st_size)} uploaded "
+                    f"in {pushed['seconds']:.1f} s"
                 )
                 for host, report in pull_on_all(url, release, folder).items():
                     check(url, release, folder, host)
                     rows += table_rows(release, host, report)
                     moved += report["payload"]["swarm"] + report["payload"]["http"]
-        say_table(
+        print_table(
             ["IMAGE", "HOST", "LAYER", "SIZE", "HELD", "FROM REGISTRY", "FROM HOSTS", "SECONDS"],
             rows,
             right=frozenset({"SIZE", "HELD", "FROM REGISTRY", "FROM HOSTS", "SECONDS"}),
         )
         whole = sum(one.archive.stat().st_size for one in releases) * len(HOSTS)
-        say(
-            f"moved {size(moved)} in all; the whole tar to every host is {size(whole)}, "
-            f"{whole / moved:.1f} times as much"
+        print_line(
+            f"moved {format_size(moved)} in total; the whole tar to every host is "
+            f"{format_size(whole)}, {whole / moved:.1f} times as much"
         )
-        say("every layer on every host is byte for byte what was pushed")
+        print_line("every layer on every host is byte for byte what was pushed")
 
 
 def build(folder: Path) -> list[Release]:
@@ -176,7 +177,7 @@ def table_rows(release: Release, host: str, report: dict[str, Any]) -> list[list
             came = {"registry": layer["size"], "hosts": 0}
         held = layer["size"] if layer["source"] == "held" else 0
         cells = (layer["size"], held, came["registry"], came["hosts"])
-        rows.append([release.name, host, name, *map(size, cells), f"{layer['seconds']:.2f}"])
+        rows.append([release.name, host, name, *map(format_size, cells), f"{layer['seconds']:.2f}"])
     return rows
 
 

@@ -25,6 +25,7 @@
     │   ├── StoreLocked         another process owns the store
     │   ├── StoreFormat         the store is not one this version reads
     │   ├── IndexDamaged        a row of the index fails its checksum
+    │   ├── NoHome              no folder is known for the store
     │   └── StoreFull           no space left
     ├── RegistryError
     │   ├── RegistryUnreachable
@@ -200,6 +201,16 @@ class StoreLocked(StoreError):
 
 class StoreFormat(StoreError):
     """The folder is no store, or one of another version."""
+
+
+class NoHome(StoreError):
+    """No home folder is known, so there is no default location for the store."""
+
+    def __init__(self, user_id: int) -> None:
+        self.user_id = user_id
+        super().__init__(
+            f"user id {user_id} has no home folder; set HOME or give the store's location with -l"
+        )
 
 
 class IndexDamaged(StoreError):

@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from pathlib import Path
 
-from docket.defaults import IDLE_SECONDS
+from docket.config import IDLE_SECONDS
 from docket.errors import BlobUnknown, InvalidManifest
 from docket.oci import manifest
 from docket.oci.digest import Digest

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 MODULES = sorted((ROOT / "docket").rglob("*.py"))
 
-VALUES = {"errors", "oci", "progress", "rate_limit", "defaults", "config", "pieces", "compression"}
+VALUES = {"errors", "oci", "progress", "rate_limit", "config", "pieces", "compression"}
 PARTS = {"archive", "store", "torrent", "engine", "remote"}
 STORIES = {"seeder", "transfer"}
 API = {"api"}

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from docket.defaults import PATIENCE
+from docket.config import PEER_TIMEOUT
 from docket.torrent.peer.piece_assignment import FIRST, PieceAssignment, stall_seconds, weights
 from docket.torrent.peer.session_tuning import BLOCK, depth
 
-IMPATIENT_SECONDS = PATIENCE / 2
+IMPATIENT_SECONDS = PEER_TIMEOUT / 2
 """After so long without a byte it asks the tracker for other peers: half of docket's patience."""
 
 # all hosts are in this process, and would each have those of all others

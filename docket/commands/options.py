@@ -1,8 +1,9 @@
-"""The options that commands share, and how every option gets its variable."""
+"""The options that commands share; every option has an environment variable."""
 
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,22 +13,30 @@ import click
 
 from docket import config
 from docket.commands import terminal
-from docket.defaults import PIN_SECONDS
+from docket.config import PIN_SECONDS
 from docket.oci.manifest import Platform
 from docket.remote.client import Client, registry_url
 
-# stores and swarms are most of what there is to load: only commands that use them do
+# stores and swarms take most of the time to import: only commands that use them do
 if TYPE_CHECKING:
     from docket.store import Store
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+_DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)([smhdw]?)\Z")
+
 
 def option(*spellings: str, **more: Any) -> Callable[[F], F]:
     """A click option whose value may come from ``DOCKET_<NAME>`` too."""
-    long = next(one for one in spellings if one.startswith("--"))
+    long = next(spelling for spelling in spellings if spelling.startswith("--"))
     variable = f"DOCKET_{long.removeprefix('--').replace('-', '_').upper()}"
     return click.option(*spellings, envvar=variable, show_envvar=True, **more)
+
+
+def image_argument(command: F) -> F:
+    """NAME:TAG, as text."""
+    return click.argument("image", metavar="NAME:TAG")(command)
 
 
 def _platform(_context: click.Context, _parameter: click.Parameter, text: str | None) -> Platform:
@@ -36,10 +45,9 @@ def _platform(_context: click.Context, _parameter: click.Parameter, text: str | 
 
 platform_option = option(
     "--platform",
-    "wanted",
     metavar="OS/ARCH",
     callback=_platform,
-    help="The platform; that of this host by default.",
+    help="Platform to choose from a multi-platform image; this host's by default.",
 )
 
 
@@ -56,20 +64,39 @@ def zone_option(help_text: str) -> Callable[[F], F]:
 
 def limit_options(command: F) -> F:
     """--max-upload and --max-download, in bytes a second."""
-    for way in ("download", "upload"):
+    for direction in ("download", "upload"):
         command = option(
-            f"--max-{way}",
+            f"--max-{direction}",
             default=0,
             type=click.IntRange(0),
             metavar="BYTES/S",
-            help=f"{way.capitalize()} limit; 0 is none.",
+            help=f"{direction.capitalize()} limit; 0 is no limit.",
         )(command)
     return command
 
 
+local_option = option(
+    "--local",
+    is_flag=True,
+    help="Work on the store at -l itself: this host's own, or that of a stopped registry.",
+)
+
+
+def parse_duration(
+    _context: click.Context, _parameter: click.Parameter, text: str | None
+) -> float | None:
+    """The seconds in ``90``, ``90s``, ``15m``, ``12h``, ``30d`` or ``2w``, for click."""
+    if text is None:
+        return None
+    match = _DURATION.match(text)
+    if match is None:
+        raise click.BadParameter(f"{text!r} is not a duration such as 90s, 15m, 12h, 30d or 2w")
+    return float(match[1]) * _UNITS[match[2]]
+
+
 @dataclass(slots=True)
 class Options:
-    """What is the same for all commands."""
+    """The shared options."""
 
     host: str = "localhost"
     port: int | None = None
@@ -77,7 +104,7 @@ class Options:
     json: bool = False
     quiet: bool = False
 
-    def with_given(
+    def override(
         self,
         host: str | None,
         port: int | None,
@@ -85,7 +112,7 @@ class Options:
         as_json: bool | None,
         quiet: bool | None,
     ) -> Options:
-        """The same, changed by what is not None."""
+        """A copy in which every value that is not None replaces its option."""
         return Options(
             host=self.host if host is None else host,
             port=self.port if port is None else port,
@@ -96,7 +123,7 @@ class Options:
 
     @property
     def silent(self) -> bool:
-        """No progress: asked for, or the output is for a machine."""
+        """True when no progress is to be shown: with --quiet, or --json."""
         return self.quiet or self.json
 
     def client(self) -> Client:
@@ -104,8 +131,8 @@ class Options:
         return Client(registry_url(self.host, self.port))
 
     @property
-    def place(self) -> Path:
-        """Where this host's own store is."""
+    def store_location(self) -> Path:
+        """The folder of this host's own store."""
         return self.location or config.data_location()
 
     def store(self, *, pin_seconds: float = PIN_SECONDS) -> Store:
@@ -114,7 +141,7 @@ class Options:
         from docket.store import Store
 
         return Store(
-            self.place,
+            self.store_location,
             new_pieces=PieceHasher,
             piece_length=PIECE_LENGTH,
             owner=f"docket {click.get_current_context().info_name}",
@@ -123,19 +150,19 @@ class Options:
         )
 
     def _wait(self, holder: str) -> bool:
-        """Other commands end by themselves; a registry doesn't."""
+        """True to wait for *holder*: other commands end by themselves, a registry doesn't."""
         if "registry" in holder:
             return False
-        if not self.quiet and not self._told_to_wait:
-            terminal.warn(f"waiting for {holder}, which uses the same store")
-            self._told_to_wait = True
+        if not self.quiet and not self._announced_wait:
+            terminal.print_error(f"waiting for {holder}, which uses the same store")
+            self._announced_wait = True
         return True
 
-    _told_to_wait: bool = dataclasses.field(default=False, repr=False)
+    _announced_wait: bool = dataclasses.field(default=False, repr=False)
 
 
 def shared_options(command: F) -> F:
-    """-h, -p, -l, --json and --quiet, before the command's name or behind it."""
+    """-h, -p, -l, --json and --quiet, before or after the command's name."""
     for decorate in reversed(
         (
             option(
@@ -147,7 +174,7 @@ def shared_options(command: F) -> F:
                 "-p",
                 "--port",
                 type=click.IntRange(1, 65535),
-                help="The registry's port, where -h names none; 8000 by default.",
+                help="The registry's port if -h has none; 8000 by default.",
             ),
             option(
                 "-l",
@@ -160,14 +187,14 @@ def shared_options(command: F) -> F:
                 "as_json",
                 is_flag=True,
                 default=None,
-                help="Print one line of JSON for machines.",
+                help="Print the result as one line of JSON.",
             ),
             option(
                 "-q",
                 "--quiet",
                 is_flag=True,
                 default=None,
-                help="No progress.",
+                help="Show no progress.",
             ),
         )
     ):
@@ -176,9 +203,9 @@ def shared_options(command: F) -> F:
 
 
 def command_options(command: F) -> F:
-    """`shared_options` of a command, put together with those before its name."""
+    """`shared_options` of a command; those given before its name are its defaults."""
 
-    def merged(
+    def with_options(
         host: str | None,
         port: int | None,
         location: Path | None,
@@ -187,9 +214,10 @@ def command_options(command: F) -> F:
         **rest: Any,
     ) -> Any:
         options = click.get_current_context().ensure_object(Options)
-        return command(options.with_given(host, port, location, as_json, quiet), **rest)
+        return command(options.override(host, port, location, as_json, quiet), **rest)
 
-    merged.__name__ = command.__name__
-    merged.__doc__ = command.__doc__
-    merged.__click_params__ = getattr(command, "__click_params__", [])  # type: ignore[attr-defined]
-    return shared_options(merged)  # type: ignore[return-value]
+    with_options.__name__ = command.__name__
+    with_options.__doc__ = command.__doc__
+    params = getattr(command, "__click_params__", [])
+    with_options.__click_params__ = params  # type: ignore[attr-defined]
+    return shared_options(with_options)  # type: ignore[return-value]

@@ -1,4 +1,4 @@
-"""What people and machines see: progress, tables, JSON, and errors with their exit codes."""
+"""Standard output and standard error: lines, JSON, tables and progress."""
 
 from __future__ import annotations
 
@@ -13,72 +13,44 @@ from typing import TYPE_CHECKING, Any
 
 from rich.filesize import decimal
 
-from docket import errors
 from docket.progress import FETCHING, LayerProgress, Progress, Silent
 
 # the rest of rich is imported where something is drawn: most commands of a fleet draw nothing
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-EXIT_CODES: tuple[tuple[type[BaseException], int, str], ...] = (
-    (errors.NotFound, 3, "no such image, blob or file"),
-    (errors.EngineImageUnknown, 3, "the container engine has no such image"),
-    (FileNotFoundError, 3, "no such file"),
-    (errors.InvalidInput, 4, "bad input: name, archive, manifest, digest"),
-    (errors.RegistryError, 5, "the registry can't be reached or refused"),
-    (errors.EngineError, 6, "the container engine can't be reached or refused"),
-    (errors.StoreError, 7, "the store is in use, full, or of another format"),
-    (KeyboardInterrupt, 130, "interrupted"),
-)
-FOUND_DAMAGE = 8
-"""Which error ends a command with which code. 0: done; 1: any other error; 2: wrong usage;
-`FOUND_DAMAGE`: docket fsck found something."""
-
-_PLAIN_SECONDS = 5.0
+_REPEAT_SECONDS = 5.0
 
 
-def exit_code(error: BaseException) -> int:
-    """The code with which a command ends that *error* stopped."""
-    return next((code for kind, code, _ in EXIT_CODES if isinstance(error, kind)), 1)
-
-
-def size(count: float) -> str:
-    """Bytes in human units, such as ``1.2 MB``."""
+def format_size(count: float) -> str:
+    """Bytes in decimal units, such as ``1.2 MB``."""
     return decimal(int(count)).replace(" bytes", " B").replace(" byte", " B")
 
 
-def rate(per_second: float) -> str:
-    """Bytes a second in human units."""
-    return f"{size(per_second)}/s"
+def format_rate(per_second: float) -> str:
+    """Bytes a second in decimal units, such as ``1.2 MB/s``."""
+    return f"{format_size(per_second)}/s"
 
 
-def say(text: str) -> None:
-    """A line for people, on standard output."""
+def print_line(text: str) -> None:
+    """Write a line to standard output."""
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
 
 
-def one_line(error: Exception) -> str:
-    """What went wrong, as people are told."""
-    if isinstance(error, OSError) and error.strerror:
-        where = f": {error.filename}" if error.filename else ""
-        return f"{error.strerror}{where}"
-    return errors.summary(error)
-
-
-def warn(text: str) -> None:
-    """A line for people, on standard error."""
+def print_error(text: str) -> None:
+    """Write a line to standard error."""
     sys.stderr.write(f"{text}\n")
     sys.stderr.flush()
 
 
-def say_json(body: Any) -> None:
-    """One line of JSON on standard output."""
-    say(json.dumps(body, separators=(",", ":")))
+def print_json(body: Any) -> None:
+    """Write *body* as one line of JSON to standard output."""
+    print_line(json.dumps(body, separators=(",", ":")))
 
 
-def say_table(columns: list[str], rows: list[list[str]], *, right: frozenset[str]) -> None:
-    """Rows under their columns; the columns in *right* are numbers."""
+def print_table(columns: list[str], rows: list[list[str]], *, right: frozenset[str]) -> None:
+    """Write rows under their column titles; columns in *right* are aligned to the right."""
     from rich.console import Console
     from rich.table import Table
 
@@ -94,7 +66,7 @@ def say_table(columns: list[str], rows: list[list[str]], *, right: frozenset[str
     with console.capture() as captured:
         console.print(table)
     for line in captured.get().splitlines():
-        say(line.rstrip())
+        print_line(line.rstrip())
 
 
 @contextlib.contextmanager
@@ -122,7 +94,7 @@ class _Bars:
             TextColumn("{task.description}"),
             BarColumn(bar_width=30),
             TextColumn("{task.percentage:>3.0f} %"),
-            TextColumn("{task.fields[words]}"),
+            TextColumn("{task.fields[details]}"),
             console=self._console,
         )
         self._tasks: dict[str, TaskID] = {}
@@ -140,12 +112,12 @@ class _Bars:
     def layer(self, progress: LayerProgress) -> None:
         with self._lock:
             if progress.name not in self._tasks:
-                self._tasks[progress.name] = self._bars.add_task(progress.name, words="")
+                self._tasks[progress.name] = self._bars.add_task(progress.name, details="")
             self._bars.update(
                 self._tasks[progress.name],
                 completed=progress.done,
                 total=max(progress.total, 1),
-                words=_words(progress),
+                details=_details(progress),
             )
 
     def note(self, text: str) -> None:
@@ -153,34 +125,34 @@ class _Bars:
 
 
 class _Lines:
-    """A line when a layer's state changes, and every few seconds while it moves."""
+    """A line when a layer's state changes, and every 5 s while it moves."""
 
     def __init__(self) -> None:
-        self._last: dict[str, tuple[str, float]] = {}
+        self._printed: dict[str, tuple[str, float]] = {}
         self._lock = threading.Lock()
 
     def layer(self, progress: LayerProgress) -> None:
         now = time.monotonic()
         with self._lock:
-            state, told = self._last.get(progress.name, ("", 0.0))
-            if progress.state == state and now - told < _PLAIN_SECONDS:
+            state, printed_at = self._printed.get(progress.name, ("", 0.0))
+            if progress.state == state and now - printed_at < _REPEAT_SECONDS:
                 return
-            self._last[progress.name] = (progress.state, now)
-        warn(f"{progress.name} {_words(progress)}")
+            self._printed[progress.name] = (progress.state, now)
+        print_error(f"{progress.name} {_details(progress)}")
 
     def note(self, text: str) -> None:
-        warn(text)
+        print_error(text)
 
 
-def _words(progress: LayerProgress) -> str:
+def _details(progress: LayerProgress) -> str:
     amount = _amount(progress.total, progress.unit)
     if progress.done < progress.total:
         amount = f"{_amount(progress.done, progress.unit)} of {amount}"
-    words = f"{progress.state} {amount}"
+    details = f"{progress.state} {amount}"
     if progress.state == FETCHING and progress.peers:
-        words += f" from {progress.peers} peers at {rate(progress.rate)}"
-    return words
+        details += f" from {progress.peers} peers at {format_rate(progress.rate)}"
+    return details
 
 
 def _amount(count: int, unit: str) -> str:
-    return f"{count} {unit}" if unit else size(count)
+    return f"{count} {unit}" if unit else format_size(count)

@@ -18,7 +18,7 @@ from starlette.applications import Starlette
 
 from docket.api import Registry, app
 from docket.api.fast_announce import TrackerFirst
-from docket.defaults import IDLE_SECONDS, PIN_SECONDS, SCRUB_RATE
+from docket.config import IDLE_SECONDS, PIN_SECONDS, SCRUB_RATE
 from docket.errors import InvalidReference
 from docket.pieces import PIECE_LENGTH, PieceHasher
 from docket.rate_limit import RateLimiter

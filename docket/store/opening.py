@@ -10,7 +10,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Self
 
-from docket.defaults import PIN_SECONDS
+from docket.config import PIN_SECONDS
 from docket.errors import BlobUnknown, StoreFormat
 from docket.oci.digest import Digest
 from docket.store.blobs.files import BlobFiles

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from docket.defaults import PIN_SECONDS
+from docket.config import PIN_SECONDS
 from docket.oci.digest import Digest
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from docket.defaults import PATIENCE
+from docket.config import PEER_TIMEOUT
 from docket.oci import manifest
 from docket.oci.manifest import Platform
 from docket.oci.reference import Reference
@@ -63,7 +63,7 @@ class PullRequest:
     target: Target
     output: str | None = None
     seed: float = 0.0
-    patience: float = PATIENCE
+    patience: float = PEER_TIMEOUT
     zone: str = ""
     no_swarm: bool = False
     max_upload: int = 0

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
 
-from docket.defaults import PATIENCE
+from docket.config import PEER_TIMEOUT
 from docket.errors import (
     DigestMismatch,
     InvalidMetainfo,
@@ -67,7 +67,7 @@ class Fetch:
         *,
         swarm: Callable[[], Swarm] | None,
         progress: Progress,
-        patience: float = PATIENCE,
+        patience: float = PEER_TIMEOUT,
         zone: str = "",
         pace: RateLimiter | None = None,
         cancelled: Event | None = None,

@@ -10,7 +10,7 @@ from typing import BinaryIO, Protocol, cast
 
 from docket.archive import LoadLayer, load_archive, load_manifest
 from docket.compression import PlainReader
-from docket.defaults import PATIENCE
+from docket.config import PEER_TIMEOUT
 from docket.errors import InvalidManifest, NotFound, RegistryRefused
 from docket.oci import manifest
 from docket.oci.digest import READ_SIZE, Digest
@@ -147,7 +147,7 @@ def pull(
     engine: Engine | None,
     swarm: Callable[[], Swarm] | None,
     progress: Progress,
-    patience: float = PATIENCE,
+    patience: float = PEER_TIMEOUT,
     zone: str = "",
     pace: RateLimiter | None = None,
     cancelled: Event | None = None,

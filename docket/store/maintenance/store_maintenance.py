@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from threading import Event
 
-from docket.defaults import PIN_SECONDS
+from docket.config import PIN_SECONDS
 from docket.oci.digest import Digest
 from docket.store.blobs.downloads import drop_left_over
 from docket.store.blobs.files import QUARANTINE_SECONDS

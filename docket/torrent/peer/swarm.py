@@ -13,7 +13,7 @@ from typing import Any
 
 import libtorrent as lt
 
-from docket.defaults import PATIENCE
+from docket.config import PEER_TIMEOUT
 from docket.errors import SwarmError
 from docket.oci.digest import Digest
 from docket.torrent.metainfo import Metainfo
@@ -149,7 +149,7 @@ class Swarm:
         on_complete: Callable[[Digest, Path], None],
         is_gateway: bool = True,
         trip_seconds: float = 0.0,
-        patience: float = PATIENCE,
+        patience: float = PEER_TIMEOUT,
         cancelled: threading.Event | None = None,
     ) -> FetchResult:
         """Fetch the *wanted* blobs of a torrent into *folder*, which is named as the torrent is.

@@ -1,0 +1,163 @@
+"""``docket pull``: fetch what this host lacks of an image, and hand it to the engine."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from docket.commands import terminal
+from docket.commands.options import (
+    Options,
+    command_options,
+    image_argument,
+    limit_options,
+    option,
+    platform_option,
+    zone_option,
+)
+from docket.commands.terminal import format_rate, format_size
+from docket.config import PEER_TIMEOUT
+from docket.oci.manifest import Platform
+from docket.oci.reference import Reference
+from docket.progress import HELD, HTTP, SWARM
+
+if TYPE_CHECKING:
+    from docket.transfer.pull import PulledLayer, PullReport
+
+
+@click.command()
+@command_options
+@image_argument
+@option(
+    "--layers-only",
+    is_flag=True,
+    help="Fetch all layers into this host's store; leave the container engine alone.",
+)
+@option(
+    "--output",
+    metavar="FILE|-",
+    help="Write an archive that docker, podman and skopeo load; - is standard output.",
+)
+@platform_option
+@option(
+    "--seed-for",
+    default=0.0,
+    type=click.FloatRange(0),
+    metavar="SECONDS",
+    help="Serve other hosts for this long after the pull.",
+)
+@option(
+    "--peer-timeout",
+    default=PEER_TIMEOUT,
+    show_default=True,
+    type=click.FloatRange(0),
+    metavar="SECONDS",
+    help="Use HTTP when no byte came from peers for this long.",
+)
+@zone_option("Zone of this host, such as its rack; hosts of one zone share layers first.")
+@option(
+    "--no-swarm",
+    is_flag=True,
+    help="Use HTTP only.",
+)
+@limit_options
+@option(
+    "--count-sources",
+    is_flag=True,
+    help="Count for each layer the bytes from the registry's seed and from other hosts.",
+)
+def pull(
+    options: Options,
+    image: str,
+    layers_only: bool,
+    output: str | None,
+    platform: Platform,
+    seed_for: float,
+    peer_timeout: float,
+    count_sources: bool,
+    **limits: Any,
+) -> None:
+    """Fetch the missing layers of an image and load it into the container engine.
+
+    Layers come from other hosts and from the registry; over HTTP when no peer sends any.
+
+    \b
+    docket -h registry pull app:1.0
+    docket -h registry pull app:1.0 --seed-for 60
+    docket -h registry pull app:1.0 --layers-only
+    docket -h registry pull app:1.0 --output - | docker load
+    """
+    from docket.transfer import deploy
+
+    if layers_only and output:
+        raise click.UsageError("--layers-only and --output exclude each other")
+    request = deploy.PullRequest(
+        reference=Reference.parse(image),
+        platform=platform,
+        target=deploy.Target.of(layers_only=layers_only, output=output),
+        output=output,
+        seed=seed_for,
+        patience=peer_timeout,
+        sources=count_sources,
+        **limits,
+    )
+    with options.client() as client, ExitStack() as bars:
+        progress = bars.enter_context(terminal.progress(quiet=options.silent))
+
+        def on_done(report: PullReport) -> None:
+            bars.close()
+            _print(report, as_json=options.json, to_stderr=output == "-")
+
+        deploy.pull_image(client, options.store, request, progress=progress, on_done=on_done)
+
+
+def _print(report: PullReport, *, as_json: bool, to_stderr: bool) -> None:
+    """Print what a pull moved; *to_stderr* when standard output carries the archive."""
+    if as_json and not to_stderr:
+        terminal.print_json(_to_json(report))
+        return
+    write = terminal.print_error if to_stderr else terminal.print_line
+    moved = report.swarm_bytes + report.http_bytes
+    total = sum({layer.digest: layer.size for layer in report.layers}.values())
+    seconds = report.seconds.get("fetch", 0.0)
+    speed = f" at {format_rate(moved / seconds)}" if moved and seconds else ""
+    write(
+        f"pulled {report.reference}: {format_size(moved)} moved of {format_size(total)}{speed} "
+        f"({_count(report.layers, HELD)} layers held, {_count(report.layers, SWARM)} from peers, "
+        f"{_count(report.layers, HTTP)} from the registry over HTTP)"
+    )
+    write(str(report.digest))
+
+
+def _count(layers: tuple[PulledLayer, ...], source: str) -> int:
+    return len({layer.digest for layer in layers if layer.source == source})
+
+
+def _to_json(report: PullReport) -> dict[str, Any]:
+    return {
+        "name": str(report.reference),
+        "digest": str(report.digest),
+        "config": str(report.config),
+        "payload": {
+            "swarm": report.swarm_bytes,
+            "http": report.http_bytes,
+        },
+        "loaded_layers": report.loaded_layers,
+        "seconds": {name: round(value, 3) for name, value in report.seconds.items()},
+        "layers": [_layer_to_json(layer) for layer in report.layers],
+    }
+
+
+def _layer_to_json(layer: PulledLayer) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "digest": str(layer.digest),
+        "diff_id": str(layer.diff_id),
+        "size": layer.size,
+        "source": layer.source,
+        "seconds": round(layer.seconds, 3),
+    }
+    if layer.blocks:
+        row["from"] = {"registry": layer.blocks.registry, "hosts": layer.blocks.hosts}
+    return row
