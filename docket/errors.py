@@ -4,6 +4,9 @@
     ├── InvalidInput            what came in is wrong; sending it again won't help
     │   ├── InvalidDigest
     │   ├── InvalidReference
+    │   ├── InvalidOption       a value of a command's option
+    │   ├── InvalidAddress      where a registry, host or tracker can't be
+    │   ├── InvalidRequest      an HTTP request that docket's API doesn't take
     │   ├── InvalidManifest
     │   ├── InvalidArchive
     │   │   └── WindowTooLarge  zstd that needs more memory than it may have
@@ -66,6 +69,26 @@ class InvalidReference(InvalidInput):
     def __init__(self, text: str, why: str) -> None:
         self.text = text
         super().__init__(f"{text[:300]!r} is not an image name: {why}")
+
+
+class InvalidOption(InvalidInput):
+    """A value that an option doesn't take."""
+
+    def __init__(self, text: str, why: str) -> None:
+        self.text = text
+        super().__init__(f"{text[:300]!r} is not a valid value: {why}")
+
+
+class InvalidAddress(InvalidInput):
+    """A text that is not the address of a registry, host or tracker."""
+
+    def __init__(self, text: str, why: str) -> None:
+        self.text = text
+        super().__init__(f"{text[:300]!r} is not a valid address: {why}")
+
+
+class InvalidRequest(InvalidInput):
+    """An HTTP request that docket's own API doesn't take."""
 
 
 class InvalidManifest(InvalidInput):

@@ -5,7 +5,16 @@ from __future__ import annotations
 from starlette.applications import Starlette
 from starlette.types import Lifespan
 
-from docket.api import health, images, maintenance, oci, openapi, tracker
+from docket.api import (
+    health,
+    images,
+    layers,
+    maintenance,
+    oci,
+    openapi,
+    torrents,
+    tracker,
+)
 from docket.api.errors import EXCEPTION_HANDLERS
 from docket.api.services import Registry
 
@@ -19,6 +28,8 @@ def app(registry: Registry, *, lifespan: Lifespan[Starlette] | None = None) -> S
             *health.ROUTES,
             *openapi.ROUTES,
             *tracker.ROUTES,
+            *layers.ROUTES,
+            *torrents.ROUTES,
             *images.ROUTES,
             *maintenance.ROUTES,
             *oci.ROUTES,

@@ -20,6 +20,7 @@ _TABLE: tuple[tuple[type[errors.DocketError], int, str], ...] = (
     (errors.SizeMismatch, 400, "SIZE_INVALID"),
     (errors.InvalidReference, 400, "NAME_INVALID"),
     (errors.InvalidManifest, 400, "MANIFEST_INVALID"),
+    (errors.InvalidRequest, 400, "UNSUPPORTED"),
     (errors.TooLarge, 413, "SIZE_INVALID"),
     (errors.InvalidInput, 400, "UNSUPPORTED"),
     (errors.BlobUnknown, 404, "BLOB_UNKNOWN"),

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from docket.errors import BlobUnknown, InvalidManifest, TooLarge
+from docket.errors import BlobUnknown, InvalidRequest, TooLarge
 from docket.rate_limit import RateLimiter
 from docket.store import Blob, Store
 
@@ -77,11 +77,11 @@ async def read_body(request: Request, *, limit: int, what: str) -> bytes:
 
 
 def decoded(body: bytes, kind: type[Any]) -> Any:
-    """A JSON *body* as a value of *kind*. Raises `InvalidManifest`."""
+    """A JSON *body* as a value of *kind*. Raises `InvalidRequest`."""
     try:
         return msgspec.json.decode(body, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidManifest(f"the request is not what this call takes: {error}") from error
+        raise InvalidRequest(f"the request is not what this call takes: {error}") from error
 
 
 class BlobAnswer(Response):

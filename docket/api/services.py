@@ -6,10 +6,13 @@ from dataclasses import dataclass, field
 
 from starlette.requests import Request
 
-from docket.oci.reference import parse_repository
+from docket.errors import InvalidManifest
+from docket.oci import manifest
+from docket.oci.manifest import Platform
+from docket.oci.reference import parse_repository, parse_target
 from docket.rate_limit import RateLimiter
 from docket.seeder import Seeder
-from docket.store import Store
+from docket.store import Store, StoredManifest
 from docket.torrent.tracker.hash_peers import HashPeers
 from docket.torrent.tracker.peers import Tracker
 
@@ -39,3 +42,23 @@ def registry_of(request: Request) -> Registry:
 def repository_of(request: Request) -> str:
     """The repository in the path. Raises `InvalidReference`."""
     return parse_repository(request.path_params["name"])
+
+
+def image_of(store: Store, request: Request) -> StoredManifest:
+    """The image manifest of the path's reference; of an index, the one for ``?platform=``."""
+    repository = repository_of(request)
+    found = store.manifest(repository, parse_target(request.path_params["reference"]))
+    parsed = manifest.parse(found.content, content_type=found.media_type)
+    if isinstance(parsed, manifest.Index):
+        text = request.query_params.get("platform")
+        wanted = Platform.parse(text) if text else Platform.of_host()
+        found = store.manifest(repository, parsed.choose(wanted).digest)
+    return found
+
+
+def manifest_of(found: StoredManifest) -> manifest.Manifest:
+    """The image manifest in *found*. Raises `InvalidManifest`, of an index too."""
+    parsed = manifest.parse(found.content, content_type=found.media_type)
+    if not isinstance(parsed, manifest.Manifest):
+        raise InvalidManifest("an index within an index has no layers")
+    return parsed

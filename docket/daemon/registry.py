@@ -19,7 +19,7 @@ from starlette.applications import Starlette
 from docket.api import Registry, app
 from docket.api.fast_announce import TrackerFirst
 from docket.config import IDLE_SECONDS, PIN_SECONDS, SCRUB_RATE
-from docket.errors import InvalidReference
+from docket.errors import InvalidAddress
 from docket.pieces import PIECE_LENGTH, PieceHasher
 from docket.rate_limit import RateLimiter
 from docket.seeder import Seeder
@@ -199,7 +199,9 @@ def _resolved(host: str) -> str:
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except OSError as error:
-        raise InvalidReference(host, "--advertise takes an address or a known host") from error
+        raise InvalidAddress(
+            host, "no such host; --advertise takes an address or a known host"
+        ) from error
     # IPv4 where there is one: not every BitTorrent client knows BEP 7
     four = [row for row in found if row[0] == socket.AF_INET]
     return str((four or found)[0][4][0])

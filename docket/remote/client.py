@@ -15,9 +15,9 @@ import msgspec
 from docket.errors import (
     BlobUnknown,
     DigestMismatch,
+    InvalidAddress,
     InvalidManifest,
     InvalidMetainfo,
-    InvalidReference,
     RegistryError,
     RegistryRefused,
     RegistryUnreachable,
@@ -72,16 +72,16 @@ def registry_url(host: str, port: int | None = None) -> str:
     """The base URL for *host*: a bare host, ``http://host`` or a full URL.
 
     A port in *host* counts more than *port*; without either it is 8000, or what https uses. Raises
-    `InvalidReference`.
+    `InvalidAddress`.
     """
     text = host if "://" in host else f"http://{host}"
     try:
         parts = urlsplit(text)
         own_port = parts.port
     except ValueError as error:
-        raise InvalidReference(host, f"it is no address of a registry ({error})") from error
+        raise InvalidAddress(host, f"{error}; a registry is a host, or http://host:port") from error
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise InvalidReference(host, "a registry's address is a host, or http://host:port")
+        raise InvalidAddress(host, "a registry is a host, or http://host:port")
     chosen = own_port or port or (None if parts.scheme == "https" else DEFAULT_PORT)
     name = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     return f"{parts.scheme}://{name}{f':{chosen}' if chosen else ''}"

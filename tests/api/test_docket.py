@@ -84,14 +84,14 @@ def test_what_is_held_is_mounted(repo: Repository, registry: Registry) -> None:
 @pytest.mark.parametrize(
     ("body", "code"),
     [
-        (b"", "MANIFEST_INVALID"),
-        (b"{}", "MANIFEST_INVALID"),
-        (b"[]", "MANIFEST_INVALID"),
-        (b'{"diff_ids":5}', "MANIFEST_INVALID"),
-        (b'{"diff_ids":["\xff"]}', "MANIFEST_INVALID"),
-        (b'{"diff_ids":' + b"[" * 100_000, "MANIFEST_INVALID"),
+        (b"", "UNSUPPORTED"),
+        (b"{}", "UNSUPPORTED"),
+        (b"[]", "UNSUPPORTED"),
+        (b'{"diff_ids":5}', "UNSUPPORTED"),
+        (b'{"diff_ids":["\xff"]}', "UNSUPPORTED"),
+        (b'{"diff_ids":' + b"[" * 100_000, "UNSUPPORTED"),
         (b'{"diff_ids":["x"]}', "DIGEST_INVALID"),
-        (json.dumps({"diff_ids": [str(ONE.digest)] * 4097}).encode(), "MANIFEST_INVALID"),
+        (json.dumps({"diff_ids": [str(ONE.digest)] * 4097}).encode(), "UNSUPPORTED"),
     ],
 )
 def test_questions_that_are_none(repo: Repository, body: bytes, code: str) -> None:
@@ -207,11 +207,12 @@ def test_hosts_that_join_are_invited_to_be_gates(sweeping: Registry) -> None:
     repo.push(ONE, "v1")
     calls = cycle(["torrent", "pieces"])
     near = [
-        invited(repo, call=next(calls), peer=f"host{number}") for number in range(NEAR_GATEWAYS + 1)
+        invited(repo, call=next(calls), join_token=f"host{number}")
+        for number in range(NEAR_GATEWAYS + 1)
     ]
     assert near == [True] * NEAR_GATEWAYS + [False]
-    assert [invited(repo, peer=one) for one in ("host0", "another")] == [True, False]
-    far = [invited(repo, peer=f"host{number}", zone="far") for number in range(GATEWAYS + 1)]
+    assert [invited(repo, join_token=one) for one in ("host0", "another")] == [True, False]
+    far = [invited(repo, join_token=f"host{number}", zone="far") for number in range(GATEWAYS + 1)]
     assert far == [True] * GATEWAYS + [False]
 
 
@@ -221,8 +222,10 @@ def test_who_only_looks_takes_no_place_of_a_gate(sweeping: Registry) -> None:
     repo.push(ONE, "v1")
     looks = [invited(repo, *how) for how in (("GET",), ("HEAD",)) for _ in range(NEAR_GATEWAYS)]
     assert not any(looks)
-    assert not any(invited(repo, "HEAD", peer=f"host{number}") for number in range(NEAR_GATEWAYS))
-    assert all(invited(repo, peer=f"host{number}") for number in range(NEAR_GATEWAYS))
+    assert not any(
+        invited(repo, "HEAD", join_token=f"host{number}") for number in range(NEAR_GATEWAYS)
+    )
+    assert all(invited(repo, join_token=f"host{number}") for number in range(NEAR_GATEWAYS))
 
 
 # -- images
@@ -300,7 +303,14 @@ def test_gc_after_a_start(repo: Repository, registry: Registry) -> None:
 @pytest.mark.parametrize("body", [b"x", b"[]", b'{"grace":"x"}', b'{"dry_run":1}', b"[" * 60_000])
 def test_gc_requests_that_are_none(registry: Registry, body: bytes) -> None:
     """Bad input: what isn't the call's JSON is 400."""
-    assert registry.ask("POST", "/v2/_docket/gc", body=body).status == 400
+    assert registry.ask("POST", "/v2/_docket/gc", body=body).refused(400, "UNSUPPORTED")
+
+
+def test_an_fsck_request_with_a_bad_part(registry: Registry) -> None:
+    """Errors name what is wrong: a part of the blobs is not an image name."""
+    answer = registry.ask("POST", "/v2/_docket/fsck", body=b'{"read_data":"9/7"}')
+    assert answer.refused(400, "UNSUPPORTED")
+    assert "image name" not in answer.json["errors"][0]["message"]
 
 
 # -- health

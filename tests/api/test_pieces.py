@@ -19,7 +19,7 @@ def test_piece_hashes_of_some_blobs(repo: Repository) -> None:
     torrent = parse_metainfo(repo.ask("GET", "_docket/torrent/v1", zone="a").body)
     hashes = {file.digest: torrent.hashes(file) for file in torrent.files}
     last, first = (Digest.of(ONE.blobs[number]) for number in (-1, 0))
-    answer = repo.ask("GET", "_docket/pieces/v1", of=f"{last},{first}", zone="a")
+    answer = repo.ask("GET", "_docket/pieces/v1", digests=f"{last},{first}", zone="a")
     assert answer.status == 200
     assert answer.body == hashes[last] + hashes[first]
     assert answer.headers["Docker-Content-Digest"] == str(ONE.digest)
@@ -36,13 +36,13 @@ def test_piece_hashes_that_are_not_there(repo: Repository) -> None:
     asked = {"digests": str(Digest.of(other))}
     assert repo.ask("GET", "_docket/pieces/v9", **asked).refused(404, "MANIFEST_UNKNOWN")
     assert repo.ask("GET", "_docket/pieces/v1", **asked).refused(404, "BLOB_UNKNOWN")
-    assert repo.ask("GET", "_docket/pieces/v1", of="x").refused(400, "DIGEST_INVALID")
+    assert repo.ask("GET", "_docket/pieces/v1", digests="x").refused(400, "DIGEST_INVALID")
 
 
 def told_by(repo: Repository, port: object, method: str = "GET", **query: str) -> str:
     """Who is to tell the piece hashes to a host that asks so; empty: the registry has."""
     layer = Digest.of(ONE.blobs[-1])
-    answer = repo.ask(method, "_docket/pieces/v1", of=str(layer), port=port, **query)
+    answer = repo.ask(method, "_docket/pieces/v1", digests=str(layer), port=port, **query)
     assert answer.status == 200
     teller = answer.headers.get("Docket-Hash-Peer", "")
     if method == "GET":
@@ -77,7 +77,7 @@ def test_gates_are_told_by_the_registry(sweeping: Registry) -> None:
     """Decision 28: as long as there is room for gateways."""
     repo = sweeping.repository("app")
     repo.push(ONE, "v1")
-    told = [told_by(repo, 4000 + one, peer=f"host{one}") for one in range(NEAR_GATEWAYS + 1)]
+    told = [told_by(repo, 4000 + one, join_token=f"host{one}") for one in range(NEAR_GATEWAYS + 1)]
     assert told == [""] * NEAR_GATEWAYS + ["127.0.0.1:4000"]
 
 
@@ -89,5 +89,5 @@ def test_a_bad_question_takes_no_place_of_a_gate(sweeping: Registry) -> None:
     for number in range(NEAR_GATEWAYS):
         asked = {"digests": other, "join_token": f"lost{number}", "port": 4001}
         assert repo.ask("GET", "_docket/pieces/v1", **asked).refused(404, "BLOB_UNKNOWN")
-    told = [told_by(repo, 5000 + one, peer=f"host{one}") for one in range(NEAR_GATEWAYS + 1)]
+    told = [told_by(repo, 5000 + one, join_token=f"host{one}") for one in range(NEAR_GATEWAYS + 1)]
     assert told == [""] * NEAR_GATEWAYS + ["127.0.0.1:5000"]

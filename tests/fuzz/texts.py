@@ -9,6 +9,7 @@ from typing import Any
 
 from docket.api.responses import wanted_range
 from docket.errors import (
+    InvalidAddress,
     InvalidAnnounce,
     InvalidDigest,
     InvalidManifest,
@@ -123,7 +124,7 @@ def check_name(content: bytes) -> None:
         assert re.fullmatch(r"blobs/(sha256|sha512)/[0-9a-f]{64,128}", digest.layout_path)
     with refused_or_fine(InvalidManifest):
         assert str(Platform.parse(text)) == text
-    with refused_or_fine(InvalidReference):
+    with refused_or_fine(InvalidAddress):
         url = registry_url(text)
         assert registry_url(url) == url
 

@@ -9,7 +9,7 @@ from itertools import chain
 from typing import Any
 from zlib import crc32
 
-from docket.errors import IndexDamaged, InvalidReference
+from docket.errors import IndexDamaged, InvalidOption
 from docket.oci.digest import Digest
 from docket.store.blobs.files import BlobFiles
 from docket.store.index.environment import Index
@@ -33,10 +33,10 @@ class Sample:
 
     @classmethod
     def parse(cls, text: str) -> Sample:
-        """``n/t``, such as ``2/7``. Raises `InvalidReference`."""
+        """``n/t``, such as ``2/7``. Raises `InvalidOption`."""
         match = _SAMPLE.match(text)
         if match is None or int(match[1]) > int(match[2]):
-            raise InvalidReference(text, "a part is n/t, such as 2/7 for the second seventh")
+            raise InvalidOption(text, "a part is n/t, such as 2/7 for the second seventh")
         return cls(int(match[1]), int(match[2]))
 
     def has(self, digest: Digest) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from docket.errors import IndexDamaged, InvalidReference, NotFound
+from docket.errors import IndexDamaged, InvalidOption, NotFound
 from docket.oci.digest import Digest
 from docket.store import FsckReport, Sample, Store
 from tests.store.corruption import injure
@@ -207,7 +207,7 @@ def test_damage_outside_fsck(sound: Path, tmp_path: Path) -> None:
 )
 def test_wrong_samples(text: str) -> None:
     """A part is n/t with n from 1 to t."""
-    with pytest.raises(InvalidReference):
+    with pytest.raises(InvalidOption):
         Sample.parse(text)
 
 
