@@ -1,4 +1,4 @@
-"""Who may import whom, and how long a module may be (docs/design.md § modules)."""
+"""Which module may import which, and how long a module may be (docs/design.md § modules)."""
 
 from __future__ import annotations
 
@@ -12,21 +12,24 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 MODULES = sorted((ROOT / "docket").rglob("*.py"))
+BENCHMARKS = sorted((ROOT / "benchmarks").rglob("*.py"))
+TESTS = sorted(
+    path for path in (ROOT / "tests").rglob("*.py") if ROOT / "tests/benchmarks" not in path.parents
+)
 
-VALUES = {"errors", "oci", "progress", "rate_limit", "config", "pieces", "compression"}
-PARTS = {"archive", "store", "torrent", "engine", "remote"}
-STORIES = {"seeder", "transfer"}
-API = {"api"}
-DAEMON = {"daemon"}
-COMMANDS = {"commands"}
-CLI = {"cli"}
+VALUES = {"errors", "oci", "pieces", "wire", "progress", "rate_limit", "config"}
 
-TIERS = (VALUES, PARTS, STORIES, API, DAEMON, COMMANDS, CLI)
-
-BESIDE = {
-    **dict.fromkeys(VALUES, VALUES),  # values know each other
-}
-"""What a unit may import of its own tier; nothing where it isn't named."""
+TIERS = (
+    VALUES,
+    {"compression"},
+    {"archive", "store", "torrent", "engine", "remote"},
+    {"seeder", "transfer"},
+    {"api"},
+    {"daemon"},
+    {"commands"},
+    {"cli"},
+)
+"""Units of docket, a module or a package each; a unit imports from the tiers before its own."""
 
 HOMES = {
     "click": {"docket/cli.py", "docket/commands"},
@@ -56,14 +59,14 @@ def unit_of(name: str) -> str:
 
 
 def imports(path: Path) -> Iterator[str]:
-    """Full names of all that a module imports, wherever in it; ``docket.x`` for ``from docket``."""
+    """The full name of each import in a module; ``docket.x`` for ``from docket import x``."""
     for node in ast.walk(ast.parse(path.read_bytes())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{name_of(path)} has a relative import"
-            if node.module == "docket":
-                yield from (f"docket.{alias.name}" for alias in node.names)
+            if node.module in ("docket", "tests"):
+                yield from (f"{node.module}.{alias.name}" for alias in node.names)
             else:
                 yield str(node.module)
 
@@ -76,26 +79,40 @@ def tier_of(unit: str) -> int:
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_imports_run_one_way(path: Path) -> None:
-    """Modules § imports: only from lower tiers; siblings never import each other."""
+    """A unit imports only from lower tiers; units of one tier never import each other."""
     unit = path.relative_to(ROOT / "docket").parts[0].removesuffix(".py")
     ours = {unit_of(name) for name in imports(path) if name.partition(".")[0] == "docket"}
     if unit == "__init__":
         assert ours == set()
         return
-    lower = set().union(*TIERS[: tier_of(unit)])
-    allowed = lower | BESIDE.get(unit, set()) | {unit, "__version__"}
+    allowed = set().union(*TIERS[: tier_of(unit)]) | {unit, "__version__"}
+    if unit in VALUES:
+        allowed |= VALUES  # values know each other
     assert ours <= allowed, f"{unit} may not import {sorted(ours - allowed)}"
 
 
+@pytest.mark.parametrize("path", BENCHMARKS, ids=name_of)
+def test_benchmarks_import_only_the_support_of_tests(path: Path) -> None:
+    """Benchmarks share processes, namespaces and images with tests, and no test."""
+    of_tests = {name for name in imports(path) if name.partition(".")[0] == "tests"}
+    assert all(name.startswith("tests.support") for name in of_tests), of_tests
+
+
+@pytest.mark.parametrize("path", TESTS, ids=name_of)
+def test_tests_import_no_benchmark(path: Path) -> None:
+    """Only tests/benchmarks, the benchmarks' own tests, import benchmarks."""
+    assert not {name for name in imports(path) if name.partition(".")[0] == "benchmarks"}
+
+
 @pytest.mark.parametrize("package", HOMES)
-def test_packages_from_outside_have_homes(package: str) -> None:
-    """Modules § brackets: each package from outside is behind one module, or two."""
+def test_a_package_from_outside_is_imported_in_one_area(package: str) -> None:
+    """Each package from outside is imported by one module, or by two."""
     users = {
         name_of(path)
         for path in MODULES
         if any(name.partition(".")[0] == package for name in imports(path))
     }
-    assert users, f"nobody imports {package} any more"
+    assert users, f"no module imports {package} any more"
     strangers = {
         user
         for user in users
@@ -105,7 +122,7 @@ def test_packages_from_outside_have_homes(package: str) -> None:
 
 
 def test_the_engine_module_takes_exceptions_of_urllib3_alone() -> None:
-    """Modules § runtime: the engine is spoken to by docker's package, not by HTTP of our own."""
+    """The engine's API is called through the docker package, not by HTTP requests of our own."""
     tree = ast.parse((ROOT / "docket" / "engine.py").read_bytes())
     used = {
         ast.unparse(node)
@@ -116,7 +133,7 @@ def test_the_engine_module_takes_exceptions_of_urllib3_alone() -> None:
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_every_module_says_what_it_is_for(path: Path) -> None:
+def test_every_module_has_a_docstring(path: Path) -> None:
     """Style 1: a module opens with a sentence on what it is for."""
     docstring = ast.get_docstring(ast.parse(path.read_bytes()))
     assert docstring
@@ -151,7 +168,7 @@ ONE_PLACE = {"docket/store/filesystem.py", "docket/store/lock.py"}
 
 
 @pytest.mark.parametrize(
-    "path", [one for one in MODULES if name_of(one).startswith("docket/store/")], ids=name_of
+    "path", [path for path in MODULES if name_of(path).startswith("docket/store/")], ids=name_of
 )
 def test_the_store_changes_files_in_one_place(path: Path) -> None:
     """Invariant 1: a test can stop the store before each change, because `Filesystem` makes all of
@@ -174,7 +191,7 @@ def test_the_store_changes_files_in_one_place(path: Path) -> None:
 
 
 def test_the_command_line_loads_no_store_swarm_or_engine() -> None:
-    """Most of an unchanged push is its start: what a command has no use for isn't loaded for it."""
+    """An unchanged push spends most of its time on imports: it imports only what it uses."""
     loaded = "import sys, docket.cli, docket.transfer.publish; print(*sys.modules)"
     printed = subprocess.run([sys.executable, "-c", loaded], check=True, capture_output=True).stdout
     assert {"docket.cli", "docket.transfer.push"} <= set(printed.decode().split())
