@@ -12,12 +12,13 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from docket.api.responses import answer_json
-from docket.api.services import registry_of
-from docket.errors import InvalidInput, NotFound
+from docket.api.services import read_listed, registry_of
+from docket.errors import NotFound
 from docket.oci import manifest
 from docket.oci.digest import Digest
 from docket.oci.manifest import Descriptor
-from docket.store import Store, StoredManifest, Tagged
+from docket.oci.selection import config_platform, image_manifests
+from docket.store import Store, Tagged
 
 
 async def images(request: Request) -> Response:
@@ -35,59 +36,51 @@ def _rows(store: Store, tagged: list[Tagged]) -> Iterator[dict[str, Any]]:
             yield _row(store, one)
 
 
-def _children(store: Store, repository: str, index: manifest.Index) -> Iterator[StoredManifest]:
-    """The manifests of an index, but those that were deleted."""
-    for one in index.manifests:
-        with suppress(NotFound):
-            yield store.manifest(repository, one.digest)
-
-
 def _row(store: Store, tagged: Tagged) -> dict[str, Any]:
+    """A tag's row: all images of an index together, nested ones too, attestations left out."""
     repository = tagged.repository
-    found = store.manifest(repository, tagged.digest)
-    parsed = manifest.parse(found.content, content_type=found.media_type)
-    members = [found]
-    platforms: list[str] = []
+    stored = store.manifest(repository, tagged.digest)
+    parsed = manifest.parse(stored.content, content_type=stored.media_type)
+
+    def read(listed: Descriptor) -> bytes:
+        return read_listed(store, repository, listed)
+
+    members = [Descriptor(stored.media_type, stored.digest, len(stored.content))]
     if isinstance(parsed, manifest.Index):
-        platforms = [str(one.platform) for one in parsed.manifests if one.platform]
-        members = list(_children(store, repository, parsed))
+        members = list(image_manifests(parsed, read))
+    platforms: dict[str, None] = {}
     sizes: dict[Digest, int] = {}
     unique: dict[Digest, int] = {}
     layers = 0
     for member in members:
-        inner = manifest.parse(member.content, content_type=member.media_type)
-        if isinstance(inner, manifest.Index):
-            continue
-        layers = max(layers, len(inner.layers))
-        for child in inner.children:
-            sizes[child.digest] = child.size
-            if not store.is_shared(child.digest, member.digest):
-                unique[child.digest] = child.size
-        if not platforms and inner.is_image:
-            platforms = _platforms(store, inner.config)
+        with suppress(NotFound):  # a manifest of the index was deleted
+            image = manifest.parse(read(member), content_type=member.media_type)
+            if isinstance(image, manifest.Index):
+                continue
+            layers = max(layers, len(image.layers))
+            for child in image.children:
+                sizes[child.digest] = child.size
+                if not store.is_shared(child.digest, member.digest):
+                    unique[child.digest] = child.size
+            if platform := member.platform or config_platform(member, read):
+                platforms[str(platform)] = None
+    for blob in parsed.children if isinstance(parsed, manifest.Index) else ():
+        if blob.media_type not in manifest.ALL_MANIFEST_TYPES:  # BuildKit's cache
+            sizes[blob.digest] = blob.size
+            if not store.is_shared(blob.digest, tagged.digest):
+                unique[blob.digest] = blob.size
     return {
         "name": repository,
         "tag": tagged.tag,
         "digest": str(tagged.digest),
-        "media_type": found.media_type,
-        "platforms": platforms,
+        "media_type": stored.media_type,
+        "platforms": list(platforms),
         "layers": layers,
         "size": sum(sizes.values()),
         "unique": sum(unique.values()),
         "shared": sum(sizes.values()) - sum(unique.values()),
         "tagged": tagged.moved,
     }
-
-
-def _platforms(store: Store, described: Descriptor) -> list[str]:
-    """The platform that an image's config tells; none when it is no such config."""
-    if described.size > manifest.MAX_MANIFEST:
-        return []
-    try:
-        config = manifest.parse_config(store.read(described.digest))
-    except InvalidInput:
-        return []
-    return [str(config.platform)] if config.platform else []
 
 
 ROUTES = [Route("/v2/_docket/images", images)]

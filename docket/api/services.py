@@ -8,8 +8,9 @@ from starlette.requests import Request
 
 from docket.errors import InvalidManifest
 from docket.oci import manifest
-from docket.oci.manifest import Platform
+from docket.oci.manifest import Descriptor, Platform
 from docket.oci.reference import parse_repository, parse_target
+from docket.oci.selection import choose_image
 from docket.rate_limit import RateLimiter
 from docket.seeder import Seeder
 from docket.store import Store, StoredManifest
@@ -52,8 +53,16 @@ def image_of(store: Store, request: Request) -> StoredManifest:
     if isinstance(parsed, manifest.Index):
         text = request.query_params.get("platform")
         wanted = Platform.parse(text) if text else Platform.of_host()
-        found = store.manifest(repository, parsed.choose(wanted).digest)
+        chosen = choose_image(parsed, wanted, lambda listed: read_listed(store, repository, listed))
+        found = store.manifest(repository, chosen.digest)
     return found
+
+
+def read_listed(store: Store, repository: str, listed: Descriptor) -> bytes:
+    """The bytes of a manifest or configuration that an index leads to. Raises `NotFound`."""
+    if listed.media_type in manifest.ALL_MANIFEST_TYPES:
+        return store.manifest(repository, listed.digest).content
+    return store.read(listed.digest)
 
 
 def manifest_of(found: StoredManifest) -> manifest.Manifest:

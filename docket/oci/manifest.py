@@ -3,12 +3,41 @@
 from __future__ import annotations
 
 import json
-import platform as host_platform
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from docket.errors import InvalidDigest, InvalidManifest, TooLarge
+from docket.oci.descriptor import Descriptor
 from docket.oci.digest import Digest
+from docket.oci.platform import Platform
+
+__all__ = [
+    "ALL_MANIFEST_TYPES",
+    "ANNOTATION_ENCODER",
+    "CONFIG_TYPES",
+    "DOCKER_CONFIG",
+    "DOCKER_LIST",
+    "DOCKER_MANIFEST",
+    "INDEX_TYPES",
+    "MANIFEST_TYPES",
+    "MAX_MANIFEST",
+    "OCI_CONFIG",
+    "OCI_EMPTY",
+    "OCI_INDEX",
+    "OCI_LAYER",
+    "OCI_MANIFEST",
+    "Descriptor",
+    "ImageConfig",
+    "Index",
+    "Manifest",
+    "Platform",
+    "dump",
+    "image_index",
+    "image_manifest",
+    "parse",
+    "parse_config",
+    "parse_json",
+]
 
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
@@ -21,6 +50,7 @@ DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
 
 MANIFEST_TYPES = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
 INDEX_TYPES = frozenset({OCI_INDEX, DOCKER_LIST})
+ALL_MANIFEST_TYPES = MANIFEST_TYPES | INDEX_TYPES
 CONFIG_TYPES = frozenset({OCI_CONFIG, DOCKER_CONFIG})
 
 MAX_MANIFEST = 4 << 20
@@ -31,70 +61,6 @@ _MAX_SIZE = 1 << 62
 
 ANNOTATION_ENCODER = "io.github.docket.encoder"
 """Layer annotation: what compressed the layer, e.g. ``zstd/1.5.7 level=3``."""
-
-
-@dataclass(frozen=True, slots=True)
-class Platform:
-    """An operating system and processor; `str()` gives ``linux/arm64/v8``."""
-
-    os: str
-    architecture: str
-    variant: str = ""
-
-    @classmethod
-    def parse(cls, text: str) -> Platform:
-        """The platform that *text* (``os/architecture[/variant]``) spells."""
-        parts = text.split("/")
-        if len(parts) not in (2, 3) or not all(parts):
-            raise InvalidManifest(f"{text!r} is not a platform such as linux/amd64")
-        return cls(*parts)
-
-    @classmethod
-    def of_host(cls) -> Platform:
-        """Linux on this machine's processor."""
-        names = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
-        machine = host_platform.machine().lower()
-        return cls("linux", names.get(machine, machine))
-
-    def serves(self, wanted: Platform) -> bool:
-        """Whether an image for this platform runs where *wanted* is asked for."""
-        same = (self.os, self.architecture) == (wanted.os, wanted.architecture)
-        return same and wanted.variant in ("", self.variant)
-
-    def __str__(self) -> str:
-        return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
-
-
-@dataclass(frozen=True, slots=True)
-class Descriptor:
-    """Media type, digest and size in bytes of something stored (OCI image 1.1 § descriptor)."""
-
-    media_type: str
-    digest: Digest
-    size: int
-    annotations: dict[str, str] = field(default_factory=dict, hash=False)
-    platform: Platform | None = None
-    artifact_type: str = ""
-
-    @property
-    def distributable(self) -> bool:
-        """False for layers that a registry needs not have (foreign, non-distributable)."""
-        return "nondistributable" not in self.media_type and "foreign" not in self.media_type
-
-    def to_json(self) -> dict[str, Any]:
-        """The descriptor as OCI spells it, fields in the order that engines write."""
-        plain: dict[str, Any] = {
-            "mediaType": self.media_type,
-            "digest": str(self.digest),
-            "size": self.size,
-        }
-        if self.annotations:
-            plain["annotations"] = self.annotations
-        if self.platform:
-            plain["platform"] = {"architecture": self.platform.architecture, "os": self.platform.os}
-            if self.platform.variant:
-                plain["platform"]["variant"] = self.platform.variant
-        return plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,16 +97,8 @@ class Index:
 
     @property
     def children(self) -> tuple[Descriptor, ...]:
-        """What must be in the repository before this index is."""
+        """What must be in the repository before this index is; BuildKit's cache lists blobs."""
         return self.manifests
-
-    def choose(self, wanted: Platform) -> Descriptor:
-        """The manifest for *wanted*. Raises `InvalidManifest` with what there is."""
-        for descriptor in self.manifests:
-            if descriptor.platform and descriptor.platform.serves(wanted):
-                return descriptor
-        there = ", ".join(str(one.platform) for one in self.manifests if one.platform) or "none"
-        raise InvalidManifest(f"the image has no manifest for {wanted}; it has {there}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,12 +138,12 @@ def parse(content: bytes, *, content_type: str = "") -> Manifest | Index:
     may not be both kinds (CVE-2021-41190). Raises `InvalidManifest`, or `TooLarge`.
     """
     plain = parse_json(content, "the manifest")
-    inside = plain.get("mediaType", "")
-    if not isinstance(inside, str):
+    own_type = plain.get("mediaType", "")
+    if not isinstance(own_type, str):
         raise InvalidManifest("mediaType is not a text")
-    if inside and content_type and inside != content_type:
-        raise InvalidManifest(f"the manifest says it is {inside} but came as {content_type}")
-    media_type = inside or content_type or _guess_type(plain)
+    if own_type and content_type and own_type != content_type:
+        raise InvalidManifest(f"the manifest says it is {own_type} but came as {content_type}")
+    media_type = own_type or content_type or _guess_type(plain)
     if plain.get("schemaVersion") != 2:
         raise InvalidManifest("schemaVersion must be 2")
     if media_type in INDEX_TYPES:
@@ -201,7 +159,7 @@ def parse_config(content: bytes) -> ImageConfig:
     rootfs = plain.get("rootfs")
     if not isinstance(rootfs, dict) or not isinstance(rootfs.get("diff_ids") or [], list):
         raise InvalidManifest("the image configuration has no rootfs.diff_ids")
-    diff_ids = tuple(_digest(one, "diff_id") for one in rootfs.get("diff_ids") or [])
+    diff_ids = tuple(_digest(text, "diff_id") for text in rootfs.get("diff_ids") or [])
     return ImageConfig(diff_ids=diff_ids, platform=_platform(plain))
 
 
@@ -221,7 +179,7 @@ def image_index(manifests: list[Descriptor]) -> bytes:
     plain = {
         "schemaVersion": 2,
         "mediaType": OCI_INDEX,
-        "manifests": [one.to_json() for one in manifests],
+        "manifests": [entry.to_json() for entry in manifests],
     }
     return dump(plain)
 
@@ -241,7 +199,7 @@ def _parse_manifest(plain: dict[str, Any], media_type: str) -> Manifest:
     return Manifest(
         media_type=media_type,
         config=config,
-        layers=tuple(_descriptor(one, "layer") for one in layers),
+        layers=tuple(_descriptor(layer, "layer") for layer in layers),
         subject=_subject(plain),
         artifact_type=_text(plain, "artifactType") or config.media_type,
         annotations=_annotations(plain),
@@ -256,7 +214,7 @@ def _parse_index(plain: dict[str, Any], media_type: str) -> Index:
         raise InvalidManifest("the index has no list of manifests")
     return Index(
         media_type=media_type,
-        manifests=tuple(_descriptor(one, "manifest") for one in manifests),
+        manifests=tuple(_descriptor(entry, "manifest") for entry in manifests),
         subject=_subject(plain),
         artifact_type=_text(plain, "artifactType"),
         annotations=_annotations(plain),
@@ -287,6 +245,7 @@ def _descriptor(plain: Any, what: str) -> Descriptor:
         annotations=_annotations(plain),
         platform=_platform(plain.get("platform")),
         artifact_type=_text(plain, "artifactType"),
+        urls=_urls(plain),
     )
 
 
@@ -308,16 +267,23 @@ def _text(plain: dict[str, Any], key: str) -> str:
 
 def _annotations(plain: dict[str, Any]) -> dict[str, str]:
     value = plain.get("annotations") or {}
-    if not isinstance(value, dict) or not all(isinstance(one, str) for one in value.values()):
+    if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
         raise InvalidManifest("annotations must be texts by name")
     return value
+
+
+def _urls(plain: dict[str, Any]) -> tuple[str, ...]:
+    value = plain.get("urls") or []
+    if not isinstance(value, list) or not all(isinstance(url, str) for url in value):
+        raise InvalidManifest("urls must be a list of texts")
+    return tuple(value)
 
 
 def _platform(plain: Any) -> Platform | None:
     if not isinstance(plain, dict):
         return None
     os, architecture = plain.get("os"), plain.get("architecture")
-    if not isinstance(os, str) or not isinstance(architecture, str):
+    if not isinstance(os, str) or not isinstance(architecture, str) or not os or not architecture:
         return None
     variant = plain.get("variant", "")
     return Platform(os, architecture, variant if isinstance(variant, str) else "")

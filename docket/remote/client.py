@@ -27,11 +27,12 @@ from docket.oci import manifest
 from docket.oci.digest import Digest, new_hash
 from docket.oci.manifest import Descriptor, Platform
 from docket.oci.reference import Reference
+from docket.oci.selection import choose_image
 from docket.remote.transport import READ_SECONDS, Connection, Response
 
 DEFAULT_PORT = 8000
 
-_ACCEPT = ", ".join(sorted(manifest.MANIFEST_TYPES | manifest.INDEX_TYPES))
+_ACCEPT = ", ".join(sorted(manifest.ALL_MANIFEST_TYPES))
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,9 +178,17 @@ class Client:
         found = self.manifest(reference)
         parsed = manifest.parse(found.content, content_type=found.media_type)
         if isinstance(parsed, manifest.Index):
-            chosen = parsed.choose(platform)
+            chosen = choose_image(
+                parsed, platform, lambda listed: self._read_listed(reference.repository, listed)
+            )
             found = self.manifest(Reference(reference.repository, chosen.digest))
         return found
+
+    def _read_listed(self, repository: str, listed: Descriptor) -> bytes:
+        """A manifest or a configuration that an index leads to."""
+        if listed.media_type in manifest.ALL_MANIFEST_TYPES:
+            return self.manifest(Reference(repository, listed.digest)).content
+        return self.read_blob(repository, listed)
 
     def put_manifest(self, reference: Reference, content: bytes, media_type: str) -> Digest:
         """Push a manifest under *reference*; returning means that the image can be pulled."""

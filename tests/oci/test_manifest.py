@@ -275,24 +275,26 @@ def test_subject() -> None:
         assert B not in [child.digest for child in found.children]
 
 
-def test_the_image_for_a_platform() -> None:
-    """OCI image § index: os and architecture choose; a variant only where one is asked for."""
-    rows = [
-        Descriptor(manifest.OCI_MANIFEST, A, 1, platform=Platform("linux", "amd64")),
-        Descriptor(manifest.OCI_MANIFEST, B, 1, platform=Platform("linux", "arm64", "v8")),
-    ]
-    found = manifest.parse(manifest.image_index(rows))
-    assert isinstance(found, Index)
-    assert found.choose(Platform.parse("linux/amd64")).digest == A
-    assert found.choose(Platform.parse("linux/arm64")).digest == B
-    assert found.choose(Platform.parse("linux/arm64/v8")).digest == B
+def test_an_empty_platform_is_none() -> None:
+    """OCI image § index: a platform without a system or processor says nothing."""
+    for platform in ({}, {"os": "", "architecture": ""}, {"os": "linux"}, "linux/amd64"):
+        parsed_index = parsed(
+            index(manifests=[descriptor(manifest.OCI_MANIFEST, platform=platform)])
+        )
+        assert isinstance(parsed_index, Index)
+        assert parsed_index.manifests[0].platform is None
 
 
-@pytest.mark.parametrize("text", ["", "linux", "linux/", "/amd64", "a/b/c/d"])
-def test_bad_platforms(text: str) -> None:
-    """A platform is ``os/architecture[/variant]``."""
-    with pytest.raises(InvalidManifest):
-        Platform.parse(text)
+def test_urls_of_foreign_layers() -> None:
+    """OCI image § descriptor: urls are kept and written again; they are a list of texts."""
+    content = json.dumps(image(layers=[descriptor(urls=["https://a/b"])])).encode()
+    layer = manifest.parse(content)
+    assert isinstance(layer, Manifest)
+    assert layer.layers[0].urls == ("https://a/b",)
+    assert layer.layers[0].to_json()["urls"] == ["https://a/b"]
+    for bad in ("https://a/b", [1]):
+        with pytest.raises(InvalidManifest):
+            parsed(image(layers=[descriptor(urls=bad)]))
 
 
 def test_config() -> None:

@@ -10,7 +10,12 @@ from msgspec.structs import replace
 
 from docket.errors import ManifestBlobUnknown, ManifestUnknown, SizeMismatch
 from docket.oci.digest import Digest
-from docket.oci.manifest import ANNOTATION_ENCODER, Descriptor, Manifest
+from docket.oci.manifest import (
+    ALL_MANIFEST_TYPES,
+    ANNOTATION_ENCODER,
+    Descriptor,
+    Manifest,
+)
 from docket.oci.manifest import Index as ImageIndex
 from docket.store.index.environment import Index
 from docket.store.index.records import ManifestRecord, TagRecord, edge, key_of, scoped, unscoped
@@ -25,8 +30,10 @@ def check_children(
 
     `ManifestBlobUnknown`, or `SizeMismatch`: a torrent is laid out by these sizes.
     """
-    table = index.manifests if isinstance(parsed, ImageIndex) else index.links
     for child in parsed.children:
+        # BuildKit's cache is an index of layers
+        is_manifest = child.media_type in ALL_MANIFEST_TYPES
+        table = index.manifests if is_manifest else index.links
         linked = table.get(txn, scoped(repository, child.digest)) is not None
         record = index.blobs.get(txn, key_of(child.digest))
         if not linked or record is None:
