@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from docket.errors import InvalidDigest, InvalidReference
 from docket.oci.digest import Digest
@@ -48,16 +48,22 @@ def parse_target(text: str) -> str | Digest:
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """A repository and the tag or digest in it; `str()` gives ``name:tag`` or ``name@digest``."""
+    """A repository and the tag or digest in it; `str()` gives ``name:tag`` or ``name@digest``.
+
+    *tag_beside* is the tag of ``name:tag@digest``: the digest chooses the image, engines and
+    people see both.
+    """
 
     repository: str
     target: str | Digest
+    tag_beside: str = field(default="", compare=False)
 
     @classmethod
     def parse(cls, text: str) -> Reference:
         """The reference that *text* spells; ``:latest`` when it has no tag.
 
-        With both a tag and a digest the digest counts. Raises `InvalidReference`.
+        With both a tag and a digest the digest counts, and the tag is kept. Raises
+        `InvalidReference`.
         """
         name, at, digest = text.partition("@")
         head, slash, last = name.rpartition("/")
@@ -72,7 +78,7 @@ class Reference:
         if not at:
             return cls(repository, tag or DEFAULT_TAG)
         try:
-            return cls(repository, Digest.parse(digest))
+            return cls(repository, Digest.parse(digest), tag)
         except InvalidDigest as error:
             raise InvalidReference(text, str(error)) from error
 
@@ -81,6 +87,16 @@ class Reference:
         """The tag, or None when this names a digest."""
         return self.target if isinstance(self.target, str) else None
 
+    @property
+    def given_tag(self) -> str | None:
+        """The tag, also one beside a digest; None when there is only a digest."""
+        return self.tag or self.tag_beside or None
+
+    @property
+    def tagged_name(self) -> str | None:
+        """``name:tag``, the name that an engine shows; None when there is only a digest."""
+        return f"{self.repository}:{self.given_tag}" if self.given_tag else None
+
     def __str__(self) -> str:
-        separator = ":" if isinstance(self.target, str) else "@"
-        return f"{self.repository}{separator}{self.target}"
+        name = self.tagged_name or self.repository
+        return name if isinstance(self.target, str) else f"{name}@{self.target}"

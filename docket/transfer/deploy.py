@@ -173,7 +173,7 @@ def _deliver(
 ) -> None:
     """Hand the image to the engine or the archive, and add to *report* what that took."""
     began = time.monotonic()
-    names = [str(request.reference)] if request.reference.tag else []
+    names = [name] if (name := request.reference.tagged_name) else []
     if engine:
         leave_out = held_prefix(image, store, engine)
         engine.load(load_stream(image, store, names=names, leave_out=leave_out))

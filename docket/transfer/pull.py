@@ -284,7 +284,7 @@ def _tag_locally(store: Store, image: Resolved) -> None:
         repository,
         image.content,
         image.parsed,
-        tags=[image.reference.tag] if image.reference.tag else [],
+        tags=[tag] if (tag := image.reference.given_tag) else [],
         complete=all(mounted),
     )
 

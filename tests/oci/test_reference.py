@@ -52,11 +52,22 @@ def test_a_bare_name_means_latest(repository: str) -> None:
 
 
 def test_a_digest_outranks_a_tag() -> None:
-    """With ``name:tag@digest`` the digest counts."""
+    """With ``name:tag@digest`` the digest chooses the image, and the tag is kept beside it."""
     digest = Digest.of(b"x")
     reference = Reference.parse(f"library/app:1.0@{digest}")
     assert reference == Reference("library/app", digest)
     assert reference.tag is None
+    assert reference.given_tag == "1.0"
+    assert reference.tagged_name == "library/app:1.0"
+    assert str(reference) == f"library/app:1.0@{digest}"
+    assert Reference.parse(str(reference)) == reference
+
+
+def test_a_digest_alone_has_no_tag() -> None:
+    """``name@digest`` gives an engine no name to show."""
+    reference = Reference.parse(f"app@{Digest.of(b'x')}")
+    assert (reference.given_tag, reference.tagged_name) == (None, None)
+    assert str(reference) == f"app@{Digest.of(b'x')}"
 
 
 @pytest.mark.parametrize(
