@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import Any
 
 from anyio.to_thread import run_sync
 from starlette.requests import Request
@@ -19,6 +18,7 @@ from docket.oci.digest import Digest
 from docket.oci.manifest import Descriptor
 from docket.oci.selection import config_platform, image_manifests
 from docket.store import Store, Tagged
+from docket.wire import ImageList, ImageRow
 
 
 async def images(request: Request) -> Response:
@@ -26,17 +26,17 @@ async def images(request: Request) -> Response:
     store = registry_of(request).store
     repository = request.query_params.get("name")
     rows = await run_sync(lambda: list(_rows(store, store.tagged(repository))))
-    return answer_json({"images": rows})
+    return answer_json(ImageList(rows))
 
 
-def _rows(store: Store, tagged: list[Tagged]) -> Iterator[dict[str, Any]]:
+def _rows(store: Store, tagged: list[Tagged]) -> Iterator[ImageRow]:
     """A row a tag; an image that goes away meanwhile is left out."""
-    for one in tagged:
+    for tag in tagged:
         with suppress(NotFound):
-            yield _row(store, one)
+            yield _row(store, tag)
 
 
-def _row(store: Store, tagged: Tagged) -> dict[str, Any]:
+def _row(store: Store, tagged: Tagged) -> ImageRow:
     """A tag's row: all images of an index together, nested ones too, attestations left out."""
     repository = tagged.repository
     stored = store.manifest(repository, tagged.digest)
@@ -69,18 +69,18 @@ def _row(store: Store, tagged: Tagged) -> dict[str, Any]:
             sizes[blob.digest] = blob.size
             if not store.is_shared(blob.digest, tagged.digest):
                 unique[blob.digest] = blob.size
-    return {
-        "name": repository,
-        "tag": tagged.tag,
-        "digest": str(tagged.digest),
-        "media_type": stored.media_type,
-        "platforms": list(platforms),
-        "layers": layers,
-        "size": sum(sizes.values()),
-        "unique": sum(unique.values()),
-        "shared": sum(sizes.values()) - sum(unique.values()),
-        "tagged": tagged.moved,
-    }
+    return ImageRow(
+        name=repository,
+        tag=tagged.tag,
+        digest=str(tagged.digest),
+        media_type=stored.media_type,
+        platforms=list(platforms),
+        layers=layers,
+        size=sum(sizes.values()),
+        unique=sum(unique.values()),
+        shared=sum(sizes.values()) - sum(unique.values()),
+        tagged=tagged.moved,
+    )
 
 
 ROUTES = [Route("/v2/_docket/images", images)]

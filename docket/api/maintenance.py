@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import queue
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 from anyio.to_thread import run_sync
@@ -18,27 +17,11 @@ from docket.api.responses import answer_json, decoded, read_body
 from docket.api.services import Registry, registry_of
 from docket.errors import DocketError, summary
 from docket.store import FsckReport, Retention, Sample
+from docket.wire import FsckLine, FsckRequest, GcReport, GcRequest
+from docket.wire import FsckReport as FsckReportMessage
 
 _BEAT_SECONDS = 1.0
 _JSON_LINES = "application/x-ndjson"
-
-Seconds = Annotated[float, msgspec.Meta(ge=0)]
-
-
-class GcRequest(msgspec.Struct, forbid_unknown_fields=True):
-    """How to collect garbage: *grace* and *age* in seconds; see `Retention`."""
-
-    dry_run: bool = False
-    grace: Seconds | None = None
-    keep: Annotated[int, msgspec.Meta(ge=0)] | None = None
-    protect: list[str] = []
-    age: Seconds | None = None
-
-
-class FsckRequest(msgspec.Struct, forbid_unknown_fields=True):
-    """What to check: *read_data* is the part of the blobs to read, ``n/t``."""
-
-    read_data: str | None = None
 
 
 async def sweep(request: Request) -> Response:
@@ -52,7 +35,7 @@ async def sweep(request: Request) -> Response:
     report = await run_sync(
         lambda: registry.store.gc(retention=retention, dry_run=wanted.dry_run, **options)
     )
-    return answer_json(dataclasses.asdict(report))
+    return answer_json(msgspec.convert(report, GcReport, from_attributes=True))
 
 
 async def check(request: Request) -> Response:
@@ -82,14 +65,14 @@ def _checked(registry: Registry, sample: Sample | None) -> Iterator[bytes]:
     try:
         report = running.result()
     except DocketError as error:
-        yield _line({"error": summary(error)})
+        yield _line(FsckLine(0, 0, error=summary(error)))
     else:
-        yield _line({"report": report.to_json()})
+        yield _line(FsckLine(0, 0, report=msgspec.convert(report.to_json(), FsckReportMessage)))
 
 
 def _beats(told: queue.SimpleQueue[tuple[int, int] | None]) -> Iterator[bytes]:
     latest = (0, 0)
-    yield _line({"done": 0, "total": 0})
+    yield _line(FsckLine(0, 0))
     while True:
         try:
             while (news := told.get(timeout=_BEAT_SECONDS)) is not None:
@@ -100,7 +83,7 @@ def _beats(told: queue.SimpleQueue[tuple[int, int] | None]) -> Iterator[bytes]:
                 return
         except queue.Empty:
             pass
-        yield _line({"done": latest[0], "total": latest[1]})
+        yield _line(FsckLine(*latest))
 
 
 def _line(body: Any) -> bytes:

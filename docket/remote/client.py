@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from secrets import token_hex
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
 import msgspec
@@ -29,10 +28,22 @@ from docket.oci.manifest import Descriptor, Platform
 from docket.oci.reference import Reference
 from docket.oci.selection import choose_image
 from docket.remote.transport import READ_SECONDS, Connection, Response
+from docket.wire import (
+    FsckLine,
+    FsckRequest,
+    GcReport,
+    GcRequest,
+    ImageLayers,
+    ImageList,
+    LayerInfo,
+    MissingLayers,
+    MissingLayersRequest,
+)
 
 DEFAULT_PORT = 8000
 
 _ACCEPT = ", ".join(sorted(manifest.ALL_MANIFEST_TYPES))
+_JSON = {"Content-Type": "application/json"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,50 +100,6 @@ def registry_url(host: str, port: int | None = None) -> str:
 
 
 _Answer = TypeVar("_Answer")
-_Size = Annotated[int, msgspec.Meta(ge=0, le=1 << 62)]
-
-
-class _Layer(msgspec.Struct):
-    diff_id: str
-    digest: str
-    size: _Size
-    plain_size: _Size
-    media_type: str
-    encoder: str = ""
-
-
-class _Held(msgspec.Struct):
-    held: list[_Layer]
-
-
-class _Layers(msgspec.Struct):
-    layers: list[_Layer | None]
-
-
-class _Images(msgspec.Struct):
-    images: list[dict[str, Any]]
-
-
-class _Finding(msgspec.Struct):
-    kind: str
-    what: str
-    outcome: str
-
-
-class _CheckReport(msgspec.Struct):
-    rows: int
-    blobs: int
-    read_blobs: int
-    read: int
-    quarantined: list[str]
-    findings: list[_Finding]
-
-
-class _CheckLine(msgspec.Struct):
-    done: int = 0
-    total: int = 0
-    error: str = ""
-    report: _CheckReport | None = None
 
 
 class Client:
@@ -284,15 +251,18 @@ class Client:
 
     def missing(self, repository: str, diff_ids: Sequence[Digest]) -> dict[Digest, RemoteLayer]:
         """Those of *diff_ids* that the registry holds; they are this repository's now."""
-        body = json.dumps({"diff_ids": [str(one) for one in diff_ids]}).encode()
+        body = MissingLayersRequest([str(diff_id) for diff_id in diff_ids])
         path = f"/v2/{repository}/_docket/missing"
-        layers = [_remote_layer(one) for one in self._json(_Held, "POST", path, body=body).held]
+        layers = [
+            _remote_layer(layer)
+            for layer in self._json(MissingLayers, "POST", path, body=body).held
+        ]
         return {layer.diff_id: layer for layer in layers}
 
     def layers(self, reference: Reference) -> list[RemoteLayer | None]:
         """What each layer of an image manifest unpacks to, where the registry knows."""
         path = f"/v2/{reference.repository}/_docket/layers/{reference.target}"
-        answer = self._json(_Layers, "GET", path, unknown=reference)
+        answer = self._json(ImageLayers, "GET", path, unknown=reference)
         return [_remote_layer(one) if one else None for one in answer.layers]
 
     def torrent(
@@ -350,21 +320,26 @@ class Client:
     def images(self, name: str | None = None) -> list[dict[str, Any]]:
         """All tagged images (of one repository), with their sizes in bytes."""
         query = f"?{urlencode({'name': name})}" if name else ""
-        return self._json(_Images, "GET", f"/v2/_docket/images{query}").images
+        images = self._json(ImageList, "GET", f"/v2/_docket/images{query}").images
+        return [msgspec.to_builtins(image) for image in images]
 
     def gc(self, **how: Any) -> dict[str, Any]:
         """Collect garbage in the registry; the report of `docket.store.GcReport`.
 
         *how*: ``dry_run``, ``grace`` (seconds), ``keep``, ``protect`` and ``age`` (seconds).
         """
-        return self._json(dict[str, Any], "POST", "/v2/_docket/gc", body=json.dumps(how).encode())
+        report = self._json(GcReport, "POST", "/v2/_docket/gc", body=GcRequest(**how))
+        plain: dict[str, Any] = msgspec.to_builtins(report)
+        return plain
 
     def fsck(self, *, read_data: str | None, on_blob: Callable[[int, int], None]) -> dict[str, Any]:
-        """FsckRequest the registry's store; the report of `docket.store.FsckReport`."""
-        body = json.dumps({"read_data": read_data}).encode()
-        with self._connection.streamed("POST", "/v2/_docket/fsck", body=body) as response:
+        """Check the registry's store; the report of `docket.store.FsckReport`."""
+        body = msgspec.json.encode(FsckRequest(read_data))
+        with self._connection.streamed(
+            "POST", "/v2/_docket/fsck", body=body, headers=_JSON
+        ) as response:
             for line in _lines(self._connection.blocks(response)):
-                told = _decoded(_CheckLine, line, "/v2/_docket/fsck", response.status)
+                told = _decoded(FsckLine, line, "/v2/_docket/fsck", response.status)
                 if told.report is not None:
                     report: dict[str, Any] = msgspec.to_builtins(told.report)
                     return report
@@ -378,7 +353,17 @@ class Client:
     def _manifest_path(self, reference: Reference) -> str:
         return f"/v2/{reference.repository}/manifests/{quote(str(reference.target), safe=':')}"
 
-    def _json(self, kind: type[_Answer], method: str, path: str, **options: Any) -> _Answer:
+    def _json(
+        self,
+        kind: type[_Answer],
+        method: str,
+        path: str,
+        *,
+        body: msgspec.Struct | None = None,
+        **options: Any,
+    ) -> _Answer:
+        if body is not None:
+            options |= {"body": msgspec.json.encode(body), "headers": _JSON}
         response = self._connection.call(method, path, **options)
         return _decoded(kind, response.data, path, response.status)
 
@@ -412,7 +397,7 @@ def _joining(zone: str, *, is_peer: bool) -> dict[str, str]:
     return ({"zone": zone} if zone else {}) | ({"join_token": token_hex(8)} if is_peer else {})
 
 
-def _remote_layer(told: _Layer) -> RemoteLayer:
+def _remote_layer(told: LayerInfo) -> RemoteLayer:
     annotations = {manifest.ANNOTATION_ENCODER: told.encoder} if told.encoder else {}
     descriptor = Descriptor(told.media_type, Digest.parse(told.digest), told.size, annotations)
     return RemoteLayer(descriptor, Digest.parse(told.diff_id), told.plain_size)

@@ -1,9 +1,12 @@
-"""The JSON schemas of what the API takes and gives, for its OpenAPI description."""
+"""The JSON schemas of what the API takes and gives; those of docket's own come from `wire`."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
+from docket import wire
 from docket.oci import manifest
 from docket.oci.reference import MAX_REPOSITORY
 
@@ -21,8 +24,6 @@ INDEX_TYPES = sorted(manifest.INDEX_TYPES)
 
 TEXT: Json = {"type": "string"}
 COUNT: Json = {"type": "integer", "minimum": 0}
-FLAG: Json = {"type": "boolean"}
-SECONDS: Json = {"type": "number", "minimum": 0}
 
 
 def ref(name: str) -> Json:
@@ -48,11 +49,6 @@ def whole(pattern: str, **more: Any) -> Json:
     """A text of which all follows *pattern*."""
     return {"type": "string", "pattern": f"^({pattern})$", **more}
 
-
-_GC_COUNTS = (
-    *("manifests", "blobs", "orphans", "leftovers", "freed", "kept_tags", "kept_blobs", "kept"),
-    *("young_manifests", "young_blobs", "young", "pinned_manifests", "pinned_blobs", "pinned"),
-)
 
 SCHEMAS: Json = {
     "Name": whole(NAME, maxLength=MAX_REPOSITORY),
@@ -86,31 +82,11 @@ SCHEMAS: Json = {
         artifactType=TEXT,
         annotations=ref("Annotations"),
     ),
-    "Layer": object_of(
-        {
-            "diff_id": ref("Digest"),
-            "digest": ref("Digest"),
-            "size": COUNT,
-            "plain_size": COUNT,
-            "media_type": TEXT,
-            "encoder": TEXT,
-        }
-    ),
-    "Image": object_of(
-        {
-            "name": ref("Name"),
-            "tag": TEXT,
-            "digest": ref("Digest"),
-            "media_type": TEXT,
-            "platforms": list_of(TEXT),
-            "layers": COUNT,
-            "size": COUNT,
-            "unique": COUNT,
-            "shared": COUNT,
-            "tagged": SECONDS,
-        }
-    ),
-    "GcReport": object_of(
-        {"dry_run": FLAG, "tags": list_of(TEXT)} | dict.fromkeys(_GC_COUNTS, COUNT)
-    ),
 }
+
+
+def own_schemas() -> Json:
+    """The schemas of docket's own messages."""
+    template = "#/components/schemas/{name}"
+    _, components = msgspec.json.schema_components(wire.MESSAGES, ref_template=template)
+    return components

@@ -1,28 +1,18 @@
-"""The OpenAPI 3.1 description of all calls, served at /openapi.json."""
+"""What each path takes and answers, for the OpenAPI description."""
 
 from __future__ import annotations
 
-import re
 from http import HTTPStatus
 from typing import Any
 
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
-
-from docket import __version__
-from docket.api.responses import answer_json
-from docket.api.schemas import (
+from docket.api.openapi.schemas import (
     BINARY,
     COUNT,
     DIGEST,
-    FLAG,
     INDEX_TYPES,
     JSON,
     MANIFEST_TYPES,
     NAME,
-    SCHEMAS,
-    SECONDS,
     TAG,
     TEXT,
     ZONE,
@@ -33,8 +23,6 @@ from docket.api.schemas import (
     whole,
 )
 from docket.oci import manifest
-
-_SAMPLE = "[1-9][0-9]{0,5}/[1-9][0-9]{0,5}"
 
 
 def _parameter(place: str, name: str, schema: Json, text: str, *, required: bool = False) -> Json:
@@ -85,16 +73,16 @@ def _answer(text: str, *headers: str, media_type: str = "", schema: Json | None 
     return answer
 
 
-def _or_null(schema: Json) -> Json:
-    return {"anyOf": [schema, {"type": "null"}]}
-
-
 def _json(text: str, schema: Json, *headers: str, media_type: str = JSON) -> Json:
     return _answer(text, *headers, media_type=media_type, schema=schema)
 
 
 def _body(content: Json, *, required: bool = True) -> Json:
     return {"required": required, "content": content}
+
+
+def _takes_json(name: str, *, required: bool = True) -> Json:
+    return _body({JSON: {"schema": ref(name)}}, required=required)
 
 
 def _call(
@@ -184,7 +172,7 @@ _ANNOUNCE = _get(
     ),
 )
 
-_PATHS: dict[str, Json] = {
+PATHS: dict[str, Json] = {
     "/v2/": _get("Whether this is a registry", {200: _json("it is", {"type": "object"})}),
     "/v2/_catalog": _get(
         "The repositories, sorted",
@@ -286,37 +274,14 @@ _PATHS: dict[str, Json] = {
     "/v2/{name}/_docket/missing": {
         "post": _call(
             "Which layers the registry lacks; those it holds become the repository's",
-            {
-                200: _json(
-                    "both kinds",
-                    object_of({"held": list_of(ref("Layer")), "missing": list_of(ref("Digest"))}),
-                )
-            },
+            {200: _json("both kinds", ref("MissingLayers"))},
             *(400, 404, 413, 507),
-            requestBody=_body(
-                {
-                    JSON: {
-                        "schema": object_of(
-                            {"diff_ids": list_of(ref("Digest")) | {"maxItems": 4096}}
-                        )
-                    }
-                }
-            ),
+            requestBody=_takes_json("MissingLayersRequest"),
         )
     },
     "/v2/{name}/_docket/layers/{reference}": _get(
         "What each layer of an image unpacks to",
-        {
-            200: _json(
-                "null where that is unknown",
-                object_of(
-                    {
-                        "digest": ref("Digest"),
-                        "layers": list_of({"anyOf": [ref("Layer"), {"type": "null"}]}),
-                    }
-                ),
-            )
-        },
+        {200: _json("null where that is unknown", ref("ImageLayers"))},
         *(400, 404),
         takes=(_PLATFORM,),
     ),
@@ -325,7 +290,7 @@ _PATHS: dict[str, Json] = {
     "/torrents/{name}.torrent": {**_TORRENT, "parameters": [_IMAGE]},
     "/v2/_docket/images": _get(
         "The tagged images with their sizes",
-        {200: _json("sorted", object_of({"images": list_of(ref("Image"))}))},
+        {200: _json("sorted", ref("ImageList"))},
         takes=(_parameter("query", "name", ref("Name"), "of this repository alone"),),
     ),
     "/v2/_docket/gc": {
@@ -333,38 +298,21 @@ _PATHS: dict[str, Json] = {
             "Collect garbage",
             {200: _json("what was done, or would be", ref("GcReport"))},
             *(400, 413, 507),
-            requestBody=_body(
-                {
-                    JSON: {
-                        "schema": object_of(
-                            {},
-                            dry_run=FLAG,
-                            grace=_or_null(SECONDS),
-                            keep=_or_null(COUNT),
-                            protect=list_of(TEXT),
-                            age=_or_null(SECONDS),
-                        )
-                    }
-                },
-                required=False,
-            ),
+            requestBody=_takes_json("GcRequest", required=False),
         )
     },
     "/v2/_docket/fsck": {
         "post": _call(
-            "FsckRequest the store",
+            "Check the store",
             {
                 200: _json(
                     "lines: how many blobs are done, of how many; the report, or an error, last",
-                    object_of({}, done=COUNT, total=COUNT, report={}, error=TEXT),
+                    ref("FsckLine"),
                     media_type="application/x-ndjson",
                 )
             },
             *(400, 413),
-            requestBody=_body(
-                {JSON: {"schema": object_of({}, read_data=_or_null(whole(_SAMPLE)))}},
-                required=False,
-            ),
+            requestBody=_takes_json("FsckRequest", required=False),
         )
     },
     "/announce": _ANNOUNCE,
@@ -380,36 +328,10 @@ _PATHS: dict[str, Json] = {
     "/openapi.json": _get("This document", {200: _json("OpenAPI 3.1", {"type": "object"})}),
 }
 
-_ALSO = {"/v2": "/v2/", "/v2/{name}/blobs/uploads": "/v2/{name}/blobs/uploads/"}
+SAME_AS = {"/v2": "/v2/", "/v2/{name}/blobs/uploads": "/v2/{name}/blobs/uploads/"}
 """Paths that answer as another does."""
 
-_IN_PATH = {one["name"]: one for one in (_NAMED, _DIGESTED, _REFERRED, _UPLOADED, _IN_ZONE)}
-
-
-def document() -> Json:
-    """The description as JSON."""
-    paths = _PATHS | {path: _PATHS[same] for path, same in _ALSO.items()}
-    return {
-        "openapi": "3.1.0",
-        "info": {
-            "title": "docket",
-            "version": __version__,
-            "summary": "OCI distribution 1.1, docket's own calls, and a BitTorrent tracker",
-            "license": {"name": "GPL-3.0-or-later", "identifier": "GPL-3.0-or-later"},
-        },
-        "paths": {path: _with_path_parameters(path, item) for path, item in sorted(paths.items())},
-        "components": {"schemas": SCHEMAS},
-    }
-
-
-def _with_path_parameters(path: str, item: Json) -> Json:
-    names = re.findall(r"\{(\w+)\}", path)
-    return {"parameters": [_IN_PATH[name] for name in names], **item} if names else item
-
-
-async def openapi(_request: Request) -> Response:
-    """GET /openapi.json: this API, for programs."""
-    return answer_json(document())
-
-
-ROUTES = [Route("/openapi.json", openapi)]
+IN_PATH = {
+    parameter["name"]: parameter
+    for parameter in (_NAMED, _DIGESTED, _REFERRED, _UPLOADED, _IN_ZONE)
+}
