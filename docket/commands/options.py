@@ -15,7 +15,8 @@ from docket import config
 from docket.commands import terminal
 from docket.config import PIN_SECONDS
 from docket.oci.manifest import Platform
-from docket.remote.client import Client, registry_url
+from docket.remote.address import RegistryAddress
+from docket.remote.client import Client
 
 # stores and swarms take most of the time to import: only commands that use them do
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ class Options:
 
     def client(self) -> Client:
         """A client of the registry that -h and -p name."""
-        return Client(registry_url(self.host, self.port))
+        return Client(RegistryAddress.parse(self.host, self.port))
 
     @property
     def store_location(self) -> Path:

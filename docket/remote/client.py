@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import closing, suppress
 from secrets import token_hex
 from typing import Any, TypeVar
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, urlencode, urljoin
 
 import msgspec
 
 from docket.errors import (
     BlobUnknown,
     DigestMismatch,
-    InvalidAddress,
     InvalidManifest,
     InvalidMetainfo,
     RegistryError,
@@ -24,10 +23,12 @@ from docket.errors import (
 )
 from docket.oci import manifest
 from docket.oci.digest import Digest, new_hash
-from docket.oci.manifest import Descriptor, Platform
+from docket.oci.manifest import Descriptor, Index, Platform
 from docket.oci.reference import Reference
 from docket.oci.selection import choose_image
+from docket.remote.address import RegistryAddress
 from docket.remote.transport import READ_SECONDS, Connection, Response
+from docket.remote.values import RemoteLayer, RemoteManifest, RemotePieces, remote_layer
 from docket.wire import (
     FsckLine,
     FsckRequest,
@@ -35,82 +36,50 @@ from docket.wire import (
     GcRequest,
     ImageLayers,
     ImageList,
-    LayerInfo,
     MissingLayers,
     MissingLayersRequest,
 )
 
-DEFAULT_PORT = 8000
+MAX_TORRENT = 10_000_000
+"""Bytes of a torrent file; torf reads no more."""
+
+MAX_LIST = 64 << 20
+"""Bytes of JSON that is as long as what it lists: images, layers, findings."""
+
+_LAYER_JSON = 2048
+"""Bytes of JSON about one layer, and more: names of types and encoders may be long."""
+
+_LENGTH = re.compile(r"[0-9]{1,18}\Z")
 
 _ACCEPT = ", ".join(sorted(manifest.ALL_MANIFEST_TYPES))
 _JSON = {"Content-Type": "application/json"}
 
 
-@dataclass(frozen=True, slots=True)
-class RemoteManifest:
-    """A manifest as the registry has it; *content* hashes to *digest*."""
-
-    digest: Digest
-    media_type: str
-    content: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class RemoteLayer:
-    """A layer that the registry has, and what it unpacks to; *plain_size* in bytes."""
-
-    descriptor: Descriptor
-    diff_id: Digest
-    plain_size: int
-
-
-@dataclass(frozen=True, slots=True)
-class RemotePieces:
-    """Piece hashes of some blobs of an image, one behind the other, and the torrent they are of.
-
-    Instead of hashes there may be a *teller*, a host that has them (see `hash_exchange`).
-    *piece_length* in bytes; *is_gateway* is as `Client.torrent` tells it.
-    """
-
-    hashes: bytes
-    info_hash: bytes
-    piece_length: int
-    announce: str
-    is_gateway: bool
-    teller: str = ""
-
-
-def registry_url(host: str, port: int | None = None) -> str:
-    """The base URL for *host*: a bare host, ``http://host`` or a full URL.
-
-    A port in *host* counts more than *port*; without either it is 8000, or what https uses. Raises
-    `InvalidAddress`.
-    """
-    text = host if "://" in host else f"http://{host}"
-    try:
-        parts = urlsplit(text)
-        own_port = parts.port
-    except ValueError as error:
-        raise InvalidAddress(host, f"{error}; a registry is a host, or http://host:port") from error
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise InvalidAddress(host, "a registry is a host, or http://host:port")
-    chosen = own_port or port or (None if parts.scheme == "https" else DEFAULT_PORT)
-    name = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    return f"{parts.scheme}://{name}{f':{chosen}' if chosen else ''}"
-
-
-_Answer = TypeVar("_Answer")
+_Message = TypeVar("_Message")
 
 
 class Client:
     """One registry; safe to use from many threads."""
 
     def __init__(
-        self, url: str, *, connections: int = 8, read_seconds: float = READ_SECONDS
+        self,
+        address: RegistryAddress | str,
+        *,
+        connections: int = 8,
+        read_seconds: float = READ_SECONDS,
     ) -> None:
-        """At most *connections* are kept open while idle; an answer may take *read_seconds*."""
-        self.url = url
-        self._connection = Connection(url, connections=connections, read_seconds=read_seconds)
+        """At most *connections* are kept open while idle; a response may take *read_seconds*.
+
+        Raises `InvalidAddress`.
+        """
+        self.address = (
+            address if isinstance(address, RegistryAddress) else RegistryAddress.parse(address)
+        )
+        self.url = str(self.address)
+        self._read_seconds = read_seconds
+        self._connection = Connection(
+            self.address, connections=connections, read_seconds=read_seconds
+        )
 
     def close(self) -> None:
         """Close idle connections."""
@@ -126,30 +95,35 @@ class Client:
 
     def manifest(self, reference: Reference) -> RemoteManifest:
         """The manifest or index of *reference*, checked. Raises `ManifestUnknown`."""
-        response = self._connection.call(
-            "GET", self._manifest_path(reference), headers={"Accept": _ACCEPT}, unknown=reference
+        response, content = self._connection.call(
+            "GET",
+            self._manifest_path(reference),
+            success={200},
+            limit=manifest.MAX_MANIFEST,
+            headers={"Accept": _ACCEPT},
+            unknown=reference,
         )
-        digest = Digest.of(response.data)
+        digest = Digest.of(content)
         if isinstance(reference.target, Digest):
-            digest = Digest.of(response.data, algorithm=reference.target.algorithm)
+            digest = Digest.of(content, algorithm=reference.target.algorithm)
             if digest != reference.target:
                 raise DigestMismatch(reference.target, digest)
-        media_type = response.headers.get("Content-Type", "").partition(";")[0]
-        return RemoteManifest(digest, media_type, response.data)
+        media_type = response.headers.get("Content-Type", "").partition(";")[0].strip()
+        return RemoteManifest(digest, media_type, content)
 
     def image_manifest(self, reference: Reference, platform: Platform) -> RemoteManifest:
         """The image manifest of *reference*; of an index, the one for *platform*.
 
         Raises `ManifestUnknown`, or `InvalidManifest` when there is none for *platform*.
         """
-        found = self.manifest(reference)
-        parsed = manifest.parse(found.content, content_type=found.media_type)
-        if isinstance(parsed, manifest.Index):
-            chosen = choose_image(
-                parsed, platform, lambda listed: self._read_listed(reference.repository, listed)
-            )
-            found = self.manifest(Reference(reference.repository, chosen.digest))
-        return found
+        named = self.manifest(reference)
+        if not isinstance(named.parsed, Index):
+            return named
+        repository = reference.repository
+        chosen = choose_image(
+            named.parsed, platform, lambda listed: self._read_listed(repository, listed)
+        )
+        return self.manifest(Reference(repository, chosen.digest))
 
     def _read_listed(self, repository: str, listed: Descriptor) -> bytes:
         """A manifest or a configuration that an index leads to."""
@@ -160,24 +134,27 @@ class Client:
     def put_manifest(self, reference: Reference, content: bytes, media_type: str) -> Digest:
         """Push a manifest under *reference*; returning means that the image can be pulled."""
         headers = {"Content-Type": media_type}
-        self._connection.call("PUT", self._manifest_path(reference), body=content, headers=headers)
+        path = self._manifest_path(reference)
+        self._connection.call("PUT", path, success={201}, body=content, headers=headers)
         return Digest.of(content)
 
     def delete(self, reference: Reference) -> None:
         """Delete the tag, or the manifest with its tags. Raises `ManifestUnknown`."""
-        self._connection.call("DELETE", self._manifest_path(reference), unknown=reference)
+        path = self._manifest_path(reference)
+        self._connection.call("DELETE", path, success={202}, unknown=reference)
 
     # -- blobs
 
     def blob_size(self, repository: str, digest: Digest) -> int | None:
         """The blob's bytes, or None when the repository hasn't got it."""
         try:
-            response = self._connection.call(
-                "HEAD", f"/v2/{repository}/blobs/{digest}", unknown=digest
+            response, _ = self._connection.call(
+                "HEAD", f"/v2/{repository}/blobs/{digest}", success={200}, unknown=digest
             )
         except BlobUnknown:
             return None
-        return int(response.headers.get("Content-Length", 0))
+        length = response.headers.get("Content-Length", "")
+        return int(length) if _LENGTH.match(length) else None
 
     def read_blob(self, repository: str, descriptor: Descriptor) -> bytes:
         """All bytes of a small blob, such as a config, checked."""
@@ -199,7 +176,9 @@ class Client:
             return
         headers = {"Range": f"bytes={start}-{end - 1}"}
         path = f"/v2/{repository}/blobs/{digest}"
-        with self._connection.streamed("GET", path, headers=headers, unknown=digest) as response:
+        with self._connection.streamed(
+            "GET", path, success={200, 206}, headers=headers, unknown=digest
+        ) as response:
             skip = start if response.status == 200 else 0
             left = end - start
             for block in self._connection.blocks(response):
@@ -218,13 +197,15 @@ class Client:
 
         The digest is found on the way, so that compressing and sending are one pass.
         """
-        location = self._location(self._connection.call("POST", f"/v2/{repository}/blobs/uploads/"))
+        path = f"/v2/{repository}/blobs/uploads/"
+        response, _ = self._connection.call("POST", path, success={202})
+        location = self._location(response, self.address.url(path))
         try:
             return self._send_blob(location, blocks)
         except BaseException:
             # half a layer would take the registry's space until the session expires
             with suppress(RegistryError):
-                self._connection.call("DELETE", location)
+                self._connection.call("DELETE", location, success={204})
             raise
 
     def _send_blob(self, location: str, blocks: Iterable[bytes]) -> tuple[Digest, int]:
@@ -240,11 +221,14 @@ class Client:
                     yield block
 
         headers = {"Content-Type": "application/octet-stream"}
-        sent = self._connection.call("PATCH", location, body=hashed(), headers=headers)
+        response, _ = self._connection.call(
+            "PATCH", location, success={202}, body=hashed(), headers=headers
+        )
         digest = Digest("sha256", running.hexdigest())
-        location = self._location(sent)
+        location = self._location(response, location)
         joint = "&" if "?" in location else "?"
-        self._connection.call("PUT", f"{location}{joint}{urlencode({'digest': str(digest)})}")
+        url = f"{location}{joint}{urlencode({'digest': str(digest)})}"
+        self._connection.call("PUT", url, success={201})
         return digest, size
 
     # -- docket's own calls
@@ -253,17 +237,17 @@ class Client:
         """Those of *diff_ids* that the registry holds; they are this repository's now."""
         body = MissingLayersRequest([str(diff_id) for diff_id in diff_ids])
         path = f"/v2/{repository}/_docket/missing"
-        layers = [
-            _remote_layer(layer)
-            for layer in self._json(MissingLayers, "POST", path, body=body).held
-        ]
+        limit = _LAYER_JSON * (len(diff_ids) + 1)
+        answer = self._json(MissingLayers, "POST", path, limit=limit, body=body)
+        layers = [remote_layer(layer) for layer in answer.held]
         return {layer.diff_id: layer for layer in layers}
 
-    def layers(self, reference: Reference) -> list[RemoteLayer | None]:
-        """What each layer of an image manifest unpacks to, where the registry knows."""
+    def layers(self, reference: Reference, *, count: int) -> list[RemoteLayer | None]:
+        """What each of *count* layers of an image manifest unpacks to, where the registry knows."""
         path = f"/v2/{reference.repository}/_docket/layers/{reference.target}"
-        answer = self._json(ImageLayers, "GET", path, unknown=reference)
-        return [_remote_layer(one) if one else None for one in answer.layers]
+        limit = _LAYER_JSON * (count + 1)
+        answer = self._json(ImageLayers, "GET", path, limit=limit, unknown=reference)
+        return [remote_layer(one) if one else None for one in answer.layers]
 
     def torrent(
         self, reference: Reference, *, zone: str = "", is_peer: bool = False
@@ -276,14 +260,17 @@ class Client:
         path = f"/v2/{reference.repository}/_docket/torrent/{reference.target}"
         query = _joining(zone, is_peer=is_peer)
         path += f"?{urlencode(query)}" if query else ""
-        answer = self._connection.call("GET", path, unknown=reference)
-        return answer.data, answer.headers.get("Docket-Gateway") != "no"
+        response, content = self._connection.call(
+            "GET", path, success={200}, limit=MAX_TORRENT, unknown=reference
+        )
+        return content, response.headers.get("Docket-Gateway") != "no"
 
     def pieces(
         self,
         reference: Reference,
         digests: Iterable[Digest],
         *,
+        length: int,
         zone: str = "",
         is_peer: bool = False,
         port: int = 0,
@@ -299,16 +286,22 @@ class Client:
         query = {"digests": ",".join(map(str, digests))} | _joining(zone, is_peer=is_peer)
         query |= {"port": str(port)} if port else {}
         query |= {"failed_peer": failed_peer} if failed_peer else {}
-        answer = self._connection.call("GET", f"{path}?{urlencode(query)}", unknown=reference)
-        told = answer.headers
+        response, hashes = self._connection.call(
+            "GET",
+            f"{path}?{urlencode(query)}",
+            success={200},
+            limit=max(length, 1),
+            unknown=reference,
+        )
+        headers = response.headers
         try:
             return RemotePieces(
-                hashes=answer.data,
-                info_hash=bytes.fromhex(told["Docket-Info-Hash"]),
-                piece_length=int(told["Docket-Piece-Length"]),
-                announce=told["Docket-Announce"],
-                is_gateway=told.get("Docket-Gateway") != "no",
-                teller=told.get("Docket-Hash-Peer", ""),
+                hashes=hashes,
+                info_hash=bytes.fromhex(headers["Docket-Info-Hash"]),
+                piece_length=int(headers["Docket-Piece-Length"]),
+                announce=headers["Docket-Announce"],
+                is_gateway=headers.get("Docket-Gateway") != "no",
+                hash_peer=headers.get("Docket-Hash-Peer", ""),
             )
         except (KeyError, ValueError) as error:
             raise InvalidMetainfo(f"{self.url} tells no piece hashes at {path}") from error
@@ -320,32 +313,40 @@ class Client:
     def images(self, name: str | None = None) -> list[dict[str, Any]]:
         """All tagged images (of one repository), with their sizes in bytes."""
         query = f"?{urlencode({'name': name})}" if name else ""
-        images = self._json(ImageList, "GET", f"/v2/_docket/images{query}").images
+        path = f"/v2/_docket/images{query}"
+        images = self._json(ImageList, "GET", path, limit=MAX_LIST).images
         return [msgspec.to_builtins(image) for image in images]
 
-    def gc(self, **how: Any) -> dict[str, Any]:
+    def gc(self, **policy: Any) -> dict[str, Any]:
         """Collect garbage in the registry; the report of `docket.store.GcReport`.
 
-        *how*: ``dry_run``, ``grace`` (seconds), ``keep``, ``protect`` and ``age`` (seconds).
+        *policy*: ``dry_run``, ``grace`` (seconds), ``keep``, ``protect`` and ``age`` (seconds).
         """
-        report = self._json(GcReport, "POST", "/v2/_docket/gc", body=GcRequest(**how))
+        path = "/v2/_docket/gc"
+        report = self._json(GcReport, "POST", path, limit=MAX_LIST, body=GcRequest(**policy))
         plain: dict[str, Any] = msgspec.to_builtins(report)
         return plain
 
     def fsck(self, *, read_data: str | None, on_blob: Callable[[int, int], None]) -> dict[str, Any]:
-        """Check the registry's store; the report of `docket.store.FsckReport`."""
+        """FsckRequest the registry's store; the report of `docket.store.FsckReport`."""
         body = msgspec.json.encode(FsckRequest(read_data))
-        with self._connection.streamed(
-            "POST", "/v2/_docket/fsck", body=body, headers=_JSON
-        ) as response:
-            for line in _lines(self._connection.blocks(response)):
-                told = _decoded(FsckLine, line, "/v2/_docket/fsck", response.status)
-                if told.report is not None:
-                    report: dict[str, Any] = msgspec.to_builtins(told.report)
+        path = "/v2/_docket/fsck"
+        # a check of large blobs reports seldom, and may take hours
+        connection = Connection(
+            self.address, connections=1, read_seconds=self._read_seconds, is_steady=False
+        )
+        with (
+            closing(connection),
+            connection.streamed("POST", path, success={200}, body=body, headers=_JSON) as response,
+        ):
+            for line in _lines(connection.blocks(response), path, limit=MAX_LIST):
+                progress = _decoded(FsckLine, line, path, response.status)
+                if progress.report is not None:
+                    report: dict[str, Any] = msgspec.to_builtins(progress.report)
                     return report
-                if told.error:
-                    raise RegistryError(f"the check at {self.url} failed: {told.error}")
-                on_blob(told.done, told.total)
+                if progress.error:
+                    raise RegistryError(f"the check at {self.url} failed: {progress.error}")
+                on_blob(progress.done, progress.total)
         raise RegistryUnreachable(self.url, "it ended in the middle of the check")
 
     # -- inside
@@ -355,39 +356,54 @@ class Client:
 
     def _json(
         self,
-        kind: type[_Answer],
+        message: type[_Message],
         method: str,
         path: str,
         *,
+        limit: int,
         body: msgspec.Struct | None = None,
         **options: Any,
-    ) -> _Answer:
+    ) -> _Message:
         if body is not None:
             options |= {"body": msgspec.json.encode(body), "headers": _JSON}
-        response = self._connection.call(method, path, **options)
-        return _decoded(kind, response.data, path, response.status)
+        response, content = self._connection.call(
+            method, path, success={200}, limit=limit, **options
+        )
+        return _decoded(message, content, path, response.status)
 
-    def _location(self, response: Response) -> str:
-        """Where an upload goes on. Raises `RegistryRefused`."""
-        if location := response.headers.get("Location"):
-            return location
-        raise RegistryRefused("an upload", status=response.status, message="without a Location")
+    def _location(self, response: Response, requested: str) -> str:
+        """The URL where an upload goes on, after a request to the URL *requested*.
+
+        Raises `RegistryRefused` when there is none, or when it would leave encryption.
+        """
+        location = response.headers.get("Location", "")
+        url = self.address.url(urljoin(requested, location))
+        if not location:
+            why = "without a Location"
+        elif requested.startswith("https:") and not url.startswith("https:"):
+            why = f"it goes on at {location[:300]!r}, which is not encrypted"
+        else:
+            return url
+        raise RegistryRefused("an upload", status=response.status, message=why)
 
 
-def _decoded(kind: type[_Answer], text: bytes, path: str, status: int) -> _Answer:
-    """What a registry told, as a value of *kind*. Raises `RegistryRefused`."""
+def _decoded(message: type[_Message], text: bytes, path: str, status: int) -> _Message:
+    """What a registry sent, as a value of *message*. Raises `RegistryRefused`."""
     try:
-        return msgspec.json.decode(text, type=kind)
+        return msgspec.json.decode(text, type=message)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        why = f"the answer is none of docket's: {error}"
+        why = f"the response is none of docket's: {error}"
         raise RegistryRefused(path, status=status, message=why) from error
 
 
-def _lines(blocks: Iterator[bytes]) -> Iterator[bytes]:
-    """Whole lines."""
+def _lines(blocks: Iterator[bytes], path: str, *, limit: int) -> Iterator[bytes]:
+    """Whole lines of at most *limit* bytes."""
     rest = b""
     for block in blocks:
         *whole, rest = (rest + block).split(b"\n")
+        if len(rest) > limit:
+            why = f"a line of the response is longer than {limit} bytes"
+            raise RegistryRefused(path, status=200, message=why)
         yield from whole
 
 
@@ -395,9 +411,3 @@ def _joining(zone: str, *, is_peer: bool) -> dict[str, str]:
     """What a host tells of itself when it asks for a torrent."""
     # when the question is sent again it has the same token
     return ({"zone": zone} if zone else {}) | ({"join_token": token_hex(8)} if is_peer else {})
-
-
-def _remote_layer(told: LayerInfo) -> RemoteLayer:
-    annotations = {manifest.ANNOTATION_ENCODER: told.encoder} if told.encoder else {}
-    descriptor = Descriptor(told.media_type, Digest.parse(told.digest), told.size, annotations)
-    return RemoteLayer(descriptor, Digest.parse(told.diff_id), told.plain_size)

@@ -16,7 +16,8 @@ from docket.oci.digest import Digest
 from docket.oci.manifest import Descriptor
 from docket.oci.reference import Reference
 from docket.pieces import hashes_size
-from docket.remote.client import Client, RemotePieces
+from docket.remote.client import Client
+from docket.remote.values import RemotePieces
 from docket.store import Store
 from docket.store.blobs.ingest import Unpacked
 from docket.torrent.hash_exchange import HashServer, hear
@@ -99,6 +100,7 @@ class MetainfoSource:
             told = self._client.pieces(
                 self._at_digest,
                 asked,
+                length=length,
                 zone=self._zone,
                 is_peer=self._joins,
                 port=self._teller.port if self._teller else 0,
@@ -116,12 +118,12 @@ class MetainfoSource:
         self, told: RemotePieces, asked: Mapping[Digest, int], length: int
     ) -> Iterator[bytes]:
         """Piece hashes: those of the host that the registry named, then the registry's own."""
-        if told.teller:
-            hashes = hear(told.teller, told.info_hash, asked, length=length)
+        if told.hash_peer:
+            hashes = hear(told.hash_peer, told.info_hash, asked, length=length)
             if hashes is not None:
                 yield hashes
             told = self._client.pieces(
-                self._at_digest, asked, zone=self._zone, failed_peer=told.teller
+                self._at_digest, asked, length=length, zone=self._zone, failed_peer=told.hash_peer
             )
         yield told.hashes
 

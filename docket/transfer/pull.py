@@ -18,7 +18,8 @@ from docket.oci.manifest import Descriptor, Platform
 from docket.oci.reference import Reference
 from docket.progress import ENGINE, HELD, MISSING, LayerProgress, Progress
 from docket.rate_limit import RateLimiter
-from docket.remote.client import Client, RemoteManifest
+from docket.remote.client import Client
+from docket.remote.values import RemoteManifest
 from docket.store import Store
 from docket.store.blobs.ingest import Unpacked
 from docket.torrent.peer.block_counts import BlockCount
@@ -256,7 +257,7 @@ def _unpacked(
 ) -> dict[Digest, Unpacked]:
     """What the registry knows of the plain layers; nothing, when it isn't a docket."""
     try:
-        layers = client.layers(reference)
+        layers = client.layers(reference, count=len(diff_ids))
     except (NotFound, RegistryRefused):
         return {}
     return {

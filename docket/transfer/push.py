@@ -15,7 +15,8 @@ from docket.oci.digest import READ_SIZE, Digest
 from docket.oci.manifest import Descriptor
 from docket.oci.reference import Reference
 from docket.progress import DONE, HELD, UPLOADING, LayerProgress, Progress
-from docket.remote.client import Client, RemoteLayer
+from docket.remote.client import Client
+from docket.remote.values import RemoteLayer
 
 WORKERS = 3
 """Layers that are compressed and uploaded at the same time."""

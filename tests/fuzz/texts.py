@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from docket.api.responses import wanted_range
@@ -20,7 +21,7 @@ from docket.oci import manifest
 from docket.oci.digest import Digest
 from docket.oci.manifest import Descriptor, Index, Manifest, Platform
 from docket.oci.reference import Reference, parse_repository, parse_target
-from docket.remote.client import registry_url
+from docket.remote.address import RegistryAddress
 from docket.torrent.tracker.announce import Announce, compact, failure, scraped
 from docket.torrent.tracker.peers import Tracker
 from tests.fuzz.properties import assert_readable, refused_or_fine
@@ -125,8 +126,9 @@ def check_name(content: bytes) -> None:
     with refused_or_fine(InvalidManifest):
         assert str(Platform.parse(text)) == text
     with refused_or_fine(InvalidAddress):
-        url = registry_url(text)
-        assert registry_url(url) == url
+        address = RegistryAddress.parse(text)
+        parsed = RegistryAddress.parse(str(address))
+        assert replace(parsed, authorization=address.authorization) == address
 
 
 def _is_safe(repository: str) -> bool:

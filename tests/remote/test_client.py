@@ -28,7 +28,7 @@ class _Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Answers)
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.body = b""
-        self.status = 202
+        self.status = 200
         self.headers: dict[str, str] = {}
         self.ignores = 0
         self.asked: list[str] = []
@@ -72,7 +72,7 @@ def server() -> Iterator[_Server]:
 
 ASKED: dict[str, Callable[[Client], object]] = {
     "missing": lambda client: client.missing("app", [_DIGEST]),
-    "layers": lambda client: client.layers(_REFERENCE),
+    "layers": lambda client: client.layers(_REFERENCE, count=1),
     "images": lambda client: client.images(),
     "gc": lambda client: client.gc(dry_run=True, grace=None),
 }
@@ -115,7 +115,7 @@ def test_layers_that_are_none(server: _Server, layer: str) -> None:
 
 def test_an_upload_that_leads_nowhere(server: _Server) -> None:
     """OCI distribution § POST then PUT: without a Location there is nothing to go on with."""
-    server.body = b""
+    server.status = 202
     client = Client(server.url)
     with client, pytest.raises(RegistryRefused, match="Location"):
         client.put_blob("app", [b"layer"])

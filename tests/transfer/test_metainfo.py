@@ -17,7 +17,8 @@ from docket.oci.manifest import Platform
 from docket.oci.reference import Reference
 from docket.pieces import HASH_SIZE
 from docket.progress import Silent
-from docket.remote.client import Client, RemotePieces
+from docket.remote.client import Client
+from docket.remote.values import RemotePieces
 from docket.store import Sample
 from docket.torrent.hash_exchange import HashServer
 from docket.torrent.metainfo import Metainfo, parse_metainfo
@@ -171,7 +172,7 @@ def test_a_host_hears_from_one_that_was_told(client: Asked, tmp_path: Path) -> N
             with assembly(client, tmp_path / f"b{number}", LARGE) as other:
                 content.append(other.metainfo().content)
                 assert not other.is_gateway
-    assert [bool(one.teller) for one in told] == [False] + [True] * TURNS
+    assert [bool(one.hash_peer) for one in told] == [False] + [True] * TURNS
     assert [bool(one.hashes) for one in told] == [True] + [False] * TURNS
     assert {parse_metainfo(one).info_hash for one in content} == {_whole(client, LARGE).info_hash}
     assert client.torrents == 0
@@ -197,7 +198,7 @@ def test_gates_are_told_by_the_registry(client: Asked, tmp_path: Path) -> None:
         with assembly(client, place, LARGE, zone="far") as one:
             one.metainfo()
             assert one.is_gateway
-    assert [bool(one.teller) for one in told] == [False, False]
+    assert [bool(one.hash_peer) for one in told] == [False, False]
 
 
 def test_a_small_torrent_is_told_by_the_registry(client: Asked, host: Host, tmp_path: Path) -> None:
@@ -208,7 +209,7 @@ def test_a_small_torrent_is_told_by_the_registry(client: Asked, host: Host, tmp_
     for number in range(2):
         with assembly(client, tmp_path / str(number), SMALL) as one:
             one.metainfo()
-    assert [bool(one.teller) for one in told] == [False, False]
+    assert [bool(one.hash_peer) for one in told] == [False, False]
 
 
 @contextmanager
@@ -243,9 +244,9 @@ def test_who_tells_nothing_true_is_not_asked_again(
         assembly(client, tmp_path / "a", LARGE) as first,
         assembly(client, tmp_path / "b", LARGE) as other,
     ):
-        client.change = lambda told: replace(told, teller=teller) if not told.hashes else told
+        client.change = lambda told: replace(told, hash_peer=teller) if not told.hashes else told
         told = client.watch()
         assert first.metainfo().info_hash == other.metainfo().info_hash
-    assert [one.teller for one in told] == ["", teller, ""]
+    assert [one.hash_peer for one in told] == ["", teller, ""]
     assert client.failed_peer == [teller]
     assert client.torrents == 0
