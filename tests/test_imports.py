@@ -39,7 +39,7 @@ HOMES = {
     "rich": {"docket/commands/terminal.py"},
     "starlette": {"docket/api", "docket/daemon"},
     "torf": {"docket/torrent/metainfo.py"},
-    "urllib3": {"docket/remote/transport.py", "docket/engine.py"},
+    "urllib3": {"docket/remote", "docket/engine.py"},
     "uvicorn": {"docket/api", "docket/daemon"},
     "zstandard": {"docket/compression.py"},
 }
