@@ -61,18 +61,18 @@ class Seeder:
                 self._cache[found.digest] = cached
                 while len(self._cache) > _CACHED:
                     self._cache.popitem(last=False)
-        self._store.record_torrent(cached.info_hash, found.digest)
+        self._store.manifests.record_torrent(cached.info_hash, found.digest)
         return with_announce(cached, self.tracker or announce)
 
     def want(self, info_hash: bytes) -> bool:
         """Someone asks for the torrent: seed it. False when there is no such image."""
         if self._swarm.keep(info_hash):
             return True
-        named = self._store.torrent(info_hash)
+        named = self._store.manifests.torrent(info_hash)
         if named is None:
             return False
         repository, digest = named
-        found = self._store.manifest(repository, digest)
+        found = self._store.manifests.get(repository, digest)
         self.seed(found)
         return True
 
@@ -86,7 +86,7 @@ class Seeder:
     def rest(self) -> None:
         """Let torrents go that nobody has asked for in a while; pin the blobs of the others."""
         for info_hash in self._swarm.info_hashes():
-            named = self._store.torrent(info_hash)
+            named = self._store.manifests.torrent(info_hash)
             idle = self._swarm.idle_seconds(info_hash) > self._idle_seconds
             if idle or named is None:
                 self._let_go(info_hash, named and named[1])
@@ -97,7 +97,7 @@ class Seeder:
         """Seed nothing any more that contains one of *blobs*, which were found to be wrong."""
         paths = [one.layout_path for one in blobs]
         for info_hash in self._swarm.info_hashes():
-            named = self._store.torrent(info_hash)
+            named = self._store.manifests.torrent(info_hash)
             if named and any((self._folder / named[1].hex / path).exists() for path in paths):
                 self._let_go(info_hash, named[1])
 
@@ -112,7 +112,7 @@ class Seeder:
                 "an index has no torrent of its own; ask for one of its manifests"
             )
         blobs = [(one.digest, one.size) for one in (parsed.config, *parsed.layers)]
-        pieces = self._store.pieces([found.digest, *(digest for digest, _ in blobs)])
+        pieces = self._store.blobs.piece_hashes([found.digest, *(digest for digest, _ in blobs)])
         return image_metainfo(
             found.digest,
             media_type=found.media_type,
@@ -120,7 +120,6 @@ class Seeder:
             blobs=blobs,
             pieces=pieces,
             announce="",
-            piece_length=self._store.piece_length,
         )
 
     def _lay_out(self, torrent: Metainfo, found: StoredManifest) -> Path:
@@ -128,7 +127,7 @@ class Seeder:
         folder = self._folder / torrent.name
         for file in torrent.files:
             if file.digest:
-                self._store.link_out(file.digest, folder / file.path)
+                self._store.blobs.link_out(file.digest, folder / file.path)
         small = layout_files(found.digest, media_type=found.media_type, size=len(found.content))
         for name, content in small.items():
             self._store.write_synced(folder / name, content)
@@ -142,9 +141,9 @@ class Seeder:
 
     def _pin(self, repository: str, digest: Digest) -> None:
         try:
-            found = self._store.manifest(repository, digest)
+            found = self._store.manifests.get(repository, digest)
             parsed = manifest.parse(found.content, content_type=found.media_type)
             for child in parsed.children:
-                self._store.blob(child.digest)
+                self._store.blobs.get(child.digest)
         except BlobUnknown:
             return

@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,8 @@ HOMES = {
 """Which modules may import a package from outside."""
 
 MOST_LINES = 450
+MOST_MODULES = 14
+LONGEST_CHAIN = 8
 
 
 def name_of(path: Path) -> str:
@@ -146,6 +149,35 @@ def test_no_module_is_too_long(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= MOST_LINES
 
 
+PACKAGES = sorted({path.parent for path in MODULES})
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=name_of)
+def test_no_package_has_too_many_modules(package: Path) -> None:
+    """Style 1: a package whose modules can't be surveyed at a glance is divided."""
+    modules = [path for path in package.glob("*.py") if path.name != "__init__.py"]
+    folders = [path for path in package.iterdir() if (path / "__init__.py").exists()]
+    assert len(modules) <= MOST_MODULES
+    assert len(folders) <= MOST_MODULES
+
+
+def test_the_store_is_shallow() -> None:
+    """Modules § store: from `Store` down, no more modules stand on each other than these."""
+    needed = {
+        name_of(path).removesuffix(".py").removesuffix("/__init__").replace("/", "."): path
+        for path in MODULES
+        if name_of(path).startswith("docket/store/")
+    }
+
+    @lru_cache
+    def chain(module: str) -> tuple[str, ...]:
+        below = {name for name in imports(needed[module]) if name in needed and name != module}
+        return (module, *max(map(chain, below), key=len, default=()))
+
+    longest = max(map(chain, needed), key=len)
+    assert len(longest) <= LONGEST_CHAIN, " -> ".join(longest)
+
+
 def test_only_the_api_is_asynchronous() -> None:
     """Decision 10: the core is synchronous; ``async`` is in the API and in its server alone."""
     kinds = (ast.AsyncFunctionDef, ast.AsyncFor, ast.AsyncWith, ast.Await)
@@ -178,7 +210,7 @@ def test_the_store_changes_files_in_one_place(path: Path) -> None:
     """
     if name_of(path) in ONE_PLACE:
         return
-    own = {"self._filesystem", "disk", "self"}
+    own = {"self._filesystem", "filesystem", "self"}
     changes = {
         ast.unparse(node.func)
         for node in ast.walk(ast.parse(path.read_bytes()))

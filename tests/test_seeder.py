@@ -11,18 +11,18 @@ from docket.compression import ZSTD
 from docket.oci import manifest
 from docket.oci.digest import Digest
 from docket.oci.manifest import Descriptor
-from docket.pieces import PIECE_LENGTH, PieceHasher
 from docket.seeder import Seeder
 from docket.store import Store, StoredManifest
 from docket.torrent.peer.swarm import Swarm
 from docket.transfer.push import Compression, compressed
+from tests.store.samples import blob_path
 from tests.support.releases import release
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
     """An empty store."""
-    with Store(tmp_path / "store", new_pieces=PieceHasher, piece_length=PIECE_LENGTH) as opened:
+    with Store(tmp_path / "store") as opened:
         yield opened
 
 
@@ -43,16 +43,16 @@ def stored(store: Store, place: Path, *, repository: str, seed: str = "layer") -
         source.write_bytes(plain)
         with source.open("rb") as file:
             path.write_bytes(b"".join(compressed(file, len(plain), Compression(ZSTD))))
-        blob = store.adopt(path, Digest.of_file(path))
+        blob = store.blobs.adopt(path, Digest.of_file(path))
         path.unlink()
-        store.mount(blob.digest, repository=repository)
+        store.blobs.mount(blob.digest, repository=repository)
         layers.append(Descriptor(f"{manifest.OCI_LAYER}+zstd", blob.digest, blob.size))
-    config = store.put(image.config, repository=repository)
+    config = store.blobs.put(image.config, repository=repository)
     content = manifest.image_manifest(
         Descriptor(manifest.OCI_CONFIG, config.digest, config.size), layers
     )
-    digest = store.put_manifest(repository, content, manifest.parse(content), tags=["1.0"])
-    return store.manifest(repository, digest)
+    digest = store.manifests.put(repository, content, manifest.parse(content), tags=["1.0"])
+    return store.manifests.get(repository, digest)
 
 
 def test_torrent_comes_when_asked_for_and_goes_when_idle(
@@ -72,7 +72,7 @@ def test_torrent_comes_when_asked_for_and_goes_when_idle(
     seeder.rest()
     assert swarm.info_hashes() == []
     assert not folder.exists()
-    assert store.has(found.digest)
+    assert store.blobs.has(found.digest)
 
 
 def test_unknown_torrents_are_not_wanted(store: Store, swarm: Swarm) -> None:
@@ -90,7 +90,7 @@ def test_making_the_torrent_reads_no_layer(store: Store, swarm: Swarm, tmp_path:
     parsed = manifest.parse(found.content)
     assert isinstance(parsed, manifest.Manifest)
     for layer in parsed.layers:
-        store.blob(layer.digest).path.rename(tmp_path / "moved")
+        blob_path(store, layer.digest).rename(tmp_path / "moved")
     torrent = seeder.metainfo(found, announce="http://a/announce")
     assert {one.digest for one in torrent.files} >= {layer.digest for layer in parsed.layers}
 
@@ -111,6 +111,6 @@ def test_seeded_blobs_are_pinned(store: Store, swarm: Swarm, tmp_path: Path) -> 
     found = stored(store, tmp_path, repository="app")
     seeder.seed(found)
     seeder.rest()
-    store.delete_tag("app", "1.0")
-    assert store.gc(grace=0.0).freed == 0
-    assert store.has(found.digest)
+    store.manifests.delete_tag("app", "1.0")
+    assert store.maintenance.gc(grace=0.0).freed == 0
+    assert store.blobs.has(found.digest)

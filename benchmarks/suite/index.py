@@ -24,7 +24,7 @@ from benchmarks import resources
 from docket.oci import manifest
 from docket.oci.digest import Digest
 from docket.oci.manifest import Descriptor
-from docket.pieces import HASH_SIZE, PIECE_LENGTH, PieceHasher
+from docket.pieces import HASH_SIZE, PIECE_LENGTH
 from docket.store import Store
 from docket.store.index.environment import Index
 from docket.store.index.records import BlobRecord, key_of, scoped
@@ -68,22 +68,20 @@ def measure(location: Path, count: int) -> Row:
     began = time.monotonic()
     with _open(location) as store:
         opened = time.monotonic() - began
-        blobs = _rate(lambda: _each(store.blob, layers))
+        blobs = _rate(lambda: _each(store.blobs.get, layers))
         # a push asks for all layers of an image at once; the "diff_id" is the digest here
         asked = [layers[start : start + _LAYERS] for start in range(0, len(layers), _LAYERS)]
-        found = _rate(lambda: _each(store.layers, asked)) * _LAYERS
+        found = _rate(lambda: _each(store.layers.find, asked)) * _LAYERS
     with _open(location, pin_seconds=0) as store, _peak_memory() as peak:
         began = time.monotonic()
-        report = store.gc(grace=0)
+        report = store.maintenance.gc(grace=0)
         seconds = time.monotonic() - began
     size = sum(path.stat().st_size for path in (location / "index").iterdir())
     return Row(count, size, opened, blobs, found, seconds, report.blobs, peak())
 
 
 def _open(location: Path, *, pin_seconds: float = 3600.0) -> Store:
-    return Store(
-        location, new_pieces=PieceHasher, piece_length=PIECE_LENGTH, pin_seconds=pin_seconds
-    )
+    return Store(location, pin_seconds=pin_seconds)
 
 
 def _fill(location: Path, count: int) -> list[Digest]:

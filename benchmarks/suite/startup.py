@@ -22,7 +22,7 @@ def fill(location: Path, blobs: int) -> None:
     """Put so many small blobs into the store at *location*, through its own calls."""
     with open_store(ServerOptions(location)) as store:
         for number in range(blobs):
-            store.put(b"blob %d" % number, repository=f"team-{number % 100}/app")
+            store.blobs.put(b"blob %d" % number, repository=f"team-{number % 100}/app")
 
 
 def start_seconds(location: Path) -> float:

@@ -19,7 +19,6 @@ import zstandard
 from benchmarks.summary import Spread
 from docket.oci.digest import READ_SIZE, Digest
 from docket.oci.manifest import Manifest, parse
-from docket.pieces import PIECE_LENGTH, PieceHasher
 from docket.seeder import Seeder
 from docket.store import Store
 from docket.torrent.peer.swarm import Swarm
@@ -96,7 +95,7 @@ def _family(
     """Sizes of the family, the time of a torrent, and where the layers of `FIRST` lie."""
     repository, _, tag = FIRST.partition(":")
     with _opened(location) as store:
-        found = store.manifest(repository, tag)
+        found = store.manifests.get(repository, tag)
         parsed = parse(found.content, content_type=found.media_type)
         assert isinstance(parsed, Manifest)
         took = []
@@ -107,7 +106,7 @@ def _family(
                 began = time.monotonic()
                 torrent = seeder.metainfo(found, announce="http://registry/announce")
                 took.append((time.monotonic() - began) * 1000)
-        blobs = [store.blob(layer.digest).path for layer in parsed.layers]
+        blobs = [_file(location, layer.digest) for layer in parsed.layers]
     family = Family(
         images=len(images),
         archives=sum(path.stat().st_size for path in images.values()),
@@ -117,6 +116,10 @@ def _family(
         torrent_pieces=torrent.piece_count,
     )
     return family, blobs
+
+
+def _file(location: Path, digest: Digest) -> Path:
+    return location / "blobs" / digest.algorithm / digest.hex[:2] / digest.hex
 
 
 def _ingest(blobs: Sequence[Path], folder: Path, *, streams: int, runs: int) -> Ingest:
@@ -161,15 +164,15 @@ def _take_in(blobs: Sequence[Path], location: Path, streams: int) -> float:
 
 
 def _upload(store: Store, path: Path, digest: Digest) -> None:
-    upload_id = store.begin_upload(_REPOSITORY)
-    with store.upload(_REPOSITORY, upload_id) as upload:
+    upload_id = store.uploads.begin(_REPOSITORY)
+    with store.uploads.open(_REPOSITORY, upload_id) as upload:
         for block in _blocks(path):
             upload.write(block)
-        store.finish_upload(_REPOSITORY, upload, digest)
+        store.uploads.finish(_REPOSITORY, upload, digest)
 
 
 def _opened(location: Path) -> Store:
-    return Store(location, new_pieces=PieceHasher, piece_length=PIECE_LENGTH)
+    return Store(location)
 
 
 def _sha256(path: Path) -> None:

@@ -18,7 +18,7 @@ async def alive(_request: Request) -> Response:
 
 async def ready(request: Request) -> Response:
     """GET /readyz: the store answers too."""
-    await run_sync(lambda: registry_of(request).store.repositories(limit=1))
+    await run_sync(lambda: registry_of(request).store.manifests.repositories(limit=1))
     return PlainTextResponse("ok\n")
 
 

@@ -25,7 +25,7 @@ async def images(request: Request) -> Response:
     """GET all tagged images: stored bytes, and how many of them no other image has."""
     store = registry_of(request).store
     repository = request.query_params.get("name")
-    rows = await run_sync(lambda: list(_rows(store, store.tagged(repository))))
+    rows = await run_sync(lambda: list(_rows(store, store.manifests.tagged(repository))))
     return answer_json(ImageList(rows))
 
 
@@ -39,7 +39,7 @@ def _rows(store: Store, tagged: list[Tagged]) -> Iterator[ImageRow]:
 def _row(store: Store, tagged: Tagged) -> ImageRow:
     """A tag's row: all images of an index together, nested ones too, attestations left out."""
     repository = tagged.repository
-    stored = store.manifest(repository, tagged.digest)
+    stored = store.manifests.get(repository, tagged.digest)
     parsed = manifest.parse(stored.content, content_type=stored.media_type)
 
     def read(listed: Descriptor) -> bytes:
@@ -60,14 +60,14 @@ def _row(store: Store, tagged: Tagged) -> ImageRow:
             layers = max(layers, len(image.layers))
             for child in image.children:
                 sizes[child.digest] = child.size
-                if not store.is_shared(child.digest, member.digest):
+                if not store.manifests.is_shared(child.digest, member.digest):
                     unique[child.digest] = child.size
             if platform := member.platform or config_platform(member, read):
                 platforms[str(platform)] = None
     for blob in parsed.children if isinstance(parsed, manifest.Index) else ():
         if blob.media_type not in manifest.ALL_MANIFEST_TYPES:  # BuildKit's cache
             sizes[blob.digest] = blob.size
-            if not store.is_shared(blob.digest, tagged.digest):
+            if not store.manifests.is_shared(blob.digest, tagged.digest):
                 unique[blob.digest] = blob.size
     return ImageRow(
         name=repository,

@@ -38,7 +38,7 @@ async def layers(request: Request) -> Response:
 
     def described() -> ImageLayers:
         image = image_of(store, request)
-        known = [store.unpacked(layer.digest) for layer in manifest_of(image).layers]
+        known = [store.layers.get(layer.digest) for layer in manifest_of(image).layers]
         return ImageLayers(
             digest=str(image.digest),
             layers=[_layer_info(layer) if layer else None for layer in known],
@@ -48,12 +48,10 @@ async def layers(request: Request) -> Response:
 
 
 def _mount_layers(store: Store, repository: str, diff_ids: list[Digest]) -> dict[Digest, LayerBlob]:
-    held = store.layers(diff_ids)
-    return {
-        diff_id: layer
-        for diff_id, layer in held.items()
-        if store.mount(layer.digest, repository=repository)
-    }
+    held = store.layers.find(diff_ids)
+    digests = [layer.digest for layer in held.values()]
+    mounted = store.blobs.mount_all(digests, repository=repository)
+    return {diff_id: layer for diff_id, layer in held.items() if layer.digest in mounted}
 
 
 def _layer_info(layer: LayerBlob) -> LayerInfo:

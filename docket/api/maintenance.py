@@ -33,7 +33,9 @@ async def sweep(request: Request) -> Response:
     options = {} if wanted.grace is None else {"grace": wanted.grace}
     await run_sync(registry.seeder.rest)
     report = await run_sync(
-        lambda: registry.store.gc(retention=retention, dry_run=wanted.dry_run, **options)
+        lambda: registry.store.maintenance.gc(
+            retention=retention, dry_run=wanted.dry_run, **options
+        )
     )
     return answer_json(msgspec.convert(report, GcReport, from_attributes=True))
 
@@ -52,7 +54,9 @@ def _checked(registry: Registry, sample: Sample | None) -> Iterator[bytes]:
     told: queue.SimpleQueue[tuple[int, int] | None] = queue.SimpleQueue()
 
     def check_all() -> FsckReport:
-        report = registry.store.fsck(sample=sample, on_blob=lambda *counts: told.put(counts))
+        report = registry.store.maintenance.fsck(
+            sample=sample, on_blob=lambda *counts: told.put(counts)
+        )
         registry.seeder.drop(report.quarantined)
         return report
 

@@ -48,14 +48,16 @@ async def version(_request: Request) -> Response:
 async def get_blob(request: Request) -> Response:
     """GET and HEAD a blob, whole or a range of it."""
     store = registry_of(request).store
-    blob = await run_sync(lambda: store.blob(digest_of(request), repository=repository_of(request)))
+    blob = await run_sync(
+        lambda: store.blobs.get(digest_of(request), repository=repository_of(request))
+    )
     return BlobAnswer(store, blob, request, pace=registry_of(request).sending)
 
 
 async def delete_blob(request: Request) -> Response:
     """DELETE a blob from this repository."""
     store = registry_of(request).store
-    await run_sync(store.unlink, repository_of(request), digest_of(request))
+    await run_sync(store.blobs.unlink, repository_of(request), digest_of(request))
     return answer_empty(202, {})
 
 
@@ -67,11 +69,11 @@ async def begin_upload(request: Request) -> Response:
     if mount := query.get("mount"):
         digest = Digest.parse(mount)
         source = parse_repository(query["from"]) if "from" in query else None
-        if await run_sync(lambda: store.mount(digest, repository=repository, source=source)):
+        if await run_sync(lambda: store.blobs.mount(digest, repository=repository, source=source)):
             return _created(repository, digest)
     digest_text = query.get("digest")
     expected = Digest.parse(digest_text) if digest_text else None
-    upload_id = await run_sync(store.begin_upload, repository)
+    upload_id = await run_sync(store.uploads.begin, repository)
     if expected is None:
         return _session(repository, upload_id, 0, status=202)
     return await _finish(request, upload_id, expected)
@@ -82,7 +84,7 @@ async def patch_upload(request: Request) -> Response:
     repository, upload_id = _upload_of(request)
     store = registry_of(request).store
     try:
-        with store.upload(repository, upload_id, offset=_part_offset(request)) as upload:
+        with store.uploads.open(repository, upload_id, offset=_part_offset(request)) as upload:
             await _receive(request, upload)
             offset = await run_sync(lambda: upload.offset)
     except UploadOutOfOrder as error:
@@ -104,13 +106,13 @@ async def get_upload(request: Request) -> Response:
     """GET: how far the upload is."""
     repository, upload_id = _upload_of(request)
     store = registry_of(request).store
-    offset = await run_sync(store.upload_offset, repository, upload_id)
+    offset = await run_sync(store.uploads.offset, repository, upload_id)
     return _session(repository, upload_id, offset, status=204)
 
 
 async def delete_upload(request: Request) -> Response:
     """DELETE: cancel the upload."""
-    await run_sync(registry_of(request).store.cancel_upload, *_upload_of(request))
+    await run_sync(registry_of(request).store.uploads.cancel, *_upload_of(request))
     return answer_empty(204, {})
 
 
@@ -118,7 +120,7 @@ async def get_manifest(request: Request) -> Response:
     """GET and HEAD a manifest: the exact bytes, and the type that it was pushed as."""
     store = registry_of(request).store
     target = parse_target(request.path_params["reference"])
-    found = await run_sync(store.manifest, repository_of(request), target)
+    found = await run_sync(store.manifests.get, repository_of(request), target)
     headers = {
         **API_VERSION,
         "Docker-Content-Digest": str(found.digest),
@@ -143,7 +145,7 @@ async def put_manifest(request: Request) -> Response:
     tags = [target] if isinstance(target, str) else _tags_asked(request)
     store = registry_of(request).store
     digest = await run_sync(
-        lambda: store.put_manifest(repository, content, parsed, tags=tags, algorithm=algorithm)
+        lambda: store.manifests.put(repository, content, parsed, tags=tags, algorithm=algorithm)
     )
     headers = {
         "Location": f"/v2/{repository}/manifests/{digest}",
@@ -162,9 +164,9 @@ async def delete_manifest(request: Request) -> Response:
     store = registry_of(request).store
     target = parse_target(request.path_params["reference"])
     if isinstance(target, Digest):
-        await run_sync(store.delete_manifest, repository_of(request), target)
+        await run_sync(store.manifests.delete, repository_of(request), target)
     else:
-        await run_sync(store.delete_tag, repository_of(request), target)
+        await run_sync(store.manifests.delete_tag, repository_of(request), target)
     return answer_empty(202, {})
 
 
@@ -173,7 +175,7 @@ async def list_tags(request: Request) -> Response:
     repository = repository_of(request)
     store = registry_of(request).store
     limit, last = _page(request)
-    names = await run_sync(lambda: store.tags(repository, after=last, limit=limit + 1))
+    names = await run_sync(lambda: store.manifests.tags(repository, after=last, limit=limit + 1))
     path = f"/v2/{repository}/tags/list"
     return _listed({"name": repository, "tags": names[:limit]}, names, limit, path)
 
@@ -182,14 +184,14 @@ async def catalog(request: Request) -> Response:
     """GET the repositories, sorted, page by page."""
     store = registry_of(request).store
     limit, last = _page(request)
-    names = await run_sync(lambda: store.repositories(after=last, limit=limit + 1))
+    names = await run_sync(lambda: store.manifests.repositories(after=last, limit=limit + 1))
     return _listed({"repositories": names[:limit]}, names, limit, "/v2/_catalog")
 
 
 async def get_referrers(request: Request) -> Response:
     """GET the manifests whose subject is this digest: an index, empty rather than 404."""
     store = registry_of(request).store
-    found = await run_sync(store.referrers, repository_of(request), digest_of(request))
+    found = await run_sync(store.manifests.referrers, repository_of(request), digest_of(request))
     rows = []
     for one in found:
         annotations = manifest.parse(one.content, content_type=one.media_type).annotations
@@ -213,9 +215,9 @@ async def _finish(request: Request, upload_id: uuid.UUID, expected: Digest) -> R
     """Take the rest of the body and make the upload the blob *expected*."""
     repository = repository_of(request)
     store = registry_of(request).store
-    with store.upload(repository, upload_id, offset=_part_offset(request)) as upload:
+    with store.uploads.open(repository, upload_id, offset=_part_offset(request)) as upload:
         await _receive(request, upload)
-        await run_sync(store.finish_upload, repository, upload, expected)
+        await run_sync(store.uploads.finish, repository, upload, expected)
     return _created(repository, expected)
 
 
@@ -231,7 +233,7 @@ async def _receive(request: Request, upload: Upload) -> None:
             if wait := pace.delay(len(block)):
                 await sleep(wait)
     except StoreFull:
-        await run_sync(registry_of(request).store.drop_upload, upload)
+        await run_sync(registry_of(request).store.uploads.discard, upload)
         raise
 
 

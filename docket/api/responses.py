@@ -14,9 +14,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from docket.errors import BlobUnknown, InvalidRequest, TooLarge
+from docket.errors import InvalidRequest, TooLarge
 from docket.rate_limit import RateLimiter
-from docket.store import Blob, Store
+from docket.store import Blob, BlobReader, Store
 
 API_VERSION = {"Docker-Distribution-Api-Version": "registry/2.0"}
 """docker 20.10 asks for this header on every answer."""
@@ -94,7 +94,7 @@ class BlobAnswer(Response):
         self._store = store
         self._blob = blob
         self._pace = pace
-        self._quarantines = store.times_quarantined(blob.digest)
+        self._quarantines = store.blobs.times_quarantined(blob.digest)
         self._head = request.method == "HEAD"
         self._start, self._end = 0, blob.size
         status = 200
@@ -117,8 +117,8 @@ class BlobAnswer(Response):
 
     async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
         # open before the first byte of the answer: a blob that has just gone is a clean 404
-        descriptor = await run_sync(self._open)
-        try:
+        reader = await run_sync(self._store.blobs.open, self._blob.digest)
+        with reader:
             await send(
                 {
                     "type": "http.response.start",
@@ -127,33 +127,19 @@ class BlobAnswer(Response):
                 }
             )
             if not self._head:
-                await self._send_body(descriptor, send)
+                await self._send_body(reader, send)
             await send({"type": "http.response.body", "body": b"", "more_body": False})
-        finally:
-            os.close(descriptor)
 
-    def _open(self) -> int:
-        digest = self._blob.digest
-        try:
-            descriptor = os.open(self._blob.path, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError as error:
-            raise BlobUnknown(digest) from error
-        if os.fstat(descriptor).st_size != self._blob.size:
-            os.close(descriptor)
-            self._store.check(digest)
-            raise BlobUnknown(digest)
-        return descriptor
-
-    async def _send_body(self, descriptor: int, send: Send) -> None:
+    async def _send_body(self, reader: BlobReader, send: Send) -> None:
         offset = self._start
         most = self._pace.share(_BLOCK)
         while offset < self._end:
-            if self._store.times_quarantined(self._blob.digest) != self._quarantines:
+            if self._store.blobs.times_quarantined(self._blob.digest) != self._quarantines:
                 raise OSError(f"{self._blob.digest} was found to be wrong")
             count = min(most, self._end - offset)
-            block: bytes | bytearray | None = _cached(descriptor, count, offset)
+            block: bytes | bytearray | None = _cached(reader.fileno(), count, offset)
             if block is None:
-                block = await run_sync(os.pread, descriptor, count, offset)
+                block = await run_sync(reader.pread, count, offset)
             if not block:
                 raise OSError(f"the file of {self._blob.digest} ends at byte {offset}")
             offset += len(block)

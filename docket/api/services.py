@@ -48,21 +48,21 @@ def repository_of(request: Request) -> str:
 def image_of(store: Store, request: Request) -> StoredManifest:
     """The image manifest of the path's reference; of an index, the one for ``?platform=``."""
     repository = repository_of(request)
-    found = store.manifest(repository, parse_target(request.path_params["reference"]))
+    found = store.manifests.get(repository, parse_target(request.path_params["reference"]))
     parsed = manifest.parse(found.content, content_type=found.media_type)
     if isinstance(parsed, manifest.Index):
         text = request.query_params.get("platform")
         wanted = Platform.parse(text) if text else Platform.of_host()
         chosen = choose_image(parsed, wanted, lambda listed: read_listed(store, repository, listed))
-        found = store.manifest(repository, chosen.digest)
+        found = store.manifests.get(repository, chosen.digest)
     return found
 
 
 def read_listed(store: Store, repository: str, listed: Descriptor) -> bytes:
     """The bytes of a manifest or configuration that an index leads to. Raises `NotFound`."""
     if listed.media_type in manifest.ALL_MANIFEST_TYPES:
-        return store.manifest(repository, listed.digest).content
-    return store.read(listed.digest)
+        return store.manifests.get(repository, listed.digest).content
+    return store.blobs.read(listed.digest)
 
 
 def manifest_of(found: StoredManifest) -> manifest.Manifest:

@@ -62,7 +62,7 @@ def fsck(
             report = _rebuild(options, progress)
         elif local:
             with options.store() as store:
-                checked = store.fsck(sample=sample, on_blob=_report_to(progress))
+                checked = store.maintenance.fsck(sample=sample, on_blob=_report_to(progress))
             report = checked.to_json()
         else:
             with options.client() as client:
@@ -76,13 +76,10 @@ def fsck(
 
 
 def _rebuild(options: Options, progress: Progress) -> dict[str, Any]:
-    from docket.pieces import PIECE_LENGTH, PieceHasher
     from docket.store import rebuild_index
 
     report = rebuild_index(
         options.store_location,
-        new_pieces=PieceHasher,
-        piece_length=PIECE_LENGTH,
         owner="docket fsck",
         on_blob=_report_to(progress),
     )

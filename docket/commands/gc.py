@@ -73,7 +73,7 @@ def gc(
         retention = Retention(keep, protect, older_than)
         # no client of a store that nobody serves relies on a pin
         with options.store(pin_seconds=0) as store:
-            swept = store.gc(
+            swept = store.maintenance.gc(
                 grace=PIN_SECONDS if grace is None else grace,
                 retention=retention,
                 dry_run=dry_run,

@@ -138,13 +138,10 @@ class Options:
 
     def store(self, *, pin_seconds: float = PIN_SECONDS) -> Store:
         """This host's own store; waits while another docket command uses it."""
-        from docket.pieces import PIECE_LENGTH, PieceHasher
         from docket.store import Store
 
         return Store(
             self.store_location,
-            new_pieces=PieceHasher,
-            piece_length=PIECE_LENGTH,
             owner=f"docket {click.get_current_context().info_name}",
             wait=self._wait,
             pin_seconds=pin_seconds,

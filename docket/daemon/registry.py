@@ -20,7 +20,6 @@ from docket.api import Registry, app
 from docket.api.fast_announce import TrackerFirst
 from docket.config import IDLE_SECONDS, PIN_SECONDS, SCRUB_RATE
 from docket.errors import InvalidAddress
-from docket.pieces import PIECE_LENGTH, PieceHasher
 from docket.rate_limit import RateLimiter
 from docket.seeder import Seeder
 from docket.store import Store
@@ -100,8 +99,6 @@ def open_store(options: ServerOptions) -> Store:
     """The registry's store at its location."""
     return Store(
         options.location,
-        new_pieces=PieceHasher,
-        piece_length=PIECE_LENGTH,
         owner="docket registry",
         pin_seconds=options.pin_seconds,
     )
@@ -125,7 +122,7 @@ def _scrubbing(store: Store, seeder: Seeder, options: ServerOptions) -> Iterator
 def _scrub(store: Store, seeder: Seeder, options: ServerOptions, stop: threading.Event) -> None:
     while not stop.is_set():
         try:
-            report = store.scrub(
+            report = store.maintenance.scrub(
                 older_than=time.time() - options.scrub_seconds, rate=options.scrub_rate, stop=stop
             )
         except Exception:  # the outermost edge of a thread that must not end
@@ -181,7 +178,7 @@ async def _upkeep(registry: Registry) -> None:
         await asyncio.sleep(_REST_SECONDS)
         try:
             await asyncio.to_thread(registry.seeder.rest)
-            await asyncio.to_thread(registry.store.expire)
+            await asyncio.to_thread(registry.store.maintenance.expire)
         except Exception:  # the outermost edge of a task that must not end
             log.exception("upkeep failed; trying again")
 

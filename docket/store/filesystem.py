@@ -55,6 +55,20 @@ class Filesystem:
                 view, offset = view[count:], offset + count
             os.fdatasync(descriptor)
 
+    def write_part(self, descriptor: int, content: bytes, offset: int) -> None:
+        """Write *content* at *offset* of an open file; not synced, and no step."""
+        with self.translated():
+            view = memoryview(content)
+            while view:  # a disk that fills up takes a part before it refuses
+                count = os.pwrite(descriptor, view, offset)
+                view, offset = view[count:], offset + count
+
+    def replace_file(self, path: Path, content: bytes) -> None:
+        """Write a small file that can be written again; not synced."""
+        self.step(f"write {path.name}")
+        with self.translated():
+            path.write_bytes(content)
+
     def append(self, file: FileIO, content: bytes) -> None:
         """Write *content* at the end of *file*; not synced."""
         self.step("append")

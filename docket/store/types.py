@@ -1,28 +1,25 @@
-"""What a store tells about what it holds."""
+"""Values that a store returns about what it holds."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from docket.oci.digest import Digest
-from docket.store.index.records import BlobRecord
 
 
 @dataclass(frozen=True, slots=True)
 class Blob:
-    """A stored blob; *size* in bytes, *path* is immutable while the blob is held."""
+    """A stored blob; *size* in bytes."""
 
     digest: Digest
     size: int
-    path: Path
 
 
 @dataclass(frozen=True, slots=True)
 class LayerBlob:
     """A stored layer: its blob, and what it unpacks to; sizes in bytes.
 
-    *encoder* says what compressed it, where its manifest told (see `ANNOTATION_ENCODER`).
+    *encoder* names what compressed it, if its manifest says so (see `ANNOTATION_ENCODER`).
     """
 
     digest: Digest
@@ -35,7 +32,7 @@ class LayerBlob:
 
 @dataclass(frozen=True, slots=True)
 class StoredManifest:
-    """A manifest's exact bytes, and what it was pushed as."""
+    """A manifest's exact bytes, and the types that it was pushed with."""
 
     digest: Digest
     media_type: str
@@ -45,21 +42,9 @@ class StoredManifest:
 
 @dataclass(frozen=True, slots=True)
 class Tagged:
-    """A tag of a repository, the manifest it points to, and when it got there."""
+    """A tag of a repository, its manifest, and when it was last moved (seconds since 1970)."""
 
     repository: str
     tag: str
     digest: Digest
     moved: float
-
-
-def layer_blob(key: bytes, record: BlobRecord) -> LayerBlob:
-    """The layer that the row *key* of ``blobs`` tells of."""
-    return LayerBlob(
-        digest=Digest.parse(key.decode()),
-        size=record.size,
-        diff_id=Digest.parse(record.diff_id),
-        plain_size=record.plain_size,
-        compression=record.compression,
-        encoder=record.encoder,
-    )

@@ -21,7 +21,6 @@ from docket.progress import Progress
 from docket.rate_limit import RateLimiter
 from docket.remote.client import Client
 from docket.store import Store
-from docket.store.blobs.downloads import folder_in_use
 from docket.torrent.metainfo import parse_metainfo
 from docket.torrent.peer.swarm import Swarm
 from docket.transfer.pull import (
@@ -100,7 +99,7 @@ def pull_image(
 
         image = resolve(client, request.reference, request.platform)
         store = open_store()
-        stack.enter_context(folder_in_use(store.location, image.digest))
+        stack.enter_context(store.downloads.open(image.digest))
         with store:
             report = pull(
                 client,

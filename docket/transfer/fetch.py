@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -12,7 +11,6 @@ from threading import Event
 
 from docket.config import PEER_TIMEOUT
 from docket.errors import (
-    DigestMismatch,
     InvalidMetainfo,
     NotFound,
     RegistryRefused,
@@ -22,12 +20,10 @@ from docket.errors import (
     summary,
 )
 from docket.oci.digest import Digest
-from docket.pieces import have_pieces
 from docket.progress import FETCHING, HTTP, SWARM, VERIFIED, LayerProgress, Progress
 from docket.rate_limit import RateLimiter
 from docket.remote.client import Client
-from docket.store import Store
-from docket.store.blobs.downloads import incoming_folder
+from docket.store import DownloadWriter, Store
 from docket.torrent.metainfo import Metainfo, layout_files
 from docket.torrent.peer.block_counts import BlockCount
 from docket.torrent.peer.download import FetchProgress
@@ -84,7 +80,7 @@ class Fetch:
         self._patience = patience
         self._pace = pace or RateLimiter()
         self._cancelled = cancelled
-        self._folder = incoming_folder(store.location, image.digest)
+        self._download = store.downloads.get(image.digest)
         self._wanted = {one.digest: one for one in image.wanted}
         self._began = time.monotonic()
         self._assembly = MetainfoSource(client, store, image, zone=zone, joins=swarm is not None)
@@ -101,7 +97,6 @@ class Fetch:
             return self._run()
 
     def _run(self) -> Fetched:
-        self._folder.mkdir(parents=True, exist_ok=True)
         gaps = {digest: [(0, one.size)] for digest, one in self._wanted.items()}
         if metainfo := self._metainfo():
             have = self._have(metainfo)
@@ -137,8 +132,11 @@ class Fetch:
     def _have(self, metainfo: Metainfo) -> dict[Digest, list[bool]]:
         """Which pieces of the wanted layers lie here from an earlier fetch."""
         return {
-            file.digest: have_pieces(
-                self._folder / file.path, file.size, metainfo.hashes(file), metainfo.piece_length
+            file.digest: self._download.have_pieces(
+                file.digest,
+                file.size,
+                metainfo.hashes(file),
+                piece_length=metainfo.piece_length,
             )
             for file in metainfo.files
             if file.digest and file.digest in self._wanted
@@ -157,7 +155,7 @@ class Fetch:
             with self._store.space():
                 result = begin().fetch(
                     metainfo,
-                    self._folder,
+                    self._download.folder,
                     wanted=list(self._wanted),
                     held=self._image.held,
                     have=have,
@@ -184,32 +182,25 @@ class Fetch:
         """Hard links to what is held, and the two small files, in the torrent's folder."""
         for file in metainfo.files:
             if file.digest and file.digest in self._image.held:
-                self._store.link_out(file.digest, self._folder / file.path)
+                self._download.link_held(file.digest)
         image = self._image
         small = layout_files(image.digest, media_type=image.media_type, size=image.size)
         for name, content in small.items():
-            (self._folder / name).write_bytes(content)
+            self._download.write_file(name, content)
 
     def _on_progress(self, report: FetchProgress) -> None:
         for digest, done in report.done.items():
             if digest not in self._result.sources:
                 self._tell(digest, FETCHING, done, rate=report.rate, peers=report.peers)
 
-    def _on_complete(self, digest: Digest, path: Path) -> None:
+    def _on_complete(self, digest: Digest, _path: Path) -> None:
         # every piece of it has been hashed on its way in
-        self._adopt(digest, path, SWARM, pieces=self._checked[digest])
+        self._adopt(digest, SWARM, piece_hashes=self._checked[digest])
 
-    def _adopt(
-        self, digest: Digest, path: Path, source: str, *, pieces: bytes | None = None
-    ) -> None:
+    def _adopt(self, digest: Digest, source: str, *, piece_hashes: bytes | None = None) -> None:
         began = time.monotonic()
-        try:
-            unpacked = self._image.unpacked.get(digest)
-            self._store.adopt(path, digest, unpacked=unpacked, pieces=pieces)
-        except DigestMismatch:
-            # nothing of it can be trusted: the next try begins with nothing
-            path.unlink(missing_ok=True)
-            raise
+        unpacked = self._image.unpacked.get(digest)
+        self._download.adopt(digest, unpacked=unpacked, piece_hashes=piece_hashes)
         self._result.sources[digest] = source
         now = time.monotonic()
         self._result.seconds[digest] = now - self._began
@@ -218,16 +209,14 @@ class Fetch:
 
     def _from_registry(self, gaps: dict[Digest, list[tuple[int, int]]]) -> None:
         for digest, ranges in gaps.items():
-            path = self._folder / digest.layout_path
-            path.parent.mkdir(parents=True, exist_ok=True)
-            there = path.exists()
-            if ranges or not there:  # a whole file may be a blob already, which nobody may write
-                with path.open("r+b" if there else "w+b", buffering=0) as file:
+            # a whole file may be a blob already, which nobody may write
+            if ranges or not self._download.has_file(digest):
+                with self._download.writer(digest) as writer:
                     for start, end in ranges:
-                        self._download(digest, file.fileno(), start, end)
-            self._adopt(digest, path, HTTP)
+                        self._fetch_range(digest, writer, start, end)
+            self._adopt(digest, HTTP)
 
-    def _download(self, digest: Digest, descriptor: int, start: int, end: int) -> None:
+    def _fetch_range(self, digest: Digest, writer: DownloadWriter, start: int, end: int) -> None:
         """Bytes *start* to *end* of a layer into the file, going on where a connection broke."""
         repository = self._image.reference.repository
         tries = 0
@@ -238,7 +227,7 @@ class Fetch:
                 # what was asked for comes as fast as it can: with a pace, little is at a time
                 part = start + self._pace.share(end - start)
                 for block in self._client.blob_range(repository, digest, start, part):
-                    self._write(descriptor, block, start)
+                    writer.write(block, start)
                     start += len(block)
                     self._result.http_bytes += len(block)
                     self._tell(digest, FETCHING, size - (end - start))
@@ -248,13 +237,6 @@ class Fetch:
                 if tries >= len(_WAITS):
                     raise
                 time.sleep(_WAITS[tries])
-
-    def _write(self, descriptor: int, block: bytes, offset: int) -> None:
-        """All of *block* at *offset*: a disk that fills up takes a part before it refuses."""
-        view = memoryview(block)
-        while view:
-            written = os.pwrite(descriptor, view, offset)
-            view, offset = view[written:], offset + written
 
     def _tell(
         self, digest: Digest, state: str, done: int, *, rate: float = 0.0, peers: int = 0

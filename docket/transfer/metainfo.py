@@ -15,7 +15,7 @@ from docket.errors import InvalidMetainfo, NotFound, RegistryRefused
 from docket.oci.digest import Digest
 from docket.oci.manifest import Descriptor
 from docket.oci.reference import Reference
-from docket.pieces import hashes_size
+from docket.pieces import PIECE_LENGTH, hashes_size
 from docket.remote.client import Client
 from docket.remote.values import RemotePieces
 from docket.store import Store
@@ -91,9 +91,9 @@ class MetainfoSource:
     def _made(self) -> Metainfo | None:
         """The torrent, made here; None where that fails."""
         with suppress(NotFound, RegistryRefused, InvalidMetainfo):
-            known = self._store.pieces(self._image.held)
+            known = self._store.blobs.piece_hashes(self._image.held)
             asked = {one.digest: one.size for one in self._image.blobs if one.digest not in known}
-            length = sum(hashes_size(size, self._store.piece_length) for size in asked.values())
+            length = sum(hashes_size(size, PIECE_LENGTH) for size in asked.values())
             if self._joins and length >= WORTH_TELLING:
                 with suppress(OSError):
                     self._teller = HashServer()
@@ -106,7 +106,7 @@ class MetainfoSource:
                 port=self._teller.port if self._teller else 0,
             )
             self._is_gateway = told.is_gateway
-            if told.piece_length == self._store.piece_length:
+            if told.piece_length == PIECE_LENGTH:
                 for hashes in self._heard(told, asked, length):
                     with suppress(InvalidMetainfo):
                         made = self._put_together(told, known, asked, hashes)

@@ -135,7 +135,7 @@ def plan(image: Resolved, store: Store, *, engine: Engine | None) -> list[LayerP
     prefix = held_prefix(image, store, engine) if engine else 0
     rows = []
     for number, (layer, diff_id) in enumerate(zip(image.layers, image.diff_ids, strict=True)):
-        place = HELD if store.has(layer.digest) else MISSING
+        place = HELD if store.blobs.has(layer.digest) else MISSING
         rows.append(LayerPlan(layer, diff_id, ENGINE if number < prefix else place))
     return rows
 
@@ -195,7 +195,7 @@ def pull(
 def to_fetch(image: Resolved, store: Store, rows: Sequence[LayerPlan]) -> FetchRequest:
     """What a plan of *image* leaves to be fetched; its config and manifest are in *store* then."""
     _store_manifest_and_config(store, image)
-    held = [row.descriptor.digest for row in rows if store.has(row.descriptor.digest)]
+    held = [row.descriptor.digest for row in rows if store.blobs.has(row.descriptor.digest)]
     wanted = {row.descriptor.digest: row.descriptor for row in rows if row.place == MISSING}
     return FetchRequest(
         reference=image.reference,
@@ -231,14 +231,14 @@ def _loaded(store: Store) -> dict[Digest, tuple[Digest, ...]]:
     digest of that archive's manifest is among its images.
     """
     loaded: dict[Digest, tuple[Digest, ...]] = {}
-    for tagged in store.tagged():
-        found = store.manifest(tagged.repository, tagged.digest)
+    for tagged in store.manifests.tagged():
+        found = store.manifests.get(tagged.repository, tagged.digest)
         parsed = manifest.parse(found.content, content_type=found.media_type)
         if not isinstance(parsed, manifest.Manifest):
             continue
-        config = store.read(parsed.config.digest)
+        config = store.blobs.read(parsed.config.digest)
         diff_ids = manifest.parse_config(config).diff_ids
-        known = [store.unpacked(layer.digest) for layer in parsed.layers]
+        known = [store.layers.get(layer.digest) for layer in parsed.layers]
         if all(known):
             layers = [LoadLayer(one.diff_id, one.plain_size, None) for one in known if one]
             loaded[Digest.of(load_manifest(config, layers))] = diff_ids
@@ -273,20 +273,21 @@ def _unpacked(
 
 def _store_manifest_and_config(store: Store, image: Resolved) -> None:
     """Config and manifest into the store, before any layer: they are part of the torrent."""
-    store.put(image.config, repository=image.reference.repository)
-    store.put(image.content)
+    store.blobs.put(image.config, repository=image.reference.repository)
+    store.blobs.put(image.content)
 
 
 def _tag_locally(store: Store, image: Resolved) -> None:
     """Tag the image here, so that this host's gc keeps its layers."""
     repository = image.reference.repository
-    mounted = [store.mount(one.digest, repository=repository) for one in image.parsed.children]
-    store.put_manifest(
+    children = {child.digest for child in image.parsed.children}
+    mounted = store.blobs.mount_all(children, repository=repository)
+    store.manifests.put(
         repository,
         image.content,
         image.parsed,
         tags=[tag] if (tag := image.reference.given_tag) else [],
-        complete=all(mounted),
+        complete=mounted == children,
     )
 
 
@@ -296,14 +297,14 @@ def _plain(
     """The size of the plain layer, and how to open it."""
 
     def open_plain() -> BinaryIO:
-        file = store.blob(layer.digest).path.open("rb")
+        file = store.blobs.open(layer.digest).detach()
         return cast(BinaryIO, PlainReader(file, owns=True))
 
-    if known := store.unpacked(layer.digest):
+    if known := store.layers.get(layer.digest):
         size = known.plain_size
     elif told := image.unpacked.get(layer.digest):
         size = told.size
-    elif store.has(layer.digest):
+    elif store.blobs.has(layer.digest):
         with open_plain() as plain:
             size = sum(len(block) for block in iter(lambda: plain.read(READ_SIZE), b""))
     else:

@@ -16,7 +16,6 @@ from docket.oci import manifest
 from docket.oci.digest import Digest
 from docket.oci.manifest import ANNOTATION_ENCODER, Descriptor, Manifest, dump
 from docket.oci.manifest import Index as ImageIndex
-from docket.pieces import PIECE_LENGTH, PieceHasher
 from docket.store import Blob, Store
 from docket.store.index.environment import Index
 
@@ -47,8 +46,6 @@ def open_store(
     """The store at *location*, which by default pins nothing."""
     return Store(
         location,
-        new_pieces=PieceHasher,
-        piece_length=PIECE_LENGTH,
         owner="test",
         pin_seconds=pin_seconds,
         clock=clock,
@@ -128,39 +125,44 @@ def image(*seeds: str, kind: str = ZSTD, size: int = 3000, subject: Image | None
 
 def upload(store: Store, repository: str, content: bytes, *, parts: int = 1) -> Blob:
     """Upload *content* in as many *parts*."""
-    upload_id = store.begin_upload(repository)
+    upload_id = store.uploads.begin(repository)
     length = -(-len(content) // parts)
     for at in range(0, len(content), length or 1):
-        with store.upload(repository, upload_id, offset=at) as session:
+        with store.uploads.open(repository, upload_id, offset=at) as session:
             session.write(content[at : at + length])
-    with store.upload(repository, upload_id) as session:
-        return store.finish_upload(repository, session, Digest.of(content))
+    with store.uploads.open(repository, upload_id) as session:
+        return store.uploads.finish(repository, session, Digest.of(content))
 
 
 def push(store: Store, repository: str, pushed: Image, *, tag: str | None = "latest") -> Digest:
     """Push as `docket push` does: ask by diff_id, mount what is held, upload the others."""
-    held = store.layers(map(Digest.of, pushed.plain))
+    held = store.layers.find(map(Digest.of, pushed.plain))
     for plain, layer in zip(pushed.plain, pushed.layers, strict=True):
         known = held.get(Digest.of(plain))
-        if not (known and store.mount(known.digest, repository=repository)):
+        if not (known and store.blobs.mount(known.digest, repository=repository)):
             upload(store, repository, layer)
-    store.put(pushed.config, repository=repository)
-    return store.put_manifest(repository, pushed.content, pushed.parsed, tags=[tag] if tag else [])
+    store.blobs.put(pushed.config, repository=repository)
+    return store.manifests.put(repository, pushed.content, pushed.parsed, tags=[tag] if tag else [])
 
 
 def put_index(store: Store, repository: str, *members: Image, tag: str | None = None) -> Digest:
     """Put an index of *members*, which are in the store."""
     rows = [Descriptor(manifest.OCI_MANIFEST, one.digest, len(one.content)) for one in members]
     content = manifest.image_index(rows)
-    return store.put_manifest(
+    return store.manifests.put(
         repository, content, manifest.parse(content), tags=[tag] if tag else []
     )
+
+
+def blob_path(store: Store, digest: Digest) -> Path:
+    """The file of a blob of *store*, which only tests may know."""
+    return store.location / "blobs" / digest.algorithm / digest.hex[:2] / digest.hex
 
 
 def rot(store: Store, content: bytes) -> Digest:
     """Change a byte of a blob's file; its size stays."""
     digest = Digest.of(content)
-    path = store.blob(digest).path
+    path = blob_path(store, digest)
     path.chmod(0o644)
     with path.open("rb+") as file:
         file.seek(len(content) // 2)
@@ -170,21 +172,21 @@ def rot(store: Store, content: bytes) -> Digest:
 
 def assert_readable(store: Store, repository: str, target: str | Digest) -> None:
     """The manifest and all that it lists can be read through *repository*, whole."""
-    found = store.manifest(repository, target)
+    found = store.manifests.get(repository, target)
     parsed = manifest.parse(found.content, content_type=found.media_type)
     for child in parsed.children:
         if isinstance(parsed, ImageIndex):
             assert_readable(store, repository, child.digest)
             continue
-        blob = store.blob(child.digest, repository=repository)
+        blob = store.blobs.get(child.digest, repository=repository)
         assert blob.size == child.size
-        assert Digest.of_file(blob.path) == child.digest
+        assert Digest.of_file(blob_path(store, child.digest)) == child.digest
 
 
 def assert_sound(location: Path) -> None:
     """Of a closed store: every tagged image is whole, and no record is without its file."""
     with open_store(location) as store:
-        for tagged in store.tagged():
+        for tagged in store.manifests.tagged():
             assert_readable(store, tagged.repository, tagged.tag)
     index = Index(location / "index")
     try:

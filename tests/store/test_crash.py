@@ -15,13 +15,13 @@ import pytest
 
 from docket.errors import StoreFormat, UploadUnknown
 from docket.oci.digest import Digest
-from docket.pieces import PIECE_LENGTH, PieceHasher
 from docket.store import Sample, Store, rebuild_index
 from tests.store.samples import (
     Image,
     assert_readable,
     assert_sound,
     blob_files,
+    blob_path,
     hexes,
     image,
     no_step,
@@ -87,7 +87,7 @@ def crashes(
 
 def tag_of(store: Store, name: str) -> Digest | None:
     """Where a tag of ``app`` points."""
-    return {row.tag: row.digest for row in store.tagged("app")}.get(name)
+    return {row.tag: row.digest for row in store.manifests.tagged("app")}.get(name)
 
 
 def push_both(store: Store) -> None:
@@ -122,7 +122,7 @@ def test_bytes_are_in_the_file_when_it_is_synced(tmp_path: Path) -> None:
     with open_store(tmp_path):
         pass  # begun
     with open_store(tmp_path, step=look) as store:
-        store.put(OLD.config)
+        store.blobs.put(OLD.config)
     assert sizes == [len(OLD.config)]
 
 
@@ -142,7 +142,7 @@ def test_push(tmp_path: Path) -> None:
             operation(store)
             assert tag_of(store, "latest") == NEW.digest
             assert_readable(store, "app", "latest")
-            store.gc(grace=0)
+            store.maintenance.gc(grace=0)
             assert list((store.location / "trash").iterdir()) == []
         assert_sound(location)
         assert hexes(*NEW.blobs, NEW.content) <= blob_files(location)
@@ -165,12 +165,12 @@ def test_gc(tmp_path: Path) -> None:
 
     def before(store: Store) -> None:
         push_both(store)
-        store.delete_tag("app", "old")
+        store.manifests.delete_tag("app", "old")
 
-    for location in crashes(tmp_path, before, lambda store: store.gc(grace=0)):
+    for location in crashes(tmp_path, before, lambda store: store.maintenance.gc(grace=0)):
         with open_store(location) as store:
             assert_readable(store, "app", "new")
-            store.gc(grace=0)
+            store.maintenance.gc(grace=0)
             assert blob_files(location) == hexes(*NEW.blobs, NEW.content)
             assert list((location / "trash").iterdir()) == []
             push(store, "app", OLD, tag="old")
@@ -180,8 +180,8 @@ def test_gc(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "delete",
     [
-        lambda store: store.delete_manifest("app", OLD.digest),
-        lambda store: store.delete_tag("app", "old"),
+        lambda store: store.manifests.delete("app", OLD.digest),
+        lambda store: store.manifests.delete_tag("app", "old"),
     ],
     ids=["manifest", "tag"],
 )
@@ -191,7 +191,7 @@ def test_delete_and_gc(tmp_path: Path, delete: Operation) -> None:
     def operation(store: Store) -> None:
         if tag_of(store, "old"):
             delete(store)
-        store.gc(grace=0)
+        store.maintenance.gc(grace=0)
 
     for location in crashes(tmp_path, push_both, operation):
         with open_store(location) as store:
@@ -206,10 +206,10 @@ def test_push_again_what_gc_took(tmp_path: Path) -> None:
 
     def before(store: Store) -> None:
         push(store, "app", OLD, tag="old")
-        store.delete_tag("app", "old")
+        store.manifests.delete_tag("app", "old")
 
     def operation(store: Store) -> None:
-        store.gc(grace=0)
+        store.maintenance.gc(grace=0)
         push(store, "app", OLD, tag="old")
 
     for location in crashes(tmp_path, before, operation):
@@ -227,13 +227,13 @@ def test_adopt(tmp_path: Path) -> None:
         (store.location / "incoming" / "layer").write_bytes(layer)
 
     def operation(store: Store) -> None:
-        store.adopt(store.location / "incoming" / "layer", Digest.of(layer))
+        store.blobs.adopt(store.location / "incoming" / "layer", Digest.of(layer))
 
     for location in crashes(tmp_path, before, operation):
         assert (location / "incoming" / "layer").read_bytes() == layer
         with open_store(location) as store:
             operation(store)
-            assert store.read(Digest.of(layer)) == layer
+            assert store.blobs.read(Digest.of(layer)) == layer
 
 
 def test_an_upload_goes_on(tmp_path: Path) -> None:
@@ -243,33 +243,33 @@ def test_an_upload_goes_on(tmp_path: Path) -> None:
 
     def before(store: Store) -> None:
         nonlocal upload_id
-        upload_id = store.begin_upload("app")
-        with store.upload("app", upload_id) as session:
+        upload_id = store.uploads.begin("app")
+        with store.uploads.open("app", upload_id) as session:
             session.write(layer[:1000])
 
     def operation(store: Store) -> None:
-        with store.upload("app", upload_id, offset=1000) as session:
+        with store.uploads.open("app", upload_id, offset=1000) as session:
             session.write(layer[1000:])
-            store.finish_upload("app", session, Digest.of(layer))
+            store.uploads.finish("app", session, Digest.of(layer))
 
     for location in crashes(tmp_path, before, operation):
         with open_store(location) as store:
             try:
-                offset = store.upload_offset("app", upload_id)
+                offset = store.uploads.offset("app", upload_id)
             except UploadUnknown:
                 upload(store, "app", layer)
             else:
-                with store.upload("app", upload_id, offset=offset) as session:
+                with store.uploads.open("app", upload_id, offset=offset) as session:
                     session.write(layer[offset:])
-                    store.finish_upload("app", session, Digest.of(layer))
-            assert store.read(Digest.of(layer)) == layer
+                    store.uploads.finish("app", session, Digest.of(layer))
+            assert store.blobs.read(Digest.of(layer)) == layer
             assert list((location / "uploads").iterdir()) == []
 
 
 def injured(store: Store) -> None:
     """Two images; a layer of one rotted, a file of the other is gone, and an orphan lies there."""
     push_both(store)
-    store.blob(Digest.of(OLD.layers[1])).path.unlink()
+    blob_path(store, Digest.of(OLD.layers[1])).unlink()
     rot(store, NEW.layers[1])
     orphan = store.location / "blobs" / "sha256" / "ab" / f"ab{'0' * 62}"
     orphan.parent.mkdir(exist_ok=True)
@@ -284,20 +284,23 @@ def assert_nothing_wrong(location: Path) -> None:
         for content in {*OLD.blobs, *NEW.blobs, OLD.content, NEW.content}:
             digest = Digest.of(content)
             if digest not in (Digest.of(OLD.layers[1]), Digest.of(NEW.layers[1])):
-                assert store.read(digest) == content
+                assert store.blobs.read(digest) == content
 
 
 def test_fsck(tmp_path: Path) -> None:
     """Invariant 4: a check that broke off leaves the rest to the next, and loses nothing."""
     for location in crashes(
-        tmp_path, injured, lambda store: store.fsck(sample=Sample()), check=assert_nothing_wrong
+        tmp_path,
+        injured,
+        lambda store: store.maintenance.fsck(sample=Sample()),
+        check=assert_nothing_wrong,
     ):
         with open_store(location) as store:
-            store.fsck(sample=Sample())
-            again = store.fsck(sample=Sample()).findings
+            store.maintenance.fsck(sample=Sample())
+            again = store.maintenance.fsck(sample=Sample()).findings
             assert {one.kind for one in again} == {"incomplete"}
             push_both(store)
-            assert store.fsck(sample=Sample()).findings == []
+            assert store.maintenance.fsck(sample=Sample()).findings == []
         assert_sound(location)
 
 
@@ -306,7 +309,7 @@ def test_rebuilding_the_index(tmp_path: Path) -> None:
     prepared = tmp_path / "prepared"
     with open_store(prepared) as store:
         push_both(store)
-        store.delete_tag("app", "old")
+        store.manifests.delete_tag("app", "old")
     for count in range(MOST_STEPS):
         location = tmp_path / f"crash-{count}"
         shutil.copytree(prepared, location)
@@ -318,9 +321,9 @@ def test_rebuilding_the_index(tmp_path: Path) -> None:
                 open_store(location)
             rebuild(location)
         with open_store(location) as store:
-            assert [row.tag for row in store.tagged()] == ["new"]
+            assert [row.tag for row in store.manifests.tagged()] == ["new"]
             assert_readable(store, "app", "new")
-            assert store.fsck().findings == []
+            assert store.maintenance.fsck().findings == []
         assert_sound(location)
         shutil.rmtree(location)
         if not steps.crashed:
@@ -331,16 +334,14 @@ def test_rebuilding_the_index(tmp_path: Path) -> None:
 
 def rebuild(location: Path, step: Callable[[str], None] = no_step) -> None:
     """Make the index anew."""
-    rebuild_index(
-        location, new_pieces=PieceHasher, piece_length=PIECE_LENGTH, owner="test", step=step
-    )
+    rebuild_index(location, owner="test", step=step)
 
 
 def test_writing_the_journal_anew(tmp_path: Path) -> None:
     """Design § journal: stopped anywhere, one of both files says all that the index says."""
     for location in crashes(tmp_path, push_both, lambda store: store._index.renew_journal()):
         with open_store(location) as store:
-            assert store.fsck().findings == []
+            assert store.maintenance.fsck().findings == []
             push(store, "app", NEW, tag="more")
         rebuild(location)
         with open_store(location) as store:
@@ -365,14 +366,14 @@ def test_an_error_in_the_middle_of_a_sweep(tmp_path: Path) -> None:
         location = tmp_path / f"fails-{at}"
         with open_store(location) as store:
             push(store, "app", OLD, tag="old")
-            store.delete_tag("app", "old")
+            store.manifests.delete_tag("app", "old")
         fails = Fails(at)
         with suppress(OSError), open_store(location, step=fails) as store:
             with suppress(OSError):
-                store.gc(grace=0)
+                store.maintenance.gc(grace=0)
             for blob in (*OLD.blobs, OLD.content):
-                if store.has(Digest.of(blob)):
-                    assert store.read(Digest.of(blob)) == blob
+                if store.blobs.has(Digest.of(blob)):
+                    assert store.blobs.read(Digest.of(blob)) == blob
         assert_sound(location)
         shutil.rmtree(location)
         if fails.left >= 0:

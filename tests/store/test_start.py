@@ -14,7 +14,7 @@ FILE_CALLS = ("open", "os.listdir", "os.scandir", "os.remove", "os.rename", "os.
 def fill(store: Store, blobs: int) -> None:
     """So many small blobs, and an image."""
     for number in range(blobs):
-        store.put(b"blob %d" % number, repository="app")
+        store.blobs.put(b"blob %d" % number, repository="app")
     push(store, "app", image("base", "one"))
 
 

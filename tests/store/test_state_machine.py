@@ -29,7 +29,7 @@ from docket.oci import manifest
 from docket.oci.digest import Digest
 from docket.oci.manifest import Descriptor
 from docket.store import Sample, Store
-from tests.store.samples import Clock, Image, blob_files, image, open_store, push
+from tests.store.samples import Clock, Image, blob_files, blob_path, image, open_store, push
 
 HOUR = 3600.0
 REPOSITORIES = ("app", "team/other")
@@ -135,10 +135,10 @@ class Reader:
     def _read(self, digest: Digest) -> None:
         store = self._machine.store
         with suppress(BlobUnknown):
-            if store.read(digest) != BLOBS[digest]:
+            if store.blobs.read(digest) != BLOBS[digest]:
                 self.wrong.append(f"read gives other bytes than those of {digest}")
         # as the API does it: the file is opened, and read while others work
-        with suppress(BlobUnknown, FileNotFoundError), store.blob(digest).path.open("rb") as file:
+        with suppress(BlobUnknown, FileNotFoundError), blob_path(store, digest).open("rb") as file:
             content = b"".join(iter(lambda: file.read(512), b""))
             if content != BLOBS[digest] and digest not in self._machine.damaged:
                 self.wrong.append(f"the file of {digest} has other bytes")
@@ -202,9 +202,9 @@ class StoreAndModel(RuleBasedStateMachine):
         parsed = manifest.parse(content)
         if not known.manifests.issuperset(children(digest)):
             with pytest.raises(ManifestBlobUnknown):
-                self.store.put_manifest(repository, content, parsed, tags=[tag] if tag else [])
+                self.store.manifests.put(repository, content, parsed, tags=[tag] if tag else [])
             return
-        self.store.put_manifest(repository, content, parsed, tags=[tag] if tag else [])
+        self.store.manifests.put(repository, content, parsed, tags=[tag] if tag else [])
         self._promise(digest)
         known.manifests.add(digest)
         if tag:
@@ -223,9 +223,9 @@ class StoreAndModel(RuleBasedStateMachine):
             children(digest)
         ):
             with pytest.raises(ManifestBlobUnknown):
-                self.store.put_manifest(repository, content, parsed, tags=[new])
+                self.store.manifests.put(repository, content, parsed, tags=[new])
             return
-        self.store.put_manifest(repository, content, parsed, tags=[new])
+        self.store.manifests.put(repository, content, parsed, tags=[new])
         self._promise(digest)
         known.tags[new] = digest
 
@@ -233,10 +233,10 @@ class StoreAndModel(RuleBasedStateMachine):
     def delete_tag(self, repository: str, tag: str) -> None:
         """A tag goes, if it is there."""
         if self.model[repository].tags.pop(tag, None):
-            self.store.delete_tag(repository, tag)
+            self.store.manifests.delete_tag(repository, tag)
         else:
             with pytest.raises(ManifestUnknown):
-                self.store.delete_tag(repository, tag)
+                self.store.manifests.delete_tag(repository, tag)
 
     @rule(repository=repositories, digest=manifests)
     def delete_manifest(self, repository: str, digest: Digest) -> None:
@@ -244,16 +244,16 @@ class StoreAndModel(RuleBasedStateMachine):
         known = self.model[repository]
         if digest not in known.manifests:
             with pytest.raises(ManifestUnknown):
-                self.store.delete_manifest(repository, digest)
+                self.store.manifests.delete(repository, digest)
             return
-        self.store.delete_manifest(repository, digest)
+        self.store.manifests.delete(repository, digest)
         known.manifests.discard(digest)
         known.tags = {tag: one for tag, one in known.tags.items() if one != digest}
 
     @rule(repository=repositories, digest=st.sampled_from(UNREAD))
     def mount(self, repository: str, digest: Digest) -> None:
         """A blob is mounted if it is held, and then stays."""
-        assert self.store.mount(digest, repository=repository) == (digest in self.held)
+        assert self.store.blobs.mount(digest, repository=repository) == (digest in self.held)
         if digest in self.held:
             self._promise(digest)
 
@@ -276,8 +276,8 @@ class StoreAndModel(RuleBasedStateMachine):
     @rule()
     def collect(self) -> None:
         """gc while readers read: promises hold, what tags need stays, the rest may go."""
-        self.store.gc(grace=0)
-        gone = {digest for digest in self.held if not self.store.has(digest)}
+        self.store.maintenance.gc(grace=0)
+        gone = {digest for digest in self.held if not self.store.blobs.has(digest)}
         assert not gone & self.promised
         assert not gone & self._needed()
         self._forget(gone)
@@ -291,7 +291,7 @@ class StoreAndModel(RuleBasedStateMachine):
         """gc with all promises over: what no tag needs is gone from the index and the disk."""
         with self._quiet():
             self.an_hour_passes()
-            self.store.gc(grace=0)
+            self.store.maintenance.gc(grace=0)
         for known in self.model.values():
             known.manifests = known.living()
         self._forget(self.held - self._needed())
@@ -318,7 +318,7 @@ class StoreAndModel(RuleBasedStateMachine):
         self.push(repository, number, None)
         self._corrupt(IMAGES[number].digest, place, by_fsck)
         with pytest.raises(ManifestUnknown):
-            self.store.manifest(repository, IMAGES[number].digest)
+            self.store.manifests.get(repository, IMAGES[number].digest)
         self.push(repository, number, None)
 
     @rule()
@@ -327,7 +327,7 @@ class StoreAndModel(RuleBasedStateMachine):
 
         What an image lacks makes it incomplete; what none lists was mounted for nothing.
         """
-        report = self.store.fsck(sample=Sample())
+        report = self.store.maintenance.fsck(sample=Sample())
         assert {one.kind for one in report.findings} <= {"incomplete", "dangling"}
         assert all(any(str(one) in row.what for one in self.lost) for row in report.findings)
 
@@ -336,7 +336,7 @@ class StoreAndModel(RuleBasedStateMachine):
     @invariant()
     def tags_are_those_of_the_model(self) -> None:
         """Tags point where they were put, and all that they need is here and right."""
-        found = {(row.repository, row.tag): row.digest for row in self.store.tagged()}
+        found = {(row.repository, row.tag): row.digest for row in self.store.manifests.tagged()}
         assert found == {
             (name, tag): digest
             for name, known in self.model.items()
@@ -344,7 +344,7 @@ class StoreAndModel(RuleBasedStateMachine):
         }
         for name, known in self.model.items():
             with suppress(RepositoryUnknown):
-                assert self.store.tags(name) == sorted(known.tags)
+                assert self.store.manifests.tags(name) == sorted(known.tags)
             for digest in known.living():
                 self._check_manifest(name, digest)
 
@@ -370,14 +370,14 @@ class StoreAndModel(RuleBasedStateMachine):
         self.damaged.add(digest)
         flip_a_bit(self._file(digest), place)
         if by_fsck:
-            self.store.fsck(sample=Sample())
+            self.store.maintenance.fsck(sample=Sample())
         with pytest.raises(BlobUnknown):
-            self.store.read(digest)
+            self.store.blobs.read(digest)
         self.held.discard(digest)
         self.promised.discard(digest)
         # a reader may have found it first, and be about to commit that; then nobody has it open
         with self._quiet():
-            assert not self.store.has(digest)
+            assert not self.store.blobs.has(digest)
             self.damaged.discard(digest)
 
     def _needed(self) -> set[Digest]:
@@ -387,23 +387,23 @@ class StoreAndModel(RuleBasedStateMachine):
 
     def _there(self, repository: str, digest: Digest) -> bool:
         try:
-            self.store.manifest(repository, digest)
+            self.store.manifests.get(repository, digest)
         except ManifestUnknown:
             return False
         return True
 
     def _check_manifest(self, repository: str, digest: Digest) -> None:
-        assert self.store.manifest(repository, digest).content == MANIFESTS[digest]
+        assert self.store.manifests.get(repository, digest).content == MANIFESTS[digest]
         for child in set(children(digest)) - members(digest):
             self._check_blob(repository, child)
 
     def _check_blob(self, repository: str, digest: Digest) -> None:
         if digest in self.lost:
             with pytest.raises(BlobUnknown):
-                self.store.read(digest)
+                self.store.blobs.read(digest)
         else:
-            blob = self.store.blob(digest, repository=repository)
-            assert blob.path.read_bytes() == BLOBS[digest]
+            blob = self.store.blobs.get(digest, repository=repository)
+            assert blob_path(self.store, blob.digest).read_bytes() == BLOBS[digest]
 
     def _file(self, digest: Digest) -> Path:
         (path,) = self.location.glob(f"blobs/*/*/{digest.hex}")

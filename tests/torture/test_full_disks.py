@@ -104,8 +104,11 @@ def push_both(store: Store) -> None:
         lambda store: push(store, REPOSITORY, NEW, tag="old"),
         lambda store: put_index(store, REPOSITORY, OLD, NEW, tag="all"),
         lambda store: adopted(store, THIRD.layers[1]),
-        lambda store: store.delete_manifest(REPOSITORY, OLD.digest),
-        lambda store: (store.delete_tag(REPOSITORY, "old"), store.gc(grace=0)),
+        lambda store: store.manifests.delete(REPOSITORY, OLD.digest),
+        lambda store: (
+            store.manifests.delete_tag(REPOSITORY, "old"),
+            store.maintenance.gc(grace=0),
+        ),
     ],
     ids=["push", "move a tag", "push an index", "adopt", "delete", "gc"],
 )
@@ -117,14 +120,14 @@ def test_full_at_each_step(tmp_path: Path, operation: Operation) -> None:
             assert_readable(store, REPOSITORY, "old")
         disk.left = MOST_STEPS  # somebody made space
         with suppress(ManifestUnknown):
-            store.delete_tag(REPOSITORY, "old")
+            store.manifests.delete_tag(REPOSITORY, "old")
         for upload_id in uploads(store):
-            store.cancel_upload(REPOSITORY, upload_id)
+            store.uploads.cancel(REPOSITORY, upload_id)
         with suppress(ManifestUnknown):
-            store.delete_tag(REPOSITORY, "all")
+            store.manifests.delete_tag(REPOSITORY, "all")
         with suppress(ManifestUnknown):
-            store.delete_tag(REPOSITORY, "third")
-        store.gc(grace=0)
+            store.manifests.delete_tag(REPOSITORY, "third")
+        store.maintenance.gc(grace=0)
         assert blob_files(store.location) == hexes(*NEW.blobs, NEW.content)
         for folder in ("uploads", "trash"):
             assert list((store.location / folder).iterdir()) == []
@@ -142,7 +145,7 @@ def adopted(store: Store, layer: bytes) -> None:
     path = store.location / "incoming" / "layer"
     path.write_bytes(layer)
     try:
-        store.adopt(path, Digest.of(layer))
+        store.blobs.adopt(path, Digest.of(layer))
     finally:
         path.unlink()
 

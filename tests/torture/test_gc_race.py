@@ -60,28 +60,28 @@ class StoreCalls:
                 self._push_as_docker_does(repository, pushed, tag)
 
     def check(self, repository: str, tag: str, pushed: Image) -> None:
-        assert self._store.manifest(repository, tag).digest == pushed.digest
+        assert self._store.manifests.get(repository, tag).digest == pushed.digest
         assert_readable(self._store, repository, tag)
 
     def delete_tag(self, repository: str, tag: str) -> None:
-        self._store.delete_tag(repository, tag)
+        self._store.manifests.delete_tag(repository, tag)
 
     def delete_manifest(self, repository: str, pushed: Image) -> None:
-        self._store.delete_manifest(repository, pushed.digest)
+        self._store.manifests.delete(repository, pushed.digest)
 
     def collect(self) -> int:
-        return self._store.gc(grace=0).blobs
+        return self._store.maintenance.gc(grace=0).blobs
 
     def _push_as_docker_does(self, repository: str, pushed: Image, tag: str) -> None:
         """HEAD, and where that says no, try a mount before the upload."""
         for blob in pushed.blobs:
             digest = Digest.of(blob)
             try:
-                self._store.blob(digest, repository=repository)
+                self._store.blobs.get(digest, repository=repository)
             except BlobUnknown:
-                if not self._store.mount(digest, repository=repository):
+                if not self._store.blobs.mount(digest, repository=repository):
                     upload(self._store, repository, blob)
-        self._store.put_manifest(repository, pushed.content, pushed.parsed, tags=[tag])
+        self._store.manifests.put(repository, pushed.content, pushed.parsed, tags=[tag])
 
 
 class RegistryCalls:
@@ -163,11 +163,11 @@ def nothing_stays(location: Path) -> None:
     """Once all is deleted and the grace time is over no byte and no record of an image stays."""
     clock = PushClock(lifetime=HOUR, step=0)
     with open_store(location, pin_seconds=HOUR, clock=clock) as store:
-        for tagged in store.tagged():
-            store.delete_tag(tagged.repository, tagged.tag)
+        for tagged in store.manifests.tagged():
+            store.manifests.delete_tag(tagged.repository, tagged.tag)
         clock.pass_by(HOUR + 1)
-        store.gc(grace=0)
-        assert store.repositories() == []
+        store.maintenance.gc(grace=0)
+        assert store.manifests.repositories() == []
     assert blob_files(location) == set()
     for folder in ("uploads", "incoming", "swarm", "trash", "quarantine"):
         assert list((location / folder).iterdir()) == []

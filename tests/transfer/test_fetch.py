@@ -121,7 +121,7 @@ def test_killed_pull_goes_on_where_it_was(host: Host, tmp_path: Path) -> None:
     assert_holds(host("a"), LARGE, tmp_path)
     # the piece hashes too, which were not made from the whole file
     with open_store(tmp_path / "a") as store:
-        assert store.fsck(sample=Sample()).findings == []
+        assert store.maintenance.fsck(sample=Sample()).findings == []
 
 
 def test_http_goes_on_where_a_killed_pull_was(host: Host, tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ def _updated(place: Path, client: Asked) -> list[str]:
         for image in (SMALL, NEXT):
             found = resolve(client, Reference.parse(image.name), Platform.of_host())
             report = pull(client, store, found, engine=None, swarm=lambda: swarm, progress=Silent())
-            assert store.fsck(sample=Sample()).findings == []
+            assert store.maintenance.fsck(sample=Sample()).findings == []
     return sorted(one.source for one in report.layers)
 
 

@@ -49,7 +49,7 @@ def test_pull_stopped_at_every_step(tmp_path: Path) -> None:
                 assert_readable(store, "app", "1.0")
                 pulled(client, store, NEW)
                 assert_readable(store, "app", "1.1")
-                assert store.fsck().findings == []
+                assert store.maintenance.fsck().findings == []
             shutil.rmtree(location)
             if not steps.crashed:
                 assert count > 20, "a pull has steps"

@@ -1,91 +1,116 @@
-"""The folders of layers on their way in: who uses one, and when one is left over."""
+"""Layers on their way in from other hosts: their folder, what is written there, who still uses it.
+
+libtorrent writes into a folder that is laid out as the torrent is (an OCI image layout), so a
+download has one, ``incoming/<manifest hex>``; whatever else is written there goes through here.
+"""
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from docket.errors import DigestMismatch
 from docket.oci.digest import Digest
+from docket.pieces import have_pieces
+from docket.store.blobs.blobs import Blobs
+from docket.store.blobs.incoming import folder_in_use
+from docket.store.blobs.ingest import Unpacked
 from docket.store.filesystem import Filesystem
-
-_FOLDER = "incoming"
-_LOCK = ".lock"
-
-
-def incoming_folder(location: Path, manifest: Digest) -> Path:
-    """Where the layers of an image are fetched to, in the store at *location*."""
-    return location / _FOLDER / manifest.hex
+from docket.store.layout import INCOMING
+from docket.store.types import Blob
 
 
-@contextmanager
-def folder_in_use(location: Path, manifest: Digest) -> Iterator[None]:
-    """Keep the image's incoming folder while this process fetches into it or seeds from it.
+class Download:
+    """The layers of one image that are being downloaded; *folder* is laid out as its torrent is."""
 
-    The last one to leave removes it, unless it leaves with an error: then the next fetch goes on
-    with what is there.
-    """
-    folder = incoming_folder(location, manifest)
-    disk = Filesystem(location)
-    disk.make_folder(folder.parent)
-    with _opened(folder.with_suffix(_LOCK)) as descriptor:
-        fcntl.flock(descriptor, fcntl.LOCK_SH)
-        yield
-        if _is_unused(descriptor):
-            _remove(folder, disk)
+    def __init__(self, folder: Path, blobs: Blobs, filesystem: Filesystem) -> None:
+        self.folder = folder
+        self._blobs = blobs
+        self._filesystem = filesystem
+        filesystem.make_folder(folder)
 
+    def has_file(self, digest: Digest) -> bool:
+        """Whether any byte of the blob was downloaded."""
+        return self._path(digest).exists()
 
-def drop_left_over(
-    location: Path, *, older_than: float, disk: Filesystem, dry_run: bool = False
-) -> int:
-    """Remove what broken-off fetches left and nobody has touched since *older_than*.
+    def have_pieces(
+        self, digest: Digest, size: int, hashes: bytes, *, piece_length: int
+    ) -> list[bool]:
+        """Which pieces of a blob of *size* bytes are here from an earlier attempt."""
+        return have_pieces(self._path(digest), size, hashes, piece_length)
 
-    Times in seconds since 1970. Gives the bytes that it frees: those that no blob shares.
-    """
-    freed = 0
-    for lock in (location / _FOLDER).glob(f"*{_LOCK}"):
-        folder = lock.with_suffix("")
-        newest = max((path.stat().st_mtime for path in _files(folder)), default=0.0)
-        if newest > older_than:
-            continue
-        size = sum(path.stat().st_blocks * 512 for path in _files(folder) if _is_alone(path))
-        with _opened(lock) as descriptor:
-            if _is_unused(descriptor):
-                freed += size
-                if not dry_run:
-                    _remove(folder, disk)
-    return freed
+    def link_held(self, digest: Digest) -> None:
+        """Lay a blob of the store out in the folder, so that it is seeded. Raises `BlobUnknown`."""
+        self._blobs.link_out(digest, self._path(digest))
 
+    def write_file(self, name: str, content: bytes) -> None:
+        """Write a small file of the torrent that is no blob, such as ``index.json``."""
+        self._filesystem.replace_file(self.folder / name, content)
 
-@contextmanager
-def _opened(lock: Path) -> Iterator[int]:
-    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
+    @contextmanager
+    def writer(self, digest: Digest) -> Iterator[DownloadWriter]:
+        """The blob's file, open for writing; what it has already stays."""
+        path = self._path(digest)
+        self._filesystem.make_folder(path.parent)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            yield DownloadWriter(descriptor, self._filesystem)
+        finally:
+            os.close(descriptor)
 
+    def adopt(
+        self, digest: Digest, *, unpacked: Unpacked | None = None, piece_hashes: bytes | None = None
+    ) -> Blob:
+        """The downloaded file becomes a blob of the store; see `Blobs.adopt`.
 
-def _is_unused(descriptor: int) -> bool:
-    """Whether no other process has the lock that is open as *descriptor*; it is taken then."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+        Raises `DigestMismatch`; then the file is removed, since none of it can be trusted.
+        """
+        path = self._path(digest)
+        try:
+            return self._blobs.adopt(path, digest, unpacked=unpacked, piece_hashes=piece_hashes)
+        except DigestMismatch:
+            self._filesystem.remove(path)
+            raise
 
-
-def _remove(folder: Path, disk: Filesystem) -> None:
-    disk.remove_folder(folder)
-    disk.remove(folder.with_suffix(_LOCK))
+    def _path(self, digest: Digest) -> Path:
+        return self.folder / digest.layout_path
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    return (path for path in folder.rglob("*") if path.is_file())
+class DownloadWriter:
+    """A blob that is being downloaded. Nothing is synced before it is adopted."""
+
+    def __init__(self, descriptor: int, filesystem: Filesystem) -> None:
+        self._descriptor = descriptor
+        self._filesystem = filesystem
+
+    def write(self, block: bytes, offset: int) -> None:
+        """Write all of *block* at *offset*. Raises `StoreFull`."""
+        self._filesystem.write_part(self._descriptor, block, offset)
 
 
-def _is_alone(path: Path) -> bool:
-    """Whether the file has no other name, such as that of a blob."""
-    return path.stat().st_nlink == 1
+class Downloads:
+    """The downloads of a store, by the manifest of their image."""
+
+    def __init__(self, blobs: Blobs, filesystem: Filesystem) -> None:
+        self._blobs = blobs
+        self._filesystem = filesystem
+
+    def get(self, manifest: Digest) -> Download:
+        """The download of an image, for the holder of `open`."""
+        return Download(self._folder(manifest), self._blobs, self._filesystem)
+
+    @contextmanager
+    def open(self, manifest: Digest) -> Iterator[Download]:
+        """The download of an image, while this process fetches into it or seeds from it.
+
+        May outlast the store: then its folder is seeded, and nothing is written or adopted. The
+        last process to leave removes the folder, unless it leaves with an error: then the next
+        download continues with what is there.
+        """
+        with folder_in_use(self._folder(manifest), self._filesystem):
+            yield self.get(manifest)
+
+    def _folder(self, manifest: Digest) -> Path:
+        return self._filesystem.location / INCOMING / manifest.hex

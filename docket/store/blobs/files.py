@@ -10,11 +10,12 @@ from pathlib import Path
 
 from docket.errors import BlobUnknown, DigestMismatch, IndexDamaged, InvalidDigest
 from docket.oci.digest import Digest
-from docket.store.blobs.ingest import Ingested, NewPieces, ingest_file
+from docket.store.blobs.ingest import Ingested, ingest_file
 from docket.store.filesystem import Filesystem
 from docket.store.index.environment import Index
 from docket.store.index.records import BlobRecord, key_of
 from docket.store.index.tables import Transaction
+from docket.store.layout import BLOBS, QUARANTINE, TRASH
 
 QUARANTINE_SECONDS = 7 * 24 * 3600.0
 """How long gc keeps what fsck put into quarantine."""
@@ -26,12 +27,12 @@ class BlobFiles:
     Whatever renames in ``blobs/`` holds the index's write transaction.
     """
 
-    def __init__(self, location: Path, index: Index, disk: Filesystem) -> None:
-        self._blobs = location / "blobs"
-        self._trash = location / "trash"
-        self._quarantine = location / "quarantine"
+    def __init__(self, location: Path, index: Index, filesystem: Filesystem) -> None:
+        self._blobs = location / BLOBS
+        self._trash = location / TRASH
+        self._quarantine = location / QUARANTINE
         self._index = index
-        self._filesystem = disk
+        self._filesystem = filesystem
         self._quarantines: Counter[Digest] = Counter()
 
     def path(self, digest: Digest) -> Path:
@@ -46,31 +47,31 @@ class BlobFiles:
         return record
 
     def add(
-        self, txn: Transaction, source: Path, found: Ingested, *, keep_source: bool = False
+        self, txn: Transaction, source: Path, ingested: Ingested, *, keep_source: bool = False
     ) -> BlobRecord:
         """Give the synced file *source* its place and its record; an equal blob is kept.
 
         With *keep_source* the file keeps its old name too.
         """
-        final = self.path(found.digest)
-        there = None
+        final = self.path(ingested.digest)
+        record = None
         with suppress(IndexDamaged):  # what comes now heals it
-            there = self._index.blobs.get(txn, key_of(found.digest))
-        if there and _has_size(final, there.size):
-            return there
+            record = self._index.blobs.get(txn, key_of(ingested.digest))
+        if record and _has_size(final, record.size):
+            return record
         if keep_source:
             self._filesystem.link(source, final)
         elif source.exists() or not final.exists():
             self._filesystem.place(source, final)
         # else the map had to grow after an earlier run of this change, which has placed the file
-        return self.restore(txn, found)
+        return self.restore(txn, ingested)
 
-    def restore(self, txn: Transaction, found: Ingested) -> BlobRecord:
-        """Record the blob *found*, whose file is in its place."""
-        key = key_of(found.digest)
-        record = blob_row(found, time.time())
+    def restore(self, txn: Transaction, ingested: Ingested) -> BlobRecord:
+        """Record the blob *ingested*, whose file is in its place."""
+        key = key_of(ingested.digest)
+        record = blob_row(ingested, time.time())
         self._index.blobs.put(txn, key, record)
-        self._index.pieces.put(txn, key, found.pieces)
+        self._index.pieces.put(txn, key, ingested.piece_hashes)
         if record.diff_id:
             self._index.layers.add(txn, record.diff_id.encode(), key)
         return record
@@ -100,10 +101,10 @@ class BlobFiles:
         """How often this process has put the blob into quarantine: a reader sees it change."""
         return self._quarantines[digest]
 
-    def reread(self, digest: Digest, new_pieces: NewPieces) -> Ingested | None:
-        """All that the blob's file tells; None when it isn't there or isn't what its name says."""
+    def reread(self, digest: Digest) -> Ingested | None:
+        """All that the blob's file says; None if it is missing or isn't what its name says."""
         try:
-            return ingest_file(self.path(digest), digest, new_pieces)
+            return ingest_file(self.path(digest), digest)
         except (DigestMismatch, OSError):
             return None
 
@@ -135,8 +136,8 @@ class BlobFiles:
     def files(self) -> Iterator[list[Digest]]:
         """The digests of all files in ``blobs/``, a folder at a time."""
         for folder in sorted(self._blobs.glob("*/*")):
-            found = [_digest(f"{folder.parent.name}:{path.name}") for path in folder.iterdir()]
-            yield sorted((one for one in found if one), key=str)
+            digests = [_digest(f"{folder.parent.name}:{path.name}") for path in folder.iterdir()]
+            yield sorted((digest for digest in digests if digest), key=str)
 
     def drop_orphan(self, digest: Digest) -> None:
         """Move a file without a record to the trash; its caller holds the write transaction."""
@@ -147,12 +148,12 @@ class BlobFiles:
         return recorded and not self.path(digest).exists()
 
 
-def blob_row(found: Ingested, now: float) -> BlobRecord:
+def blob_row(ingested: Ingested, now: float) -> BlobRecord:
     """The row of a blob that was read just *now*, in seconds since 1970."""
-    plain = found.unpacked
+    plain, size = ingested.unpacked, ingested.size
     if plain is None:
-        return BlobRecord(found.size, now, now)
-    return BlobRecord(found.size, now, now, str(plain.diff_id), plain.size, plain.compression)
+        return BlobRecord(size, now, now)
+    return BlobRecord(size, now, now, str(plain.diff_id), plain.size, plain.compression)
 
 
 def _flat(digest: Digest) -> str:

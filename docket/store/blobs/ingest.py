@@ -10,11 +10,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import Protocol
 
 from docket.compression import MAX_WINDOW, NONE, Decompressor, sniff
 from docket.errors import DigestMismatch, InvalidInput, WindowTooLarge
 from docket.oci.digest import READ_SIZE, Digest, new_hash
+from docket.pieces import PieceHasher
 
 _TAR_MAGIC = b"ustar"
 _TAR_MAGIC_AT = 257
@@ -33,30 +33,6 @@ _alone = threading.Lock()
 _hashing = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="hash")
 
 
-class Pieces(Protocol):
-    """A running piece hash, such as `docket.pieces.PieceHasher`."""
-
-    def update(self, block: bytes | memoryview, /) -> None: ...
-    def finish(self) -> bytes: ...
-
-
-NewPieces = Callable[[], Pieces]
-
-
-@dataclass(frozen=True, slots=True)
-class KnownPieces:
-    """The hashes of bytes that have been checked with them: nothing is hashed once more."""
-
-    hashes: bytes
-
-    def update(self, block: bytes | memoryview, /) -> None:
-        """No news."""
-
-    def finish(self) -> bytes:
-        """The hashes."""
-        return self.hashes
-
-
 @dataclass(frozen=True, slots=True)
 class Unpacked:
     """What a layer unpacks to: its diff_id, the bytes of the plain tar, and what compressed it."""
@@ -72,7 +48,7 @@ class Ingested:
 
     digest: Digest
     size: int
-    pieces: bytes
+    piece_hashes: bytes
     unpacked: Unpacked | None
 
 
@@ -83,12 +59,18 @@ class Ingest:
     """
 
     def __init__(
-        self, new_pieces: NewPieces, *, algorithm: str = "sha256", unpack: bool = True
+        self,
+        *,
+        algorithm: str = "sha256",
+        unpack: bool = True,
+        piece_hashes: bytes | None = None,
     ) -> None:
+        """*piece_hashes* are those of the bytes, if they have been checked already."""
         self._unpack = unpack
         self._algorithm = algorithm
         self._hash = new_hash(algorithm)
-        self._pieces = new_pieces()
+        self._piece_hashes = piece_hashes
+        self._pieces = PieceHasher()
         self._head = b""
         self._unpacking: _Unpacking | None = None
         self._beside: list[Future[None]] = []
@@ -99,11 +81,10 @@ class Ingest:
         self._feed_unpacking(block)
         self._settle()
         if len(block) < _BESIDE:
-            self._hash.update(block)
-            self._pieces.update(block)
+            for hasher in self._hashers():
+                hasher(block)
         else:
-            updates = (self._hash.update, self._pieces.update)
-            self._beside = [_hashing.submit(update, block) for update in updates]
+            self._beside = [_hashing.submit(hasher, block) for hasher in self._hashers()]
         self.size += len(block)
 
     def finish(self, path: Path | None = None) -> Ingested:
@@ -114,17 +95,22 @@ class Ingest:
         """
         self._settle()
         digest = Digest(self._algorithm, self._hash.hexdigest())
-        return Ingested(digest, self.size, self._pieces.finish(), self._unpacked(digest, path))
+        hashes = self._pieces.finish() if self._piece_hashes is None else self._piece_hashes
+        return Ingested(digest, self.size, hashes, self._unpacked(digest, path))
 
     def abandon(self) -> None:
         """End what runs beside; the bytes are not wanted any more."""
         if self._unpacking:
             self._unpacking.finish()
 
+    def _hashers(self) -> list[Callable[[bytes], None]]:
+        known = self._piece_hashes is not None
+        return [self._hash.update] if known else [self._hash.update, self._pieces.update]
+
     def _settle(self) -> None:
-        """All that was fed is hashed."""
-        for one in self._beside:
-            one.result()
+        """Wait until all that was fed is hashed."""
+        for hashed in self._beside:
+            hashed.result()
         self._beside = []
 
     def _feed_unpacking(self, block: bytes) -> None:
@@ -149,21 +135,35 @@ class Ingest:
         return None
 
 
+def ingest_bytes(content: bytes, *, algorithm: str = "sha256") -> Ingested:
+    """All that small *content* says."""
+    running = Ingest(algorithm=algorithm)
+    running.feed(content)
+    return running.finish()
+
+
 def ingest_file(
-    path: Path, expected: Digest, new_pieces: NewPieces, *, unpacked: Unpacked | None = None
+    path: Path,
+    expected: Digest,
+    *,
+    unpacked: Unpacked | None = None,
+    piece_hashes: bytes | None = None,
 ) -> Ingested:
     """One read of the file at *path*. Raises `DigestMismatch` when it isn't *expected*.
 
-    Where it is known what the layer unpacks to, *unpacked* says so, and nothing is decompressed.
+    If it is known what the layer unpacks to, *unpacked* says so, and nothing is decompressed; the
+    same holds for *piece_hashes*.
     """
-    running = Ingest(new_pieces, algorithm=expected.algorithm, unpack=unpacked is None)
+    running = Ingest(
+        algorithm=expected.algorithm, unpack=unpacked is None, piece_hashes=piece_hashes
+    )
     with path.open("rb", buffering=0) as file:
         while block := file.read(READ_SIZE):
             running.feed(block)
-    found = running.finish(path)
-    if found.digest != expected:
-        raise DigestMismatch(expected, found.digest)
-    return found if unpacked is None else replace(found, unpacked=unpacked)
+    ingested = running.finish(path)
+    if ingested.digest != expected:
+        raise DigestMismatch(expected, ingested.digest)
+    return ingested if unpacked is None else replace(ingested, unpacked=unpacked)
 
 
 class _Unpacking:

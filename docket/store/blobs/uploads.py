@@ -12,11 +12,15 @@ from pathlib import Path
 
 from docket.errors import DigestMismatch, UploadConflict, UploadOutOfOrder, UploadUnknown
 from docket.oci.digest import READ_SIZE, Digest
-from docket.store.blobs.ingest import Ingest, Ingested, NewPieces
+from docket.store.blobs.files import BlobFiles
+from docket.store.blobs.ingest import Ingest, Ingested
 from docket.store.filesystem import Filesystem
 from docket.store.index.environment import Index
-from docket.store.index.records import UploadRecord
+from docket.store.index.records import UploadRecord, scoped
 from docket.store.index.tables import Transaction
+from docket.store.layout import UPLOADS
+from docket.store.pins import Pins
+from docket.store.types import Blob
 
 UPLOAD_SECONDS = 24 * 3600.0
 """How long an unfinished upload is kept."""
@@ -25,13 +29,10 @@ UPLOAD_SECONDS = 24 * 3600.0
 class Upload:
     """One session, open for one writer: `write` appends, `close` keeps the bytes for later."""
 
-    def __init__(
-        self, upload_id: uuid.UUID, path: Path, disk: Filesystem, new_pieces: NewPieces
-    ) -> None:
+    def __init__(self, upload_id: uuid.UUID, path: Path, filesystem: Filesystem) -> None:
         self.id = upload_id
         self.path = path
-        self._filesystem = disk
-        self._new_pieces = new_pieces
+        self._filesystem = filesystem
         self._busy = threading.Lock()
         self._file: FileIO | None = None
         self._ingest: Ingest | None = None
@@ -48,7 +49,7 @@ class Upload:
 
     def write(self, block: bytes) -> None:
         """Append *block*."""
-        file, ingest = self._opened(Ingest(self._new_pieces) if self._ingest is None else None)
+        file, ingest = self._opened(Ingest() if self._ingest is None else None)
         try:
             self._filesystem.append(file, block)
         except BaseException:
@@ -62,15 +63,15 @@ class Upload:
         ingest = None
         if self._ingest is None or expected.algorithm != "sha256":
             # the one second read: sessions that outlived a restart, and digests of another kind
-            ingest = Ingest(self._new_pieces, algorithm=expected.algorithm)
+            ingest = Ingest(algorithm=expected.algorithm)
         file, running = self._opened(ingest)
         self._filesystem.sync(file.fileno())
-        found = running.finish(self.path)
+        ingested = running.finish(self.path)
         self._ingest = None
         self.close()
-        if found.digest != expected:
-            raise DigestMismatch(expected, found.digest)
-        return found
+        if ingested.digest != expected:
+            raise DigestMismatch(expected, ingested.digest)
+        return ingested
 
     def close(self) -> None:
         """Let go of the file; the bytes stay."""
@@ -112,11 +113,12 @@ class Upload:
 class Uploads:
     """The sessions of a store."""
 
-    def __init__(self, folder: Path, index: Index, disk: Filesystem, new_pieces: NewPieces) -> None:
-        self._folder = folder
+    def __init__(self, index: Index, files: BlobFiles, pins: Pins, filesystem: Filesystem) -> None:
+        self._folder = filesystem.location / UPLOADS
         self._index = index
-        self._filesystem = disk
-        self._new_pieces = new_pieces
+        self._files = files
+        self._pins = pins
+        self._filesystem = filesystem
         self._open: dict[uuid.UUID, Upload] = {}
         self._lock = threading.Lock()
 
@@ -132,7 +134,7 @@ class Uploads:
             raise
         return upload_id
 
-    def get(self, repository: str, upload_id: uuid.UUID) -> Upload:
+    def _session(self, repository: str, upload_id: uuid.UUID) -> Upload:
         """The session. Raises `UploadUnknown` unless it is one of *repository*."""
         with self._index.read() as txn:
             record = self._index.uploads.get(txn, _key(upload_id))
@@ -143,21 +145,25 @@ class Uploads:
             raise UploadUnknown(upload_id)
         with self._lock:
             if upload_id not in self._open:
-                self._open[upload_id] = Upload(upload_id, path, self._filesystem, self._new_pieces)
+                self._open[upload_id] = Upload(upload_id, path, self._filesystem)
             return self._open[upload_id]
 
+    def offset(self, repository: str, upload_id: uuid.UUID) -> int:
+        """Bytes that the session has. Raises `UploadUnknown`."""
+        return self._session(repository, upload_id).offset
+
     @contextmanager
-    def writer(
+    def open(
         self, repository: str, upload_id: uuid.UUID, *, offset: int | None = None
     ) -> Iterator[Upload]:
         """The session, for one writer that goes on at *offset* (None: wherever it stands).
 
         Raises `UploadUnknown`, `UploadConflict`, or `UploadOutOfOrder`.
         """
-        upload = self.get(repository, upload_id)
+        upload = self._session(repository, upload_id)
         with upload.writer():
             with self._lock:
-                if self._open.get(upload_id) is not upload:  # over since `get` looked
+                if self._open.get(upload_id) is not upload:  # over since `_session` looked
                     raise UploadUnknown(upload_id)
             if offset is not None and offset != upload.offset:
                 raise UploadOutOfOrder(upload_id, offset=upload.offset)
@@ -166,22 +172,40 @@ class Uploads:
             finally:
                 upload.close()  # sessions that nobody goes on with must not use up descriptors
 
-    def forget(self, txn: Transaction, upload_id: uuid.UUID) -> None:
-        """Drop the record of a session whose file has become a blob."""
-        self._index.uploads.delete(txn, _key(upload_id))
+    def finish(self, repository: str, upload: Upload, expected: Digest) -> Blob:
+        """The session's bytes become the blob *expected* of *repository*.
+
+        Returning means that they are verified, durable and readable. Raises `DigestMismatch`;
+        then the session is gone and nothing is stored.
+        """
+        try:
+            ingested = upload.finish(expected)
+        except DigestMismatch:
+            self.discard(upload)
+            raise
+        self._pins.pin(expected)
+
+        def change(txn: Transaction) -> None:
+            self._files.add(txn, upload.path, ingested)
+            self._index.links.put(txn, scoped(repository, expected), time.time())
+            self._forget(txn, upload.id)
+
+        self._index.update(change)
+        self.discard(upload)
+        return Blob(expected, ingested.size)
 
     def cancel(self, repository: str, upload_id: uuid.UUID) -> None:
         """End the session; nothing of it is left. Raises `UploadUnknown`, `UploadConflict`."""
-        with self.writer(repository, upload_id) as upload:
+        with self.open(repository, upload_id) as upload:
             self.discard(upload)
 
     def discard(self, upload: Upload) -> None:
         """Take away all that is left of *upload*, which its caller is the writer of."""
         upload.abandon()
-        # the file goes first: without it `get` opens the session for nobody, and on a full disk the
-        # index needs the space that it frees
+        # the file goes first: without it nobody can open the session, and on a full disk the index
+        # needs the space that it frees
         self._filesystem.remove(upload.path)
-        self._index.update(lambda txn: self.forget(txn, upload.id))
+        self._index.update(lambda txn: self._forget(txn, upload.id))
         with self._lock:
             self._open.pop(upload.id, None)
 
@@ -204,7 +228,7 @@ class Uploads:
         for name in there - known:
             self._filesystem.remove(self._folder / name)
         for name in known - there:
-            self._index.update(lambda txn, name=name: self.forget(txn, uuid.UUID(name)))  # type: ignore[misc]
+            self._index.update(lambda txn, name=name: self._forget(txn, uuid.UUID(name)))  # type: ignore[misc]
 
     def close(self) -> None:
         """Let go of all sessions; they go on after the next start."""
@@ -212,6 +236,9 @@ class Uploads:
             for upload in self._open.values():
                 upload.abandon()
             self._open.clear()
+
+    def _forget(self, txn: Transaction, upload_id: uuid.UUID) -> None:
+        self._index.uploads.delete(txn, _key(upload_id))
 
     def _path(self, upload_id: uuid.UUID) -> Path:
         return self._folder / str(upload_id)

@@ -18,7 +18,7 @@ meta       ``journal``                  `Position`: how far the journal is commi
 ========== ============================ =====================================================
 
 ``blobs``, ``links``, ``manifests``, ``tags`` and ``torrents`` are written to the `Journal` too;
-with the blobs they tell all else but ``uploads``, which a rebuilt index begins without.
+all else but ``uploads`` follows from them and the blobs. A rebuilt index has no uploads.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ import lmdb
 
 from docket.errors import IndexDamaged, StoreFormat, StoreFull
 from docket.store.filesystem import Filesystem
-from docket.store.index.journal import Journal, Position, set_entry
+from docket.store.index.journal import Journal, Position, entry_line
 from docket.store.index.records import BlobRecord, ManifestRecord, TagRecord, UploadRecord
-from docket.store.index.tables import Lines, MultiTable, Table, Transaction
+from docket.store.index.tables import JournalBuffer, MultiTable, Table, Transaction
 
 T = TypeVar("T")
 
@@ -45,9 +45,9 @@ _FIRST_MAP = 1 << 30
 _READERS = 512
 # a cache line each, and what LMDB writes before them
 _LOCK_FILE_BYTES = _READERS * 64 + (1 << 12)
-# space that is held ready in the file, so that deletes and gc work when the disk is full
+# bytes allocated ahead in the file, so that deletes and gc work when the disk is full
 _AHEAD = 4 << 20
-# a journal that is this much longer than what it says is written anew
+# a journal with this many lines for each row that is left is rewritten
 _MOST_LINES_A_ROW = 4
 _FEW_LINES = 10_000
 _POSITION = b"journal"
@@ -64,53 +64,52 @@ class Index:
         *,
         journal: Journal | None = None,
         map_size: int = _FIRST_MAP,
-        disk: Filesystem | None = None,
+        filesystem: Filesystem | None = None,
     ) -> None:
-        """Open the index in *folder*, or begin one; *disk* sees each change to its files.
+        """Open the index in *folder*, or begin one; *filesystem* sees each change to its files.
 
         Without *journal* nothing is written there: for reading, and for an index in the making.
         """
         self._location = folder.parent
         self._file = folder / "data.mdb"
-        self._filesystem = disk or Filesystem(folder.parent)
+        self._filesystem = filesystem or Filesystem(folder.parent)
         self._journal = journal
-        self._lines = Lines()
-        self.blobs = Table("blobs", BlobRecord, self._lines)
+        self._changes = JournalBuffer()
+        self.blobs = Table("blobs", BlobRecord, self._changes)
         self.layers = MultiTable("layers")
-        self.links = Table("links", float, self._lines)
-        self.manifests = Table("manifests", ManifestRecord, self._lines)
-        self.tags = Table("tags", TagRecord, self._lines)
+        self.links = Table("links", float, self._changes)
+        self.manifests = Table("manifests", ManifestRecord, self._changes)
+        self.tags = Table("tags", TagRecord, self._changes)
         self.parents = MultiTable("parents")
         self.children = MultiTable("children")
         self.referrers = MultiTable("referrers")
         self.pieces = Table("pieces", bytes)
-        self.torrents = Table("torrents", str, self._lines)
+        self.torrents = Table("torrents", str, self._changes)
         self.uploads = Table("uploads", UploadRecord)
         self._meta = Table("meta", Position)
         self._readers = 0
-        self._holds = 0
-        self._gate = threading.Condition()
-        every = [one for one in vars(self).values() if isinstance(one, Table | MultiTable)]
+        self._pauses = 0
+        self._condition = threading.Condition()
+        tables = [value for value in vars(self).values() if isinstance(value, Table | MultiTable)]
         self._env = _open_environment(
-            folder, map_size=map_size, tables=len(every), disk=self._filesystem
+            folder, map_size=map_size, tables=len(tables), filesystem=self._filesystem
         )
         with _translated(self._location):
-            for table in every:
+            for table in tables:
                 table.open(self._env)
         if journal:
-            self._go_on(journal)
+            self._continue(journal)
 
     @property
     def tables(self) -> list[Table[Any]]:
         """The tables with one value a key, but ``meta``."""
-        return [
-            one for one in vars(self).values() if isinstance(one, Table) and one is not self._meta
-        ]
+        tables = [value for value in vars(self).values() if isinstance(value, Table)]
+        return [table for table in tables if table is not self._meta]
 
     @property
     def multi_tables(self) -> list[MultiTable]:
         """The tables with many values a key."""
-        return [one for one in vars(self).values() if isinstance(one, MultiTable)]
+        return [value for value in vars(self).values() if isinstance(value, MultiTable)]
 
     def close(self) -> None:
         """Close the environment; no transaction may be under way."""
@@ -147,25 +146,25 @@ class Index:
             after = batch[-1]
 
     def position(self, txn: Transaction) -> Position | None:
-        """How far the journal is committed; None before there is one, or when nobody knows."""
+        """How far the journal is committed; None before there is one, or if that row is damaged."""
         with suppress(IndexDamaged):
             return self._meta.get(txn, _POSITION)
         return None
 
     def renew_journal(self) -> None:
-        """Write the journal anew, without what is over; pushes go on meanwhile."""
+        """Rewrite the journal without outdated lines; pushes go on meanwhile."""
         if self._journal:
             self._renew(self._journal)
 
     def shorten_journal(self) -> None:
-        """Write the journal anew if most of what it says is over."""
+        """Rewrite the journal if most of its lines are outdated."""
         with self.read() as txn:
             position = self.position(txn)
             rows = sum(table.count(txn) for table in self.tables if table.is_journaled)
         if position and position.lines > _MOST_LINES_A_ROW * rows + _FEW_LINES:
             self.renew_journal()
 
-    def _go_on(self, journal: Journal) -> None:
+    def _continue(self, journal: Journal) -> None:
         with self.read() as txn:
             position = self.position(txn)
         if position and journal.holds(position):
@@ -195,27 +194,28 @@ class Index:
         for table in self.tables:
             if table.is_journaled:
                 for key in table.keys(txn):
-                    # a row that is damaged is fsck's to mend; the journal must not lose the others
+                    # fsck repairs a damaged row; the journal must not lose the others
                     with suppress(IndexDamaged):
-                        yield set_entry(table.name, key, table.get(txn, key))
+                        yield entry_line(table.name, key, table.get(txn, key))
 
     def _changed(self, change: Callable[[Transaction], T]) -> T:
         self._preallocate()
         txn = self._env.begin(write=True)
         try:
-            self._lines.clear()
+            self._changes.clear()
             result = change(txn)
-            if self._journal and self._lines.lines:
+            if self._journal and self._changes.rows:
                 before = self.position(txn)
                 if before is None:
                     raise IndexDamaged("meta", _POSITION)
-                lines = self._lines
-                after = self._journal.append(before, lines.lines, frees=lines.frees)
+                lines = [entry_line(*row) for row in self._changes.rows]
+                only_frees_space = self._changes.only_frees_space
+                after = self._journal.append(before, lines, only_frees_space=only_frees_space)
                 self._meta.put(txn, _POSITION, after)
             self._filesystem.step("commit")
             txn.commit()
         except BaseException:
-            # the binding's abort waits for a moment without any reader at work: see to one
+            # the binding's abort waits for a moment without any active reader: make one
             with self._pause_transactions():
                 txn.abort()
             raise
@@ -223,30 +223,30 @@ class Index:
 
     @contextmanager
     def _entered(self) -> Iterator[None]:
-        with self._gate:
-            self._gate.wait_for(lambda: not self._holds)
+        with self._condition:
+            self._condition.wait_for(lambda: not self._pauses)
             self._readers += 1
         try:
             yield
         finally:
-            with self._gate:
+            with self._condition:
                 self._readers -= 1
-                self._gate.notify_all()
+                self._condition.notify_all()
 
     @contextmanager
     def _pause_transactions(self) -> Iterator[None]:
         """No transaction begins inside; those under way go on."""
-        with self._gate:
-            self._holds += 1
+        with self._condition:
+            self._pauses += 1
         try:
             yield
         finally:
-            with self._gate:
-                self._holds -= 1
-                self._gate.notify_all()
+            with self._condition:
+                self._pauses -= 1
+                self._condition.notify_all()
 
     def _preallocate(self) -> None:
-        """Space in the file for what comes; when there is none, what is there must do."""
+        """Allocate space in the file for what comes; on a full disk, what is there must do."""
         used = (self._env.info()["last_pgno"] + 1) * self._env.stat()["psize"]
         with suppress(StoreFull), self._file.open("rb+", buffering=0) as file:
             size = os.fstat(file.fileno()).st_size
@@ -258,18 +258,18 @@ class Index:
     def _grow(self) -> None:
         """Double the map; LMDB wants no transaction of this process under way meanwhile."""
         before = self._env.info()["map_size"]
-        with self._pause_transactions(), self._gate:
-            self._gate.wait_for(lambda: self._readers == 0)
-            if self._env.info()["map_size"] == before:  # else another writer has seen to it
+        with self._pause_transactions(), self._condition:
+            self._condition.wait_for(lambda: self._readers == 0)
+            if self._env.info()["map_size"] == before:  # else another writer has done it
                 self._env.set_mapsize(before * 2)
 
 
-def _open_environment(folder: Path, *, map_size: int, tables: int, disk: Filesystem) -> Any:
+def _open_environment(folder: Path, *, map_size: int, tables: int, filesystem: Filesystem) -> Any:
     try:
         with _translated(folder.parent):
             if not (folder / "data.mdb").exists():
-                _begin_environment(folder, disk)
-            _hold_lock_file(folder, disk)
+                _begin_environment(folder, filesystem)
+            _allocate_lock_file(folder, filesystem)
             environment = lmdb.open(
                 str(folder), map_size=map_size, max_dbs=tables, max_readers=_READERS
             )
@@ -279,28 +279,28 @@ def _open_environment(folder: Path, *, map_size: int, tables: int, disk: Filesys
     return environment
 
 
-def _begin_environment(folder: Path, disk: Filesystem) -> None:
+def _begin_environment(folder: Path, filesystem: Filesystem) -> None:
     """An empty environment in *folder*, whole or not at all: LMDB refuses half a file for ever."""
     draft = folder.with_name(f"{folder.name}.draft")
-    disk.remove_folder(draft)
-    disk.make_folder(draft)
-    _hold_lock_file(draft, disk)
+    filesystem.remove_folder(draft)
+    filesystem.make_folder(draft)
+    _allocate_lock_file(draft, filesystem)
     with lmdb.open(str(draft), lib_version=_ON_DISK_FORMAT) as environment:
         environment.sync(True)
-    disk.rename(draft, folder)
+    filesystem.rename(draft, folder)
 
 
-def _hold_lock_file(folder: Path, disk: Filesystem) -> None:
+def _allocate_lock_file(folder: Path, filesystem: Filesystem) -> None:
     """Space for all of LMDB's lock file, which is mapped: touching a hole in it on a full disk
     would kill the process (SIGBUS). Raises `StoreFull`.
     """
     with (folder / "lock.mdb").open("ab") as file:
-        disk.allocate(file.fileno(), 0, _LOCK_FILE_BYTES)
+        filesystem.allocate(file.fileno(), 0, _LOCK_FILE_BYTES)
 
 
 @contextmanager
 def _translated(location: Path) -> Iterator[None]:
-    """Turns LMDB's words for "no space left" into `StoreFull`."""
+    """Turns LMDB's ways to say "no space left" into `StoreFull`."""
     try:
         yield
     except lmdb.DiskError as error:

@@ -1,13 +1,13 @@
-"""The journal: a small append-only log of what blobs don't tell, to rebuild the index from.
+"""The journal: an append-only log of metadata that can't be recovered from blobs.
 
 ``<location>/journal/<generation>.log`` has one line a change, each behind its CRC-32::
 
     5b0c3a1f ["tags","app\\u00001.0",["sha256:…",1764000000.0]]     a row that was set
     9d41c0e7 ["tags","app\\u00001.0"]                               a row that was deleted
 
-Bytes behind the last line are zeros: space that is held ready, so that a disk that is full still
-takes what deletes and gc have to say. The index records how much of the journal is committed; a
-tail behind that is of a change that never was.
+Bytes after the last line are zeros: space allocated ahead, so that deletes and gc can still be
+logged when the disk is full. The index records how much of the journal is committed; a tail after
+that belongs to a transaction that was not committed.
 """
 
 from __future__ import annotations
@@ -47,22 +47,19 @@ class Entry(msgspec.Struct, frozen=True):
     value: bytes | None
 
 
-def set_entry(table: str, key: bytes, value: Any) -> bytes:
-    """The line that says that *key* of *table* is now *value*."""
-    return _line([table, key.decode("latin-1"), value])
-
-
-def line_deleted(table: str, key: bytes) -> bytes:
-    """The line that says that *key* of *table* is gone."""
-    return _line([table, key.decode("latin-1")])
+def entry_line(table: str, key: bytes, value: Any) -> bytes:
+    """The line that says that *key* of *table* has *value* now; None: that it was deleted."""
+    name = key.decode("latin-1")
+    body = msgspec.json.encode([table, name] if value is None else [table, name, value])
+    return b"%08x %s\n" % (zlib.crc32(body), body)
 
 
 class Journal:
     """The log's files. Only the holder of the index's write transaction may call `append`."""
 
-    def __init__(self, folder: Path, disk: Filesystem) -> None:
+    def __init__(self, folder: Path, filesystem: Filesystem) -> None:
         self._folder = folder
-        self._filesystem = disk
+        self._filesystem = filesystem
         self._filesystem.make_folder(folder)
 
     def holds(self, position: Position) -> bool:
@@ -72,16 +69,16 @@ class Journal:
         except FileNotFoundError:
             return False
 
-    def append(self, position: Position, lines: list[bytes], *, frees: bool) -> Position:
+    def append(self, position: Position, lines: list[bytes], *, only_frees_space: bool) -> Position:
         """Write *lines* behind *position*; returning means that they are durable.
 
-        What *frees* space may use the part of the file that is kept for a full disk. Raises
+        What *only_frees_space* may use the part of the file that is kept for a full disk. Raises
         `StoreFull`.
         """
         text = b"".join(lines)
         end = position.length + len(text)
         with self._path(position.generation).open("rb+", buffering=0) as file:
-            self._make_room(file.fileno(), end, frees=frees)
+            self._make_room(file.fileno(), end, only_frees_space=only_frees_space)
             self._filesystem.write_at(file.fileno(), text, position.length)
         return Position(position.generation, end, position.lines + len(lines))
 
@@ -120,7 +117,7 @@ class Journal:
                     left -= len(raw)
                 yield _parsed(raw)
 
-    def _make_room(self, descriptor: int, end: int, *, frees: bool) -> None:
+    def _make_room(self, descriptor: int, end: int, *, only_frees_space: bool) -> None:
         size = os.fstat(descriptor).st_size
         if size >= end + _AHEAD // 2:
             return
@@ -130,7 +127,7 @@ class Journal:
         try:
             self._filesystem.allocate(descriptor, size, more)
         except StoreFull:
-            if not (frees and size >= end):
+            if not (only_frees_space and size >= end):
                 raise
 
     def _path(self, generation: int) -> Path:
@@ -141,15 +138,15 @@ class Draft:
     """A journal file in the making: nobody reads it before `place`."""
 
     def __init__(
-        self, disk: Filesystem, path: Path, generation: int, lines: Iterable[bytes]
+        self, filesystem: Filesystem, path: Path, generation: int, lines: Iterable[bytes]
     ) -> None:
-        self._filesystem = disk
+        self._filesystem = filesystem
         self._path = path
         self._new = path.with_suffix(".new")
         self._generation = generation
         self._length = 0
         self._lines = 0
-        disk.write_new(self._new, b"")
+        filesystem.write_new(self._new, b"")
         self._file = self._new.open("rb+", buffering=0)
         rows = iter(lines)
         try:
@@ -179,11 +176,6 @@ class Draft:
             self._filesystem.sync(self._file.fileno())
             self._filesystem.rename(self._new, self._path)
         return Position(self._generation, self._length, self._lines)
-
-
-def _line(row: list[Any]) -> bytes:
-    body = msgspec.json.encode(row)
-    return b"%08x %s\n" % (zlib.crc32(body), body)
 
 
 _decoder = msgspec.json.Decoder(list[msgspec.Raw])

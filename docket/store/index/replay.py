@@ -19,19 +19,19 @@ _BATCH = 5000
 
 @contextmanager
 def replayed(
-    folder: Path, disk: Filesystem, journal: Journal, position: Position | None
+    folder: Path, filesystem: Filesystem, journal: Journal, position: Position | None
 ) -> Iterator[tuple[Index, int]]:
     """An index in *folder*, for as long as it is needed, with all rows of the journal.
 
     Up to *position*, or to the newest file's end; and how many lines were damaged.
     """
-    disk.remove_folder(folder)
-    index = Index(folder, disk=disk)
+    filesystem.remove_folder(folder)
+    index = Index(folder, filesystem=filesystem)
     try:
         yield index, replay(index, journal, position)
     finally:
         index.close()
-        disk.remove_folder(folder)
+        filesystem.remove_folder(folder)
 
 
 def replay(index: Index, journal: Journal, position: Position | None) -> int:

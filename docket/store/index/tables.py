@@ -1,4 +1,4 @@
-"""The index's tables, for use within a transaction: checked values, and what changes is noted."""
+"""The index's tables, for use within a transaction: checked values, and a note of each change."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from docket.errors import IndexDamaged
-from docket.store.index.journal import line_deleted, set_entry
 
 V = TypeVar("V")
 
@@ -20,20 +19,22 @@ Transaction = Any
 class Table(Generic[V]):
     """One value a key; values are MessagePack behind a CRC-32.
 
-    With *lines* every change is noted there too, for the journal.
+    With *changes* every change is noted there too, for the journal.
     """
 
-    def __init__(self, name: str, value_type: type[V], lines: Lines | None = None) -> None:
+    def __init__(
+        self, name: str, value_type: type[V], changes: JournalBuffer | None = None
+    ) -> None:
         self.name = name
         self.value_type = value_type
-        self._lines = lines
+        self._changes = changes
         self._decoder = msgspec.msgpack.Decoder(value_type)
         self._db: Any = None
 
     @property
     def is_journaled(self) -> bool:
         """Whether changes are noted for the journal."""
-        return self._lines is not None
+        return self._changes is not None
 
     def open(self, environment: Any) -> None:
         """Create the table in *environment* where it is missing."""
@@ -52,15 +53,15 @@ class Table(Generic[V]):
         """Set the value of *key*."""
         body = msgspec.msgpack.encode(value)
         txn.put(key, zlib.crc32(body).to_bytes(4, "big") + body, db=self._db)
-        if self._lines:
-            self._lines.set(self.name, key, value)
+        if self._changes:
+            self._changes.set(self.name, key, value)
 
     def delete(self, txn: Transaction, key: bytes) -> bool:
         """Forget *key*; whether it was there."""
-        there = bool(txn.delete(key, db=self._db))
-        if there and self._lines:
-            self._lines.delete(self.name, key)
-        return there
+        deleted = bool(txn.delete(key, db=self._db))
+        if deleted and self._changes:
+            self._changes.delete(self.name, key)
+        return deleted
 
     def scan(
         self, txn: Transaction, prefix: bytes = b"", *, after: bytes | None = None
@@ -144,26 +145,23 @@ class MultiTable:
                 there = cursor.next()
 
 
-class Lines:
-    """What the write transaction under way changes, as lines for the journal."""
+class JournalBuffer:
+    """What the write transaction under way changes: table, key and new value (None: deleted)."""
 
     def __init__(self) -> None:
-        self.lines: list[bytes] = []
-        self.frees = True
-
-    def __bool__(self) -> bool:
-        return True  # even when there are none yet
+        self.rows: list[tuple[str, bytes, Any]] = []
+        self.only_frees_space = True
 
     def clear(self) -> None:
-        """Begin anew."""
-        self.lines.clear()
-        self.frees = True
+        """Start a transaction."""
+        self.rows.clear()
+        self.only_frees_space = True
 
     def set(self, table: str, key: bytes, value: Any) -> None:
         """Note that a row was set."""
-        self.lines.append(set_entry(table, key, value))
-        self.frees = False
+        self.rows.append((table, key, value))
+        self.only_frees_space = False
 
     def delete(self, table: str, key: bytes) -> None:
         """Note that a row was deleted."""
-        self.lines.append(line_deleted(table, key))
+        self.rows.append((table, key, None))

@@ -28,9 +28,9 @@ Parsed = Manifest | ImageIndex
 class Structure:
     """Compares ``parents``, ``children``, ``referrers`` and ``layers`` with rows and manifests."""
 
-    def __init__(self, index: Index, blobs: BlobFiles) -> None:
+    def __init__(self, index: Index, files: BlobFiles) -> None:
         self._index = index
-        self._blobs = blobs
+        self._files = files
         self._parsed = lru_cache(maxsize=_CACHED)(self._parse)
 
     def mend(self) -> Iterator[tuple[Edge, bool]]:
@@ -123,7 +123,7 @@ class Structure:
         """The manifest as its blob tells it; None when that is not there, or not what it says."""
         try:
             named = Digest.parse(digest)
-            content = self._blobs.path(named).read_bytes()
+            content = self._files.path(named).read_bytes()
             if Digest.of(content, algorithm=named.algorithm) != named:
                 return None
             return manifest.parse(content)

@@ -12,12 +12,12 @@ from zlib import crc32
 from docket.errors import IndexDamaged, InvalidOption
 from docket.oci.digest import Digest
 from docket.store.blobs.files import BlobFiles
+from docket.store.blobs.verify import UNAVAILABLE, BlobStatus, Verified, Verifier
 from docket.store.index.environment import Index
 from docket.store.index.records import key_of, scoped, unscoped
 from docket.store.index.tables import Table, Transaction
 from docket.store.maintenance.edge_check import Structure
-from docket.store.maintenance.repair import Difference, ReadFile, Rows
-from docket.store.maintenance.verify import LOST, BlobStatus, Verified, Verifier
+from docket.store.maintenance.repair import Difference, Rows
 from docket.store.manifests.edges import repositories
 
 _BATCH = 500
@@ -76,7 +76,7 @@ class FsckReport:
 OnBlob = Callable[[int, int], None]
 """Told after each blob: how many blobs are done, of how many."""
 
-_VERDICTS = {
+_FINDINGS = {
     BlobStatus.MISSING: ("blob-missing", "its record is gone; push or pull it again"),
     BlobStatus.WRONG_SIZE: ("blob-size", "in quarantine; push or pull it again"),
     BlobStatus.WRONG_BYTES: ("blob-bytes", "in quarantine; push or pull it again"),
@@ -91,16 +91,14 @@ class Fsck:
     def __init__(
         self,
         index: Index,
-        blobs: BlobFiles,
+        files: BlobFiles,
         verifier: Verifier,
         *,
-        read_file: ReadFile,
         on_blob: OnBlob = lambda _done, _total: None,
     ) -> None:
         self._index = index
-        self._blobs = blobs
+        self._files = files
         self._verifier = verifier
-        self._read_file = read_file
         self._on_blob = on_blob
         self._lost: list[Difference] = []
         self.report = FsckReport()
@@ -135,7 +133,7 @@ class Fsck:
             read = self._must_read(digest) or (sample is not None and sample.has(digest))
             verified = self._verifier.check(digest, read=read)
             self._note(digest, verified, was_read=read)
-            if read and verified.verdict is BlobStatus.SOUND:
+            if read and verified.status is BlobStatus.SOUND:
                 sound.append(digest)
             if len(sound) >= _BATCH:
                 self._verifier.stamp(sound)
@@ -145,7 +143,7 @@ class Fsck:
 
     def orphans(self) -> None:
         """Files without a record: taken in again where some row names them, else out of reach."""
-        for folder in self._blobs.files():
+        for folder in self._files.files():
             with self._index.read() as txn:
                 suspects = [one for one in folder if not self._index.blobs.has(txn, key_of(one))]
             for digest in suspects:
@@ -166,7 +164,7 @@ class Fsck:
 
     def structure(self) -> None:
         """The edges between manifests, tags, blobs and layers."""
-        for (table, key, value), added in Structure(self._index, self._blobs).mend():
+        for (table, key, value), added in Structure(self._index, self._files).mend():
             what = f"{table.name} {_shown(key)} -> {_shown(value)}"
             self.report.add("edge", what, "added" if added else "removed")
 
@@ -193,7 +191,7 @@ class Fsck:
     # -- inside
 
     def _rows(self, said: Index) -> Rows:
-        return Rows(self._index, said, self._blobs, self._read_file)
+        return Rows(self._index, said, self._files)
 
     def _tell_journal(self, what: str) -> None:
         self.renew_journal = True
@@ -212,23 +210,23 @@ class Fsck:
         self.report.blobs += 1
         self.report.read_blobs += was_read
         self.report.read += verified.read
-        if verified.verdict in _VERDICTS:
-            kind, outcome = _VERDICTS[verified.verdict]
+        if verified.status in _FINDINGS:
+            kind, outcome = _FINDINGS[verified.status]
             self.report.add(kind, digest, outcome)
-        if verified.verdict in LOST:
+        if verified.status in UNAVAILABLE:
             self.report.quarantined.append(digest)
 
     def _orphan(self, digest: Digest) -> None:
-        found = self._read_file(digest)
+        found = self._files.reread(digest)
 
         def change(txn: Transaction) -> str:
             key = key_of(digest)
-            if self._index.blobs.has(txn, key) or not self._blobs.path(digest).exists():
+            if self._index.blobs.has(txn, key) or not self._files.path(digest).exists():
                 return ""
             if found and self._is_named(txn, digest):
-                self._blobs.restore(txn, found)
+                self._files.restore(txn, found)
                 return "taken in again"
-            self._blobs.quarantine(txn, digest)
+            self._files.quarantine(txn, digest)
             return "in quarantine"
 
         if outcome := self._update(change):
@@ -298,7 +296,7 @@ class Fsck:
         except IndexDamaged:
             return ""  # another row than those that were checked; the next check finds it
         except BaseException:
-            self._blobs.recover()
+            self._files.recover()
             raise
 
     def _keys(self, table: Table[Any]) -> Iterator[bytes]:

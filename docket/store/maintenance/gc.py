@@ -26,8 +26,8 @@ class GcReport:
     """What a collection freed (or would free) and why it kept what it kept; sizes in bytes.
 
     *freed* is all of *blobs*, of *orphans* (files without a record, as a crash leaves them) and of
-    *leftovers* (broken-off fetches and old quarantine). What is *kept* is needed by images; what is
-    *young* is within the grace time; what is *pinned* someone was just told is here.
+    *leftovers* (interrupted downloads and old quarantine). Images need what is *kept*; what is
+    *young* is within the grace time; what is *pinned* was just promised to a client.
     """
 
     dry_run: bool = False
@@ -48,49 +48,27 @@ class GcReport:
     pinned: int = 0
 
 
-class Collector:
-    """Sweeps tags that are over, manifests that nothing names, repository links, blobs, orphans."""
-
-    def __init__(self, index: Index, blobs: BlobFiles, pins: Pins) -> None:
-        self._index = index
-        self._blobs = blobs
-        self._pins = pins
-
-    def collect(
-        self, *, grace: float, retention: Retention | None = None, dry_run: bool = False
-    ) -> GcReport:
-        """Sweep what is garbage and older than *grace* seconds.
-
-        Returning means that what the report calls freed is gone from the index and the disk. A
-        *dry_run* finds out the same and changes nothing.
-        """
-        sweep = _Sweep(
-            self._index,
-            self._blobs,
-            self._pins,
-            report=GcReport(dry_run=dry_run),
-            horizon=time.time() - grace,
-        )
-        return sweep.run(retention or Retention())
-
-
-class _Sweep:
-    """One collection. *horizon*: what came later is young."""
+class Sweep:
+    """One collection: of expired tags, manifests that nothing names, repository links, blobs and
+    orphans.
+    """
 
     def __init__(
-        self, index: Index, blobs: BlobFiles, pins: Pins, *, report: GcReport, horizon: float
+        self, index: Index, files: BlobFiles, pins: Pins, *, grace: float, dry_run: bool
     ) -> None:
+        """What came less than *grace* seconds ago is kept. A *dry_run* changes nothing."""
         self._index = index
-        self._blobs = blobs
+        self._files = files
         self._pins = pins
-        self._report = report
-        self._horizon = horizon
+        self._report = GcReport(dry_run=dry_run)
+        self._horizon = time.time() - grace
         # keys of tags and manifests that are gone, or would be
         self._dead: set[bytes] = set()
         # blobs that a young link holds
         self._linked: set[bytes] = set()
 
     def run(self, retention: Retention) -> GcReport:
+        """Sweep; returning means that what the report calls freed is gone from index and disk."""
         self._drop_tags(retention)
         while self._sweep_manifests():
             pass  # a manifest that went may have been the last parent of another
@@ -98,17 +76,17 @@ class _Sweep:
         self._sweep_blobs()
         self._sweep_orphans()
         if not self._report.dry_run:
-            self._blobs.empty_trash()
+            self._files.empty_trash()
         return self._report
 
     def _drop_tags(self, retention: Retention) -> None:
         with self._index.read() as txn:
-            every = tagged(self._index, txn)
-        over = retention.over(every, now=time.time())
-        gone = [one for one in over if self._report.dry_run or self._dropped(one)]
-        self._dead.update(scoped(one.repository, one.tag) for one in gone)
-        self._report.tags = [f"{one.repository}:{one.tag}" for one in gone]
-        self._report.kept_tags = len(every) - len(gone)
+            tags = tagged(self._index, txn)
+        expired = retention.expired(tags, now=time.time())
+        gone = [tag for tag in expired if self._report.dry_run or self._dropped(tag)]
+        self._dead.update(scoped(tag.repository, tag.tag) for tag in gone)
+        self._report.tags = [f"{tag.repository}:{tag.tag}" for tag in gone]
+        self._report.kept_tags = len(tags) - len(gone)
 
     def _dropped(self, tag: Tagged) -> bool:
         """Take the tag away, unless it was moved meanwhile."""
@@ -209,7 +187,7 @@ class _Sweep:
                     fates.dead.add(key)
                     fates.freed += record.size
                     if not report.dry_run:
-                        self._blobs.sweep(txn, digest)
+                        self._files.sweep(txn, digest)
             return fates
 
         for batch in self._index.batches(self._index.blobs):
@@ -235,7 +213,7 @@ class _Sweep:
             sizes: list[int] = []
             for key in batch:
                 digest = Digest.parse(key.decode())
-                path = self._blobs.path(digest)
+                path = self._files.path(digest)
                 named = self._index.blobs.has(txn, key) or self._index.parents.has(txn, key)
                 if named or not path.exists():
                     continue
@@ -243,13 +221,15 @@ class _Sweep:
                 if status.st_ctime <= self._horizon:
                     sizes.append(status.st_size)
                     if not self._report.dry_run:
-                        self._blobs.drop_orphan(digest)
+                        self._files.drop_orphan(digest)
             return sizes
 
-        for folder in self._blobs.files():
+        for folder in self._files.files():
             with self._index.read() as txn:
                 suspects = [
-                    key for one in folder if not self._index.blobs.has(txn, key := key_of(one))
+                    key
+                    for digest in folder
+                    if not self._index.blobs.has(txn, key := key_of(digest))
                 ]
             if suspects:
                 sizes = self._settled(sweep, suspects)
@@ -267,7 +247,7 @@ class _Sweep:
             try:
                 return self._index.update(lambda txn: sweep(txn, batch, pinned))
             except BaseException:
-                self._blobs.recover()
+                self._files.recover()
                 raise
 
 

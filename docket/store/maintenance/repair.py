@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from heapq import merge
 from itertools import groupby
@@ -13,7 +13,6 @@ from docket.errors import IndexDamaged, InvalidDigest, InvalidInput
 from docket.oci import manifest
 from docket.oci.digest import Digest
 from docket.store.blobs.files import BlobFiles, blob_row
-from docket.store.blobs.ingest import Ingested
 from docket.store.index.environment import Index
 from docket.store.index.records import BlobRecord, ManifestRecord, edge, key_of, scoped, unscoped
 from docket.store.index.tables import Table, Transaction
@@ -21,9 +20,6 @@ from docket.store.index.tables import Table, Transaction
 _FROM_JOURNAL = "restored from the journal"
 _FROM_BLOB = "made anew from the blob"
 _FROM_MANIFEST = "made anew from the manifest"
-
-ReadFile = Callable[[Digest], Ingested | None]
-"""All that a blob's file tells, or None when it isn't there or isn't what its name says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +47,10 @@ class Difference:
 class Rows:
     """Looks at every row; mends from *said* (the journal, replayed) and from the blobs."""
 
-    def __init__(self, index: Index, said: Index, blobs: BlobFiles, read_file: ReadFile) -> None:
+    def __init__(self, index: Index, said: Index, files: BlobFiles) -> None:
         self._index = index
         self._said = said
-        self._blobs = blobs
-        self._read_file = read_file
+        self._files = files
 
     def mend(self) -> Iterator[Mended]:
         """Mend each row that fails its checksum, or whose key can't be one."""
@@ -162,8 +157,8 @@ class Rows:
         if table is self._index.blobs:
             return self._blob_row(key), _FROM_BLOB
         if table is self._index.pieces:
-            found = self._read_file(Digest.parse(key.decode()))
-            return found.pieces if found else None, _FROM_BLOB
+            found = self._files.reread(Digest.parse(key.decode()))
+            return found.piece_hashes if found else None, _FROM_BLOB
         if table is self._index.links:
             return time.time(), "made anew"
         if table is self._index.manifests:
@@ -171,14 +166,14 @@ class Rows:
         return None, ""
 
     def _blob_row(self, key: bytes) -> BlobRecord | None:
-        found = self._read_file(Digest.parse(key.decode()))
+        found = self._files.reread(Digest.parse(key.decode()))
         return blob_row(found, time.time()) if found else None
 
     def _manifest_row(self, key: bytes) -> ManifestRecord | None:
         digest = Digest.parse(unscoped(key)[1])
-        if self._read_file(digest) is None:
+        if self._files.reread(digest) is None:
             return None
-        content = self._blobs.path(digest).read_bytes()
+        content = self._files.path(digest).read_bytes()
         try:
             parsed = manifest.parse(content)
         except InvalidInput:

@@ -1,4 +1,4 @@
-"""Retention: which tags are over, so that gc frees what only they name."""
+"""Retention: which tags have expired, so that gc frees what only they name."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ class Retention:
 
     The newest *keep* releases of a repository stay, a tag that matches one of *protect* stays (a
     glob of tags, or of ``repository:tag``), and so does one that was moved less than *age* seconds
-    ago. What none of these keeps is over. Without *keep* and *age* nothing is ever over; with *age*
-    alone the newest release of a repository stays.
+    ago. What none of these keeps has expired. Without *keep* and *age* nothing ever expires; with
+    *age* alone the newest release of a repository stays.
     """
 
     keep: int | None = None
     protect: tuple[str, ...] = ()
     age: float | None = None
 
-    def over(self, tags: Iterable[Tagged], *, now: float) -> list[Tagged]:
-        """Those of *tags*, sorted by repository, that are over at *now* (seconds since 1970)."""
+    def expired(self, tags: Iterable[Tagged], *, now: float) -> list[Tagged]:
+        """Those of *tags*, sorted by repository, that have expired by *now*, seconds since 1970."""
         if self.keep is None and self.age is None:
             return []
         kept = 1 if self.keep is None else self.keep
-        found: list[Tagged] = []
-        for _, group in groupby(tags, key=lambda one: one.repository):
+        expired: list[Tagged] = []
+        for _, group in groupby(tags, key=lambda tag: tag.repository):
             rows = list(group)
             newest = set(_releases(rows)[:kept])
-            found += (row for row in rows if row.digest not in newest and self._is_over(row, now))
-        return found
+            expired += (r for r in rows if r.digest not in newest and self._is_expired(r, now))
+        return expired
 
-    def _is_over(self, tag: Tagged, now: float) -> bool:
+    def _is_expired(self, tag: Tagged, now: float) -> bool:
         if self.age is not None and tag.moved > now - self.age:
             return False
         return not any(_matches(tag, glob) for glob in self.protect)
@@ -45,8 +45,8 @@ class Retention:
 
 def _releases(tags: Sequence[Tagged]) -> list[Digest]:
     """What *tags* point to, each once, the last deployed first."""
-    by_time = sorted(tags, key=lambda one: one.moved, reverse=True)
-    return list(dict.fromkeys(one.digest for one in by_time))
+    by_time = sorted(tags, key=lambda tag: tag.moved, reverse=True)
+    return list(dict.fromkeys(tag.digest for tag in by_time))
 
 
 def _matches(tag: Tagged, glob: str) -> bool:

@@ -10,8 +10,8 @@ from threading import Event
 
 from docket.errors import IndexDamaged
 from docket.oci.digest import Digest
+from docket.store.blobs.verify import UNAVAILABLE, BlobStatus, Verifier
 from docket.store.index.environment import Index
-from docket.store.maintenance.verify import LOST, BlobStatus, Verifier
 
 _AT_ONCE = 1000
 
@@ -74,9 +74,9 @@ class Scrub:
             return
         report.blobs += 1
         report.read += verified.read
-        if verified.verdict in LOST:
+        if verified.status in UNAVAILABLE:
             report.quarantined.append(digest)
-        elif verified.verdict is not BlobStatus.GONE:
+        elif verified.status is not BlobStatus.GONE:
             self._verifier.stamp([digest])
 
 

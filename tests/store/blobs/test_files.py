@@ -16,7 +16,7 @@ from docket.oci.digest import Digest
 from docket.pieces import PIECE_LENGTH, PieceHasher
 from docket.store import Store
 from docket.store.blobs.ingest import Unpacked
-from tests.store.samples import ENCODER, blob_files, image, packed, push, tar, upload
+from tests.store.samples import ENCODER, blob_files, blob_path, image, packed, push, tar, upload
 from tests.support.bombs import bomb
 
 ROOT = Path(__file__).parents[2]
@@ -37,18 +37,18 @@ def left_over(store: Store) -> list[Path]:
 
 def test_put(store: Store) -> None:
     """Invariant 1: when `put` returns, the bytes are there, read-only, and read back the same."""
-    blob = store.put(b"config", repository="app")
+    blob = store.blobs.put(b"config", repository="app")
     assert blob.digest == Digest.of(b"config")
-    assert stat.S_IMODE(blob.path.stat().st_mode) == 0o444
-    assert store.read(blob.digest) == b"config"
-    assert store.blob(blob.digest, repository="app") == blob
+    assert stat.S_IMODE(blob_path(store, blob.digest).stat().st_mode) == 0o444
+    assert store.blobs.read(blob.digest) == b"config"
+    assert store.blobs.get(blob.digest, repository="app") == blob
     assert left_over(store) == []
 
 
 def test_put_twice(store: Store) -> None:
     """Decision 1: equal bytes are one blob, whoever brings them."""
-    first = store.put(b"config", repository="one")
-    again = store.put(b"config", repository="two")
+    first = store.blobs.put(b"config", repository="one")
+    again = store.blobs.put(b"config", repository="two")
     assert first == again
     assert blob_files(store.location) == {first.digest.hex}
     assert left_over(store) == []
@@ -58,7 +58,7 @@ def test_empty_blob(store: Store) -> None:
     """No bytes are a blob too, without pieces."""
     blob = upload(store, "app", b"")
     assert blob.size == 0
-    assert store.pieces([blob.digest]) == {blob.digest: b""}
+    assert store.blobs.piece_hashes([blob.digest]) == {blob.digest: b""}
 
 
 def test_adopt(store: Store, tmp_path: Path) -> None:
@@ -66,12 +66,12 @@ def test_adopt(store: Store, tmp_path: Path) -> None:
     layer = packed(tar("a"))
     path = tmp_path / "incoming"
     path.write_bytes(layer)
-    blob = store.adopt(path, Digest.of(layer))
-    assert blob.path.samefile(path)
-    assert store.read(blob.digest) == layer
+    blob = store.blobs.adopt(path, Digest.of(layer))
+    assert blob_path(store, blob.digest).samefile(path)
+    assert store.blobs.read(blob.digest) == layer
     path.unlink()
-    assert store.read(blob.digest) == layer
-    assert store.adopt(path, blob.digest) == blob, "adopting what is held is a no-op"
+    assert store.blobs.read(blob.digest) == layer
+    assert store.blobs.adopt(path, blob.digest) == blob, "adopting what is held is a no-op"
 
 
 def test_adopt_what_is_something_else(store: Store, tmp_path: Path) -> None:
@@ -79,12 +79,12 @@ def test_adopt_what_is_something_else(store: Store, tmp_path: Path) -> None:
     path = tmp_path / "incoming"
     path.write_bytes(b"poison")
     with pytest.raises(DigestMismatch) as caught:
-        store.adopt(path, Digest.of(b"layer"))
+        store.blobs.adopt(path, Digest.of(b"layer"))
     assert caught.value.actual == Digest.of(b"poison")
     assert path.read_bytes() == b"poison"
     assert blob_files(store.location) == set()
-    assert not store.has(Digest.of(b"layer"))
-    assert not store.has(Digest.of(b"poison"))
+    assert not store.blobs.has(Digest.of(b"layer"))
+    assert not store.blobs.has(Digest.of(b"poison"))
 
 
 def test_adopt_tells_what_bytes_do_not(store: Store, tmp_path: Path) -> None:
@@ -92,8 +92,8 @@ def test_adopt_tells_what_bytes_do_not(store: Store, tmp_path: Path) -> None:
     path = tmp_path / "incoming"
     path.write_bytes(b"no tar at all")
     diff_id = Digest.of(b"plain")
-    store.adopt(path, Digest.of(b"no tar at all"), unpacked=Unpacked(diff_id, 5, ZSTD))
-    found = store.layers([diff_id])[diff_id]
+    store.blobs.adopt(path, Digest.of(b"no tar at all"), unpacked=Unpacked(diff_id, 5, ZSTD))
+    found = store.layers.find([diff_id])[diff_id]
     assert (found.plain_size, found.compression) == (5, ZSTD)
 
 
@@ -101,63 +101,63 @@ def test_adopt_does_not_hash_pieces_that_were(store: Store, tmp_path: Path) -> N
     """What the bytes were checked with on their way in is recorded."""
     path = tmp_path / "incoming"
     path.write_bytes(b"layer")
-    blob = store.adopt(path, Digest.of(b"layer"), pieces=b"checked".ljust(20))
-    assert store.pieces([blob.digest]) == {blob.digest: b"checked".ljust(20)}
+    blob = store.blobs.adopt(path, Digest.of(b"layer"), piece_hashes=b"checked".ljust(20))
+    assert store.blobs.piece_hashes([blob.digest]) == {blob.digest: b"checked".ljust(20)}
 
 
 def test_upload_of_something_else(store: Store) -> None:
     """Bad input § digest mismatch: the temporary file is gone, nothing is stored."""
-    upload_id = store.begin_upload("app")
-    with store.upload("app", upload_id) as session:
+    upload_id = store.uploads.begin("app")
+    with store.uploads.open("app", upload_id) as session:
         session.write(b"poison")
         with pytest.raises(DigestMismatch):
-            store.finish_upload("app", session, Digest.of(b"layer"))
+            store.uploads.finish("app", session, Digest.of(b"layer"))
     assert blob_files(store.location) == set()
     assert left_over(store) == []
 
 
 def test_a_blob_is_read_through_its_repository(store: Store) -> None:
     """Bad input § reading a blob of another repository: only through a repository link."""
-    digest = store.put(b"secret", repository="one").digest
+    digest = store.blobs.put(b"secret", repository="one").digest
     with pytest.raises(BlobUnknown):
-        store.blob(digest, repository="two")
+        store.blobs.get(digest, repository="two")
     with pytest.raises(BlobUnknown):
-        store.unlink("two", digest)
+        store.blobs.unlink("two", digest)
 
 
 def test_mount(store: Store) -> None:
     """OCI distribution § mounting: linked when the source has it, and only then."""
-    digest = store.put(b"layer", repository="one").digest
-    assert not store.mount(digest, repository="two", source="three")
-    assert not store.mount(Digest.of(b"other"), repository="two")
+    digest = store.blobs.put(b"layer", repository="one").digest
+    assert not store.blobs.mount(digest, repository="two", source="three")
+    assert not store.blobs.mount(Digest.of(b"other"), repository="two")
     with pytest.raises(BlobUnknown):
-        store.blob(digest, repository="two")
-    assert store.mount(digest, repository="two", source="one")
-    assert store.blob(digest, repository="two").digest == digest
-    assert store.mount(digest, repository="four"), "from is optional"
+        store.blobs.get(digest, repository="two")
+    assert store.blobs.mount(digest, repository="two", source="one")
+    assert store.blobs.get(digest, repository="two").digest == digest
+    assert store.blobs.mount(digest, repository="four"), "from is optional"
 
 
 def test_unlink(store: Store) -> None:
     """OCI distribution § deleting blobs: the repository loses it at once, others keep it."""
-    digest = store.put(b"layer", repository="one").digest
-    store.mount(digest, repository="two")
-    store.unlink("one", digest)
+    digest = store.blobs.put(b"layer", repository="one").digest
+    store.blobs.mount(digest, repository="two")
+    store.blobs.unlink("one", digest)
     with pytest.raises(BlobUnknown):
-        store.blob(digest, repository="one")
+        store.blobs.get(digest, repository="one")
     with pytest.raises(BlobUnknown):
-        store.unlink("one", digest)
-    assert store.blob(digest, repository="two").digest == digest
+        store.blobs.unlink("one", digest)
+    assert store.blobs.get(digest, repository="two").digest == digest
 
 
 def test_a_file_that_went_bad(store: Store) -> None:
     """Invariant 4: a small blob whose bytes are wrong is never handed out."""
-    blob = store.put(b"config")
-    blob.path.chmod(0o644)
-    blob.path.write_bytes(b"c0nfig")
+    blob = store.blobs.put(b"config")
+    blob_path(store, blob.digest).chmod(0o644)
+    blob_path(store, blob.digest).write_bytes(b"c0nfig")
     with pytest.raises(BlobUnknown):
-        store.read(blob.digest)
-    assert not store.has(blob.digest), "it is out of reach, so that the next push brings it"
-    assert store.put(b"config").path.read_bytes() == b"config"
+        store.blobs.read(blob.digest)
+    assert not store.blobs.has(blob.digest), "it is out of reach, so that the next push brings it"
+    assert store.blobs.read(store.blobs.put(b"config").digest) == b"config"
 
 
 @pytest.mark.parametrize("kind", [ZSTD, GZIP, NONE])
@@ -166,12 +166,12 @@ def test_layers_by_diff_id(store: Store, kind: str) -> None:
     plain = tar("a", size=700_000)
     layer = packed(plain, kind)
     upload(store, "app", layer, parts=3)
-    found = store.layers([Digest.of(plain), Digest.of(b"unknown")])
+    found = store.layers.find([Digest.of(plain), Digest.of(b"unknown")])
     assert list(found) == [Digest.of(plain)]
     one = found[Digest.of(plain)]
     assert (one.digest, one.size) == (Digest.of(layer), len(layer))
     assert (one.plain_size, one.compression, one.encoder) == (len(plain), kind, "")
-    assert store.unpacked(one.digest) == one
+    assert store.layers.get(one.digest) == one
 
 
 def test_what_is_no_layer_has_no_diff_id(store: Store) -> None:
@@ -179,7 +179,7 @@ def test_what_is_no_layer_has_no_diff_id(store: Store) -> None:
     broken = packed(tar("a"))[:-5]
     for content in (b"{}", broken, b"\x1f\x8b", b""):
         upload(store, "app", content)
-        assert store.unpacked(Digest.of(content)) is None
+        assert store.layers.get(Digest.of(content)) is None
 
 
 def test_a_bomb_has_no_diff_id(store: Store) -> None:
@@ -187,7 +187,7 @@ def test_a_bomb_has_no_diff_id(store: Store) -> None:
     content = bomb(ZSTD, 64 << 30)
     began = time.process_time()
     upload(store, "app", content)
-    assert store.unpacked(Digest.of(content)) is None
+    assert store.layers.get(Digest.of(content)) is None
     assert time.process_time() - began < 5
 
 
@@ -197,45 +197,49 @@ def test_piece_hashes(store: Store, size: int) -> None:
     content = bytes(range(251)) * (size // 251 + 1)
     content = content[:size]
     blob = upload(store, "app", content, parts=4)
-    assert store.pieces([blob.digest])[blob.digest] == piece_hashes(blob.path.read_bytes())
+    assert store.blobs.piece_hashes([blob.digest])[blob.digest] == piece_hashes(
+        blob_path(store, blob.digest).read_bytes()
+    )
 
 
 def test_piece_hashes_of_what_is_not_held(store: Store) -> None:
     """Decision 5: a torrent is made of held blobs alone."""
     with pytest.raises(BlobUnknown):
-        store.pieces([Digest.of(b"x")])
+        store.blobs.piece_hashes([Digest.of(b"x")])
 
 
 def test_the_encoder_is_kept(store: Store) -> None:
     """Decision 11: a manifest tells what compressed a layer, and the layer keeps it."""
     first = image("a", "b")
     push(store, "app", first)
-    found = store.layers(map(Digest.of, first.plain))
+    found = store.layers.find(map(Digest.of, first.plain))
     assert [one.encoder for one in found.values()] == [ENCODER, ENCODER]
-    store.put(b"another config", repository="app")
-    assert store.layers([Digest.of(first.plain[0])])[Digest.of(first.plain[0])].encoder == ENCODER
+    store.blobs.put(b"another config", repository="app")
+    assert (
+        store.layers.find([Digest.of(first.plain[0])])[Digest.of(first.plain[0])].encoder == ENCODER
+    )
 
 
 def test_sha512(store: Store) -> None:
     """OCI image § registered algorithms: a SHA-512 digest names a blob as well."""
     layer = packed(tar("a"))
     expected = Digest.of(layer, algorithm="sha512")
-    upload_id = store.begin_upload("app")
-    with store.upload("app", upload_id) as session:
+    upload_id = store.uploads.begin("app")
+    with store.uploads.open("app", upload_id) as session:
         session.write(layer)
-        blob = store.finish_upload("app", session, expected)
-    assert Digest.of_file(blob.path, algorithm="sha512") == expected
-    assert store.layers([Digest.of(tar("a"))])[Digest.of(tar("a"))].digest == expected
+        blob = store.uploads.finish("app", session, expected)
+    assert Digest.of_file(blob_path(store, blob.digest), algorithm="sha512") == expected
+    assert store.layers.find([Digest.of(tar("a"))])[Digest.of(tar("a"))].digest == expected
 
 
 def test_link_out(store: Store, tmp_path: Path) -> None:
     """Decision 7: what is seeded is a hard link to the blob; a second one is no error."""
-    digest = store.put(b"layer").digest
+    digest = store.blobs.put(b"layer").digest
     for _ in range(2):
-        store.link_out(digest, tmp_path / "swarm" / "layer")
-    assert (tmp_path / "swarm" / "layer").samefile(store.blob(digest).path)
+        store.blobs.link_out(digest, tmp_path / "swarm" / "layer")
+    assert (tmp_path / "swarm" / "layer").samefile(blob_path(store, digest))
     with pytest.raises(BlobUnknown):
-        store.link_out(Digest.of(b"x"), tmp_path / "x")
+        store.blobs.link_out(Digest.of(b"x"), tmp_path / "x")
 
 
 WIDE = """
@@ -261,7 +265,7 @@ del plain, running
 Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
 with open_store(Path(sys.argv[1])) as store, ThreadPoolExecutor(len(layers)) as threads:
     list(threads.map(lambda layer: upload(store, "app", layer, parts=2), layers))
-    found = store.layers(digests)
+    found = store.layers.find(digests)
     assert [found[one].size for one in digests] == [len(layer) for layer in layers]
 print(peak_megabytes())
 """

@@ -29,17 +29,17 @@ def swarm() -> Iterator[Swarm]:
 def test_a_torrent_reads_no_layer(store: Store, swarm: Swarm) -> None:
     """Decision 5: piece hashes are those of the index: blobs may be out of reach meanwhile."""
     push(store, "app", ONE)
-    found = store.manifest("app", "latest")
+    found = store.manifests.get("app", "latest")
     seeder = Seeder(store, swarm)
     (store.location / "blobs").rename(store.location / "away")
     torrent = seeder.metainfo(found, announce="http://127.0.0.1:1/announce")
     layers = {Digest.of(layer) for layer in ONE.layers}
     assert layers <= {file.digest for file in torrent.files}
-    assert store.torrent(torrent.info_hash) == ("app", ONE.digest)
+    assert store.manifests.torrent(torrent.info_hash) == ("app", ONE.digest)
     (store.location / "away").rename(store.location / "blobs")
     for file in torrent.files:
         if file.digest:
-            assert torrent.hashes(file) == store.pieces([file.digest])[file.digest]
+            assert torrent.hashes(file) == store.blobs.piece_hashes([file.digest])[file.digest]
 
 
 def test_the_same_image_is_the_same_torrent(tmp_path: Path, swarm: Swarm) -> None:
@@ -48,7 +48,7 @@ def test_the_same_image_is_the_same_torrent(tmp_path: Path, swarm: Swarm) -> Non
     for number in range(2):
         with open_store(tmp_path / f"store-{number}") as store:
             push(store, f"app-{number}", ONE, tag=f"v{number}")
-            found = store.manifest(f"app-{number}", f"v{number}")
+            found = store.manifests.get(f"app-{number}", f"v{number}")
             for _ in range(2):
                 seeder = Seeder(store, swarm)
                 torrent = seeder.metainfo(found, announce=f"http://127.0.0.{number + 1}/announce")
@@ -60,9 +60,9 @@ def test_the_same_image_is_the_same_torrent(tmp_path: Path, swarm: Swarm) -> Non
 def test_no_torrent_without_a_layer(store: Store, swarm: Swarm) -> None:
     """Decision 5: a torrent needs the hashes of every layer."""
     push(store, "app", ONE)
-    found = store.manifest("app", "latest")
-    store.delete_manifest("app", ONE.digest)
-    store.gc(grace=0)
+    found = store.manifests.get("app", "latest")
+    store.manifests.delete("app", ONE.digest)
+    store.maintenance.gc(grace=0)
     with pytest.raises(BlobUnknown):
         Seeder(store, swarm).metainfo(found, announce="")
 
@@ -71,10 +71,10 @@ def test_questions_about_layers_read_none(store: Store) -> None:
     """Decision 2: which diff_ids are held, sizes and sharing are answered by the index."""
     push(store, "app", ONE)
     shutil.rmtree(store.location / "blobs")
-    found = store.layers(map(Digest.of, ONE.plain))
+    found = store.layers.find(map(Digest.of, ONE.plain))
     assert len(found) == 2
     for one in found.values():
-        assert store.unpacked(one.digest) == one
-        assert store.mount(one.digest, repository="other")
-        assert not store.is_shared(one.digest, ONE.digest)
-        assert store.pieces([one.digest])
+        assert store.layers.get(one.digest) == one
+        assert store.blobs.mount(one.digest, repository="other")
+        assert not store.manifests.is_shared(one.digest, ONE.digest)
+        assert store.blobs.piece_hashes([one.digest])

@@ -15,24 +15,22 @@ from docket.errors import DigestMismatch, UploadConflict, UploadOutOfOrder, Uplo
 from docket.oci.digest import Digest
 from docket.pieces import PieceHasher
 from docket.store import Store
-from docket.store.blobs.uploads import Uploads
-from docket.store.filesystem import Filesystem
 from docket.store.index.environment import Index
-from tests.store.samples import assert_sound, open_store, packed, tar
+from tests.store.samples import assert_sound, blob_path, open_store, packed, tar
 
 LAYER = packed(tar("a", size=300_000))
 
 
 def write(store: Store, upload_id: uuid.UUID, content: bytes, *, at: int | None = None) -> None:
     """Append *content* to a session of the repository ``app``."""
-    with store.upload("app", upload_id, offset=at) as session:
+    with store.uploads.open("app", upload_id, offset=at) as session:
         session.write(content)
 
 
 def finish(store: Store, upload_id: uuid.UUID, expected: Digest) -> None:
     """End a session of the repository ``app``."""
-    with store.upload("app", upload_id) as session:
-        store.finish_upload("app", session, expected)
+    with store.uploads.open("app", upload_id) as session:
+        store.uploads.finish("app", session, expected)
 
 
 def files(store: Store) -> list[Path]:
@@ -53,22 +51,22 @@ def file_size_limit(size: int) -> Iterator[None]:
 
 def test_parts(store: Store) -> None:
     """OCI distribution § pushing a blob in chunks: parts of any length make one blob."""
-    upload_id = store.begin_upload("app")
-    assert store.upload_offset("app", upload_id) == 0
+    upload_id = store.uploads.begin("app")
+    assert store.uploads.offset("app", upload_id) == 0
     for at in range(0, len(LAYER), 100_000):
         write(store, upload_id, LAYER[at : at + 100_000], at=at)
-    assert store.upload_offset("app", upload_id) == len(LAYER)
+    assert store.uploads.offset("app", upload_id) == len(LAYER)
     finish(store, upload_id, Digest.of(LAYER))
-    assert store.read(Digest.of(LAYER)) == LAYER
+    assert store.blobs.read(Digest.of(LAYER)) == LAYER
     assert files(store) == []
     with pytest.raises(UploadUnknown):
-        store.upload_offset("app", upload_id)
+        store.uploads.offset("app", upload_id)
 
 
 @pytest.mark.parametrize("at", [0, 99, 101, 1 << 40])
 def test_a_part_out_of_order(store: Store, at: int) -> None:
     """OCI distribution § pushing a blob in chunks: a part begins where the last one ended."""
-    upload_id = store.begin_upload("app")
+    upload_id = store.uploads.begin("app")
     write(store, upload_id, LAYER[:100], at=0)
     with pytest.raises(UploadOutOfOrder) as caught:
         write(store, upload_id, LAYER[100:], at=at)
@@ -79,29 +77,29 @@ def test_a_part_out_of_order(store: Store, at: int) -> None:
 
 def test_two_writers(store: Store) -> None:
     """Bad input § upload session hijack: one writer at a time; the second is told at once."""
-    upload_id = store.begin_upload("app")
-    with store.upload("app", upload_id) as session:
+    upload_id = store.uploads.begin("app")
+    with store.uploads.open("app", upload_id) as session:
         session.write(LAYER[:10])
-        with pytest.raises(UploadConflict), store.upload("app", upload_id):
+        with pytest.raises(UploadConflict), store.uploads.open("app", upload_id):
             pass
         with pytest.raises(UploadConflict):
-            store.cancel_upload("app", upload_id)
+            store.uploads.cancel("app", upload_id)
         session.write(LAYER[10:])
     finish(store, upload_id, Digest.of(LAYER))
 
 
 def test_many_writers_race(store: Store) -> None:
     """Bad input § upload session hijack: of many that write and end it at once, one does."""
-    upload_id = store.begin_upload("app")
+    upload_id = store.uploads.begin("app")
     outcomes: list[str] = []
     start = threading.Barrier(8)
 
     def compete() -> None:
         start.wait()
         try:
-            with store.upload("app", upload_id, offset=0) as session:
+            with store.uploads.open("app", upload_id, offset=0) as session:
                 session.write(LAYER)
-                store.finish_upload("app", session, Digest.of(LAYER))
+                store.uploads.finish("app", session, Digest.of(LAYER))
         except (UploadConflict, UploadUnknown, UploadOutOfOrder) as error:
             outcomes.append(type(error).__name__)
         else:
@@ -114,33 +112,33 @@ def test_many_writers_race(store: Store) -> None:
         thread.join()
     assert len(outcomes) == 8
     assert outcomes.count("stored") == 1
-    assert store.read(Digest.of(LAYER)) == LAYER
+    assert store.blobs.read(Digest.of(LAYER)) == LAYER
 
 
 def test_sessions_survive_a_restart(tmp_path: Path) -> None:
     """Invariant 1: after a restart a session goes on at its last byte, all hashed again."""
     with open_store(tmp_path / "store") as store:
-        upload_id = store.begin_upload("app")
+        upload_id = store.uploads.begin("app")
         write(store, upload_id, LAYER[:1000])
     with open_store(tmp_path / "store") as store:
-        assert store.upload_offset("app", upload_id) == 1000
+        assert store.uploads.offset("app", upload_id) == 1000
         write(store, upload_id, LAYER[1000:2000], at=1000)
     with open_store(tmp_path / "store") as store:
         write(store, upload_id, LAYER[2000:], at=2000)
         finish(store, upload_id, Digest.of(LAYER))
-        assert Digest.of(tar("a", size=300_000)) in store.layers(
+        assert Digest.of(tar("a", size=300_000)) in store.layers.find(
             [Digest.of(tar("a", size=300_000))]
         )
         hasher = PieceHasher()
         hasher.update(LAYER)
-        assert store.pieces([Digest.of(LAYER)])[Digest.of(LAYER)] == hasher.finish()
+        assert store.blobs.piece_hashes([Digest.of(LAYER)])[Digest.of(LAYER)] == hasher.finish()
     assert_sound(tmp_path / "store")
 
 
 def test_a_restart_before_the_last_word(tmp_path: Path) -> None:
     """Invariant 1: bytes that changed behind the store's back are found by the second hash."""
     with open_store(tmp_path / "store") as store:
-        upload_id = store.begin_upload("app")
+        upload_id = store.uploads.begin("app")
         write(store, upload_id, LAYER)
         path = store.location / "uploads" / str(upload_id)
     path.write_bytes(b"x" + LAYER[1:])
@@ -152,60 +150,56 @@ def test_a_restart_before_the_last_word(tmp_path: Path) -> None:
 
 def test_cancel(store: Store) -> None:
     """OCI distribution § cancelling: nothing of the session is left."""
-    upload_id = store.begin_upload("app")
+    upload_id = store.uploads.begin("app")
     write(store, upload_id, LAYER)
-    store.cancel_upload("app", upload_id)
+    store.uploads.cancel("app", upload_id)
     assert files(store) == []
     with pytest.raises(UploadUnknown):
-        store.cancel_upload("app", upload_id)
+        store.uploads.cancel("app", upload_id)
     with pytest.raises(UploadUnknown):
         write(store, upload_id, b"")
 
 
 def test_a_session_is_bound_to_its_repository(store: Store) -> None:
     """Bad input § upload session hijack: through another repository it can't be seen."""
-    upload_id = store.begin_upload("app")
+    upload_id = store.uploads.begin("app")
     with pytest.raises(UploadUnknown):
-        store.upload_offset("other", upload_id)
-    with pytest.raises(UploadUnknown), store.upload("other", upload_id):
+        store.uploads.offset("other", upload_id)
+    with pytest.raises(UploadUnknown), store.uploads.open("other", upload_id):
         pass
     with pytest.raises(UploadUnknown):
-        store.cancel_upload("other", upload_id)
-    assert store.upload_offset("app", upload_id) == 0
+        store.uploads.cancel("other", upload_id)
+    assert store.uploads.offset("app", upload_id) == 0
 
 
 def test_unknown_sessions(store: Store) -> None:
     """A UUID that nobody was given opens nothing."""
     with pytest.raises(UploadUnknown):
-        store.upload_offset("app", uuid.uuid4())
+        store.uploads.offset("app", uuid.uuid4())
 
 
-def test_expiry(tmp_path: Path) -> None:
+def test_expiry(store: Store) -> None:
     """Bad input § upload session: an old one ends, a young one and one being written do not."""
-    (tmp_path / "uploads").mkdir()
-    index = Index(tmp_path / "index")
-    uploads = Uploads(tmp_path / "uploads", index, Filesystem(tmp_path), PieceHasher)
+    uploads = store.uploads
     old, busy = uploads.begin("app"), uploads.begin("app")
     assert uploads.expire(older_than=3600) == 0
-    with uploads.writer("app", busy) as session:
+    with uploads.open("app", busy) as session:
         session.write(b"still here")
         assert uploads.expire(older_than=-1) == 1
     with pytest.raises(UploadUnknown):
-        uploads.get("app", old)
-    assert uploads.get("app", busy).offset == 10
-    uploads.close()
-    index.close()
+        uploads.offset("app", old)
+    assert uploads.offset("app", busy) == 10
 
 
 def test_files_of_no_session_go_at_start(tmp_path: Path) -> None:
     """Invariant 1: what a crash left in ``uploads/`` is taken away at the next start."""
     with open_store(tmp_path / "store") as store:
-        upload_id = store.begin_upload("app")
-        lost = store.begin_upload("app")
+        upload_id = store.uploads.begin("app")
+        lost = store.uploads.begin("app")
         (store.location / "uploads" / str(lost)).unlink()
         (store.location / "uploads" / "small-1").write_bytes(b"x")
         with pytest.raises(UploadUnknown):
-            store.upload_offset("app", lost)
+            store.uploads.offset("app", lost)
     with open_store(tmp_path / "store") as store:
         assert [path.name for path in files(store)] == [str(upload_id)]
     index = Index(tmp_path / "store" / "index")
@@ -216,20 +210,20 @@ def test_files_of_no_session_go_at_start(tmp_path: Path) -> None:
 
 def test_a_block_that_fits_only_in_part(store: Store) -> None:
     """Bad input § disk full: an upload goes on where the file ends, and stays right to the byte."""
-    upload_id = store.begin_upload("app")
+    upload_id = store.uploads.begin("app")
     write(store, upload_id, LAYER[:100_000])
     with file_size_limit(150_000), pytest.raises(OSError, match="too large"):
         write(store, upload_id, LAYER[100_000:250_000])
-    offset = store.upload_offset("app", upload_id)
+    offset = store.uploads.offset("app", upload_id)
     assert offset == (store.location / "uploads" / str(upload_id)).stat().st_size
     write(store, upload_id, LAYER[offset:], at=offset)
     finish(store, upload_id, Digest.of(LAYER))
-    assert Digest.of_file(store.blob(Digest.of(LAYER)).path) == Digest.of(LAYER)
+    assert Digest.of_file(blob_path(store, Digest.of(LAYER))) == Digest.of(LAYER)
 
 
 def test_idle_sessions_hold_no_descriptor(store: Store) -> None:
     """Bad input § upload session: clients that went away don't use up the process's files."""
     before = len(list(Path("/proc/self/fd").iterdir()))
     for _ in range(20):
-        write(store, store.begin_upload("app"), b"x")
+        write(store, store.uploads.begin("app"), b"x")
     assert len(list(Path("/proc/self/fd").iterdir())) == before

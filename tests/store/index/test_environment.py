@@ -13,7 +13,7 @@ import pytest
 from docket.errors import IndexDamaged, StoreFormat, StoreLocked
 from docket.oci import manifest
 from docket.oci.digest import Digest
-from docket.pieces import PIECE_LENGTH, PieceHasher
+from docket.pieces import PIECE_LENGTH
 from docket.store import Store
 from docket.store.blobs.files import BlobFiles
 from docket.store.blobs.ingest import Ingested
@@ -138,8 +138,8 @@ def test_damage_is_found(tmp_path: Path) -> None:
     path.write_bytes(content.replace(value, value[:-1] + b"m"))
     with open_store(tmp_path) as store:
         with pytest.raises(IndexDamaged, match="fsck"):
-            store.manifest("app", "v1")
-        assert store.read(Digest.of(ONE.config)) == ONE.config
+            store.manifests.get("app", "v1")
+        assert store.blobs.read(Digest.of(ONE.config)) == ONE.config
 
 
 def test_an_index_that_is_none(tmp_path: Path) -> None:
@@ -223,6 +223,6 @@ def test_waiting_for_the_owner(tmp_path: Path) -> None:
         first.close()
         return True
 
-    second = Store(tmp_path, new_pieces=PieceHasher, piece_length=PIECE_LENGTH, wait=wait)
+    second = Store(tmp_path, wait=wait)
     second.close()
     assert len(holders) == 1

@@ -12,14 +12,15 @@ import pytest
 
 from docket.errors import ManifestUnknown, StoreFormat, StoreLocked
 from docket.oci.digest import Digest
-from docket.pieces import PIECE_LENGTH, PieceHasher
 from docket.store import FsckReport, Store, rebuild_index
+from docket.store.filesystem import Filesystem
 from docket.store.index.environment import Index
 from docket.store.index.journal import Journal
 from tests.store.samples import (
     Image,
     assert_readable,
     assert_sound,
+    blob_path,
     image,
     open_store,
     packed,
@@ -37,7 +38,7 @@ SIGNATURE = image("signature", subject=ONE)
 
 def rebuild(location: Path) -> FsckReport:
     """The index of the closed store at *location*, made anew."""
-    return rebuild_index(location, new_pieces=PieceHasher, piece_length=PIECE_LENGTH, owner="test")
+    return rebuild_index(location, owner="test")
 
 
 def rows(location: Path) -> dict[tuple[str, bytes], Any]:
@@ -65,16 +66,16 @@ def live(store: Store) -> None:
     push(store, "app", ONE, tag="1")
     push(store, "app", GONE, tag="2")
     push(store, "team/other", TWO, tag="latest")
-    store.record_torrent(b"\xff\x00\n" + bytes(17), ONE.digest)
+    store.manifests.record_torrent(b"\xff\x00\n" + bytes(17), ONE.digest)
     push(store, "app", SIGNATURE, tag=None)
     put_index(store, "app", ONE, GONE, tag="all")
     push(store, "app", TWO, tag="moves")
     push(store, "app", ONE, tag="moves")
-    store.delete_tag("app", "all")
-    store.delete_manifest("app", GONE.digest)
-    store.gc(grace=0)
+    store.manifests.delete_tag("app", "all")
+    store.manifests.delete("app", GONE.digest)
+    store.maintenance.gc(grace=0)
     upload(store, "app", packed(tar("of no manifest")))
-    store.put(b"small", repository="app")
+    store.blobs.put(b"small", repository="app")
 
 
 def log(location: Path) -> Path:
@@ -95,7 +96,7 @@ def test_a_rebuilt_index_is_identical(tmp_path: Path) -> None:
     assert rows(tmp_path) == before
     assert_sound(tmp_path)
     with open_store(tmp_path) as store:
-        assert store.fsck().findings == []
+        assert store.maintenance.fsck().findings == []
         push(store, "app", GONE, tag="2")
     again = rows(tmp_path)
     rebuild(tmp_path)
@@ -144,10 +145,10 @@ def test_a_backup(tmp_path: Path) -> None:
         assert_readable(store, "app", "1")
         assert_readable(store, "team/other", "latest")
         # without its manifest nobody knows what else the image had
-        assert {one.kind for one in store.fsck().findings} == {"dangling", "incomplete"}
-        assert {one.kind for one in store.fsck().findings} == {"incomplete"}
+        assert {one.kind for one in store.maintenance.fsck().findings} == {"dangling", "incomplete"}
+        assert {one.kind for one in store.maintenance.fsck().findings} == {"incomplete"}
         push(store, "app", GONE, tag="between")
-        assert store.fsck().findings == []
+        assert store.maintenance.fsck().findings == []
 
 
 def test_rebuild_without_a_journal(tmp_path: Path) -> None:
@@ -172,8 +173,8 @@ def test_rebuild_with_damage(tmp_path: Path) -> None:
     with open_store(tmp_path) as store:
         push(store, "app", ONE, tag="1")
         push(store, "app", TWO, tag="2")
-        rotten = store.blob(Digest.of(TWO.layers[1])).path
-        gone = store.blob(Digest.of(TWO.config)).path
+        rotten = blob_path(store, Digest.of(TWO.layers[1]))
+        gone = blob_path(store, Digest.of(TWO.config))
     rotten.chmod(0o644)
     rotten.write_bytes(b"rotten")
     gone.unlink()
@@ -184,10 +185,10 @@ def test_rebuild_with_damage(tmp_path: Path) -> None:
     }
     with open_store(tmp_path) as store:
         assert_readable(store, "app", "1")
-        assert not store.has(Digest.of(TWO.layers[1]))
+        assert not store.blobs.has(Digest.of(TWO.layers[1]))
         push(store, "app", TWO, tag="2")
         assert_readable(store, "app", "2")
-        assert store.fsck().findings == []
+        assert store.maintenance.fsck().findings == []
 
 
 def test_a_damaged_line(tmp_path: Path) -> None:
@@ -202,7 +203,7 @@ def test_a_damaged_line(tmp_path: Path) -> None:
     report = rebuild(tmp_path)
     assert [one.what for one in report.findings] == ["1 lines"]
     with open_store(tmp_path) as store:
-        assert store.tags("app") == ["1"]
+        assert store.manifests.tags("app") == ["1"]
         assert_readable(store, "app", "1")
         assert_readable(store, "app", TWO.digest)
 
@@ -219,7 +220,7 @@ def test_an_uncommitted_tail(tmp_path: Path) -> None:
             file.seek(position.length)
             file.write(b'5b0c3a1f ["tags","never"]\n' * 50)
         push(store, "app", TWO, tag="2")
-        assert store.fsck().findings == []
+        assert store.maintenance.fsck().findings == []
     before = rows(tmp_path)
     rebuild(tmp_path)
     assert rows(tmp_path) == before
@@ -249,7 +250,7 @@ def test_a_damaged_position(tmp_path: Path) -> None:
     _damage_position(tmp_path)
     with open_store(tmp_path) as store:
         push(store, "app", TWO, tag="2")
-        assert store.fsck().findings == []
+        assert store.maintenance.fsck().findings == []
 
 
 def test_it_is_written_anew_when_it_is_long(tmp_path: Path) -> None:
@@ -257,15 +258,15 @@ def test_it_is_written_anew_when_it_is_long(tmp_path: Path) -> None:
     with open_store(tmp_path) as store:
         push(store, "app", ONE, tag="1")
         before = log(tmp_path).name
-        store.gc()
+        store.maintenance.gc()
         assert log(tmp_path).name == before
         for _ in range(3):
             store._index.update(lambda _txn: _retag(store, 5000))
-        store.gc()
+        store.maintenance.gc()
         assert log(tmp_path).name != before
         used = len(log(tmp_path).read_bytes().rstrip(b"\0"))
         assert used < 5000
-        assert store.fsck().findings == []
+        assert store.maintenance.fsck().findings == []
 
 
 def test_pushes_while_it_is_written_anew(tmp_path: Path) -> None:
@@ -282,7 +283,7 @@ def test_pushes_while_it_is_written_anew(tmp_path: Path) -> None:
         store._index.renew_journal()
         assert not to_push
         assert_readable(store, "app", "2")
-        assert store.fsck().findings == []
+        assert store.maintenance.fsck().findings == []
     before = rows(tmp_path)
     rebuild(tmp_path)
     assert rows(tmp_path) == before
@@ -300,15 +301,12 @@ def test_lines_can_be_read_by_people(tmp_path: Path) -> None:
 def test_entries_survive_their_text(tmp_path: Path) -> None:
     """Any key comes back as it was; what is no line at all is damage, not an exception."""
     with open_store(tmp_path) as store:
-        store.record_torrent(bytes(range(20)), ONE.digest)
-        store.record_torrent(b'"\\\n\r\xff' * 4, ONE.digest)
+        store.manifests.record_torrent(bytes(range(20)), ONE.digest)
+        store.manifests.record_torrent(b'"\\\n\r\xff' * 4, ONE.digest)
     path = log(tmp_path)
     content = path.read_bytes().rstrip(b"\0")
     path.write_bytes(content + b"garbage\n\n00000000 []\n")
-    store = open_store(tmp_path)
-    journal: Journal = store._journal
-    entries = list(journal.entries())
-    store.close()
+    entries = list(Journal(tmp_path / "journal", Filesystem(tmp_path)).entries())
     keys = {entry.key for entry in entries if entry}
     assert keys == {bytes(range(20)), b'"\\\n\r\xff' * 4}
     assert entries.count(None) == 3
@@ -319,21 +317,21 @@ def test_fsck_of_a_forged_row(store: Store) -> None:
     push(store, "app", ONE, tag="1")
     with store._index._env.begin(write=True) as txn:
         store._index.tags.delete(txn, b"app\x001")
-        store._index._lines.clear()
+        store._index._changes.clear()
     with pytest.raises(ManifestUnknown):
-        store.manifest("app", "1")
-    (found,) = store.fsck().findings
+        store.manifests.get("app", "1")
+    (found,) = store.maintenance.fsck().findings
     assert (found.kind, found.what) == ("index", "tags app 1")
     assert_readable(store, "app", "1")
-    assert store.fsck().findings == []
+    assert store.maintenance.fsck().findings == []
 
 
 def _retag(store: Store, times: int) -> None:
     """Note *times* changes of one row, as so many deploys would."""
-    lines = store._index._lines
+    changes = store._index._changes
     for number in range(times):
-        lines.set("tags", b"app\x00x", [str(ONE.digest), float(number)])
-    lines.delete("tags", b"app\x00x")
+        changes.set("tags", b"app\x00x", [str(ONE.digest), float(number)])
+    changes.delete("tags", b"app\x00x")
 
 
 def _damage_position(location: Path) -> None:

@@ -16,6 +16,7 @@ from tests.store.corruption import injure
 from tests.store.samples import (
     Image,
     assert_readable,
+    blob_path,
     image,
     open_store,
     push,
@@ -37,7 +38,7 @@ def fill(store: Store) -> None:
     for number, one in enumerate(IMAGES):
         push(store, f"app{number % 3}", one, tag=f"{number}")
         push(store, f"app{number % 3}", one, tag=f"also-{number}")
-        store.record_torrent(one.digest.hex.encode()[:20], one.digest)
+        store.manifests.record_torrent(one.digest.hex.encode()[:20], one.digest)
     put_index(store, "app0", IMAGES[0], IMAGES[3], tag="all")
     push(store, "app0", SIGNATURE, tag=None)
 
@@ -53,10 +54,10 @@ def assert_nothing_wrong_is_served(store: Store) -> None:
         for content in (*pushed.blobs, pushed.content):
             digest = Digest.of(content)
             with suppress(NotFound):
-                assert Digest.of_file(store.blob(digest).path) == digest
+                assert Digest.of_file(blob_path(store, store.blobs.get(digest).digest)) == digest
     for number, one in enumerate(IMAGES):
         with suppress(NotFound):
-            assert store.manifest(f"app{number % 3}", f"{number}").content == one.content
+            assert store.manifests.get(f"app{number % 3}", f"{number}").content == one.content
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +73,7 @@ def test_a_sound_store(sound: Path, tmp_path: Path) -> None:
     """Nothing is found where nothing is wrong, and everything was looked at."""
     shutil.copytree(sound, tmp_path / "store")
     with open_store(tmp_path / "store") as store:
-        report = store.fsck(sample=ALL)
+        report = store.maintenance.fsck(sample=ALL)
         assert told(report) == ""
         files = [path for path in (tmp_path / "store" / "blobs").rglob("*") if path.is_file()]
         assert report.blobs == report.read_blobs == len(files)
@@ -90,28 +91,28 @@ def test_injuries(sound: Path, tmp_path: Path, seed: int) -> None:
     taken: set[str] = set()
     injuries = [injure(location, rng, taken) for _ in range(AT_ONCE)]
     with open_store(location) as store:
-        report = store.fsck(sample=ALL)
+        report = store.maintenance.fsck(sample=ALL)
         text = told(report)
         for injury in injuries:
             assert any(name in text for name in injury.names), f"{injury.what} not in\n{text}"
         assert_nothing_wrong_is_served(store)
-        again = store.fsck(sample=ALL)
+        again = store.maintenance.fsck(sample=ALL)
         assert {one.kind for one in again.findings} <= {"incomplete"}, told(again)
         fill(store)
-        assert told(store.fsck(sample=ALL)) == ""
+        assert told(store.maintenance.fsck(sample=ALL)) == ""
         for number in range(len(IMAGES)):
             assert_readable(store, f"app{number % 3}", f"{number}")
             assert_readable(store, f"app{number % 3}", f"also-{number}")
         assert_readable(store, "app0", "all")
-        assert len(store.referrers("app0", BASE.digest)) == 1
+        assert len(store.manifests.referrers("app0", BASE.digest)) == 1
 
 
 def test_rot_is_found_by_reading_alone(store: Store) -> None:
     """Without --read-data sizes are compared; bytes are read of the part that was asked for."""
     push(store, "app", BASE)
     layer = rot(store, BASE.layers[1])
-    assert told(store.fsck()) == ""
-    parts = [store.fsck(sample=Sample(part, 7)) for part in range(1, 8)]
+    assert told(store.maintenance.fsck()) == ""
+    parts = [store.maintenance.fsck(sample=Sample(part, 7)) for part in range(1, 8)]
     assert [one.quarantined for one in parts if one.quarantined] == [[layer]]
     # each part reads the manifest too: edges are told by it
     assert sum(one.read_blobs for one in parts) == 4 + 6
@@ -121,19 +122,21 @@ def test_a_quarantined_blob(store: Store) -> None:
     """Invariant 4: it is unknown, not sent again to seeds, named by every check, and heals."""
     push(store, "app", BASE)
     layer = rot(store, BASE.layers[0])
-    report = store.fsck(sample=ALL)
+    report = store.maintenance.fsck(sample=ALL)
     assert report.quarantined == [layer]
     assert [path.name for path in (store.location / "quarantine").iterdir()] == [
         f"sha256-{layer.hex}"
     ]
-    assert not store.has(layer)
-    assert store.layers([Digest.of(BASE.plain[0])]) == {}
-    assert store.times_quarantined(layer) == 1
-    assert f"incomplete app lacks {layer}" in told(store.fsck())
-    store.gc(grace=0)
-    assert f"incomplete app lacks {layer}" in told(store.fsck()), "gc leaves what may heal"
+    assert not store.blobs.has(layer)
+    assert store.layers.find([Digest.of(BASE.plain[0])]) == {}
+    assert store.blobs.times_quarantined(layer) == 1
+    assert f"incomplete app lacks {layer}" in told(store.maintenance.fsck())
+    store.maintenance.gc(grace=0)
+    assert f"incomplete app lacks {layer}" in told(store.maintenance.fsck()), (
+        "gc leaves what may heal"
+    )
     push(store, "app", BASE)
-    assert told(store.fsck(sample=ALL)) == ""
+    assert told(store.maintenance.fsck(sample=ALL)) == ""
     assert_readable(store, "app", "latest")
 
 
@@ -147,11 +150,11 @@ def test_a_healed_blob_is_not_condemned(store: Store) -> None:
         nonlocal healed
         if not healed:
             healed = True
-            store.check(layer)
+            store.blobs.check(layer)
             push(store, "app", BASE)
 
-    store.fsck(sample=ALL, on_blob=heal)
-    assert store.has(layer)
+    store.maintenance.fsck(sample=ALL, on_blob=heal)
+    assert store.blobs.has(layer)
     assert_readable(store, "app", "latest")
 
 
@@ -167,10 +170,10 @@ def test_pushes_during_a_check(store: Store) -> None:
         if number < 30:
             push(store, "app", image("base", f"during {number}"), tag=f"{number}")
             if number % 3 == 0:
-                store.delete_tag("app", f"{number - 1}")
-                store.gc(grace=0)
+                store.manifests.delete_tag("app", f"{number - 1}")
+                store.maintenance.gc(grace=0)
 
-    assert told(store.fsck(sample=ALL, on_blob=on_blob)) == ""
+    assert told(store.maintenance.fsck(sample=ALL, on_blob=on_blob)) == ""
     assert number > 10
 
 
@@ -181,7 +184,7 @@ def test_an_orphan_is_taken_in_when_someone_names_it(store: Store) -> None:
         rows = dict(store._index.blobs.scan(txn))
     lost = Digest.of(BASE.layers[0])
     store._index.update(lambda txn: store._index.blobs.delete(txn, str(lost).encode()))
-    assert f"orphan {lost} taken in again" in told(store.fsck())
+    assert f"orphan {lost} taken in again" in told(store.maintenance.fsck())
     with store._index.read() as txn:
         row = store._index.blobs.get(txn, str(lost).encode())
     assert row and row.diff_id == rows[str(lost).encode()].diff_id
@@ -199,7 +202,7 @@ def test_damage_outside_fsck(sound: Path, tmp_path: Path) -> None:
     with open_store(location) as store:
         for number, one in enumerate(IMAGES):
             with suppress(NotFound, IndexDamaged):
-                assert store.manifest(f"app{number % 3}", f"{number}").content == one.content
+                assert store.manifests.get(f"app{number % 3}", f"{number}").content == one.content
 
 
 @pytest.mark.parametrize(
@@ -222,10 +225,11 @@ def test_upload_of_a_truncated_blob_heals_it(store: Store) -> None:
     """A blob whose file lost its end is replaced by the next upload, before any check."""
     content = b"x" * 5000
     blob = upload(store, "app", content)
-    blob.path.chmod(0o644)
-    with blob.path.open("rb+") as file:
+    blob_path(store, blob.digest).chmod(0o644)
+    with blob_path(store, blob.digest).open("rb+") as file:
         file.truncate(100)
-    assert upload(store, "app", content).path.read_bytes() == content
+    upload(store, "app", content)
+    assert store.blobs.read(blob.digest) == content
 
 
 def test_images_have_what_the_injuries_need() -> None:

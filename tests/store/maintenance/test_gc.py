@@ -31,8 +31,8 @@ HOUR = 3600.0
 
 def sweep(store: Store) -> GcReport:
     """Collect; a dry run before it must have said the same."""
-    before = store.gc(grace=0, dry_run=True)
-    report = store.gc(grace=0)
+    before = store.maintenance.gc(grace=0, dry_run=True)
+    report = store.maintenance.gc(grace=0)
     assert asdict(replace(before, dry_run=False)) == asdict(report)
     return report
 
@@ -49,29 +49,29 @@ def test_nothing_to_do(store: Store) -> None:
 def test_a_tag_goes(store: Store) -> None:
     """Invariant 3: without its tag an image goes, with each of its bytes."""
     push(store, "app", ONE)
-    store.delete_tag("app", "latest")
+    store.manifests.delete_tag("app", "latest")
     report = sweep(store)
     assert (report.manifests, report.blobs) == (1, 4)
     assert report.freed == sum(map(len, (*ONE.blobs, ONE.content)))
     assert blob_files(store.location) == set()
     assert list((store.location / "trash").iterdir()) == []
-    assert store.layers(map(Digest.of, ONE.plain)) == {}
+    assert store.layers.find(map(Digest.of, ONE.plain)) == {}
     with pytest.raises(ManifestUnknown):
-        store.manifest("app", ONE.digest)
+        store.manifests.get("app", ONE.digest)
     with pytest.raises(BlobUnknown):
-        store.pieces([ONE.digest])
-    assert store.repositories() == []
+        store.blobs.piece_hashes([ONE.digest])
+    assert store.manifests.repositories() == []
 
 
 def test_a_shared_layer_stays(store: Store) -> None:
     """Invariant 3: a layer goes with the last image that lists it."""
     push(store, "app", ONE, tag="one")
     push(store, "app", TWO, tag="two")
-    store.delete_manifest("app", ONE.digest)
+    store.manifests.delete("app", ONE.digest)
     assert sweep(store).blobs == 3
     assert blob_files(store.location) == hexes(*TWO.blobs, TWO.content)
     assert_readable(store, "app", "two")
-    store.delete_tag("app", "two")
+    store.manifests.delete_tag("app", "two")
     assert sweep(store).blobs == 4
     assert blob_files(store.location) == set()
 
@@ -80,11 +80,11 @@ def test_the_same_image_in_two_repositories(store: Store) -> None:
     """Invariant 3: what one repository lets go stays for the other."""
     push(store, "app", ONE)
     push(store, "copy", ONE)
-    store.delete_manifest("app", ONE.digest)
+    store.manifests.delete("app", ONE.digest)
     assert sweep(store).blobs == 0
     assert_readable(store, "copy", "latest")
     with pytest.raises(BlobUnknown):
-        store.blob(Digest.of(ONE.config), repository="app")
+        store.blobs.get(Digest.of(ONE.config), repository="app")
 
 
 def test_a_tag_that_moved(store: Store) -> None:
@@ -102,7 +102,7 @@ def test_blobs_of_no_manifest(store: Store) -> None:
     assert (report.blobs, report.freed) == (1, 5)
     upload(store, "other", b"layer")
     with pytest.raises(BlobUnknown):
-        store.blob(digest, repository="app")
+        store.blobs.get(digest, repository="app")
 
 
 def test_the_children_of_an_index(store: Store) -> None:
@@ -112,11 +112,11 @@ def test_the_children_of_an_index(store: Store) -> None:
     inner = put_index(store, "app", ONE, TWO, tag="all")
     assert sweep(store).manifests == 0
     assert_readable(store, "app", "all")
-    store.delete_tag("app", "all")
+    store.manifests.delete_tag("app", "all")
     assert sweep(store).manifests == 3
     assert blob_files(store.location) == set()
     with pytest.raises(ManifestUnknown):
-        store.manifest("app", inner)
+        store.manifests.get("app", inner)
 
 
 def test_referrers_live_with_their_subject(store: Store) -> None:
@@ -125,18 +125,18 @@ def test_referrers_live_with_their_subject(store: Store) -> None:
     signature = image("signature", subject=ONE)
     push(store, "app", signature, tag=None)
     assert sweep(store).manifests == 0
-    assert len(store.referrers("app", ONE.digest)) == 1
-    store.delete_tag("app", "latest")
+    assert len(store.manifests.referrers("app", ONE.digest)) == 1
+    store.manifests.delete_tag("app", "latest")
     assert sweep(store).manifests == 2
     assert blob_files(store.location) == set()
-    assert store.referrers("app", ONE.digest) == []
+    assert store.manifests.referrers("app", ONE.digest) == []
 
 
 def test_referrers_go_when_their_subject_is_deleted(store: Store) -> None:
     """OCI image § subject: deleting the subject ends what it gave its referrers."""
     push(store, "app", ONE)
     push(store, "app", image("signature", subject=ONE), tag=None)
-    store.delete_manifest("app", ONE.digest)
+    store.manifests.delete("app", ONE.digest)
     sweep(store)
     assert blob_files(store.location) == set()
 
@@ -144,8 +144,8 @@ def test_referrers_go_when_their_subject_is_deleted(store: Store) -> None:
 def test_grace(store: Store) -> None:
     """Invariant 3: what is younger than *grace* stays, pinned or not."""
     push(store, "app", ONE)
-    store.delete_tag("app", "latest")
-    report = store.gc(grace=HOUR)
+    store.manifests.delete_tag("app", "latest")
+    report = store.maintenance.gc(grace=HOUR)
     assert (report.manifests, report.young_manifests, report.blobs) == (0, 1, 0)
     assert_readable(store, "app", ONE.digest)
 
@@ -153,11 +153,11 @@ def test_grace(store: Store) -> None:
 def test_dead_torrents_are_forgotten(store: Store) -> None:
     """A torrent whose image went is no longer known."""
     push(store, "app", ONE)
-    store.record_torrent(b"\x01" * 20, ONE.digest)
-    store.delete_tag("app", "latest")
+    store.manifests.record_torrent(b"\x01" * 20, ONE.digest)
+    store.manifests.delete_tag("app", "latest")
     sweep(store)
     push(store, "app", ONE)
-    assert store.torrent(b"\x01" * 20) is None
+    assert store.manifests.torrent(b"\x01" * 20) is None
 
 
 def test_after_a_start(tmp_path: Path) -> None:
@@ -182,19 +182,19 @@ def test_an_answer_pins(tmp_path: Path, answer: str) -> None:
         digest = upload(store, "app", layer).digest
         clock.now += 2 * HOUR
         answers: dict[str, Callable[[], object]] = {
-            "read": lambda: store.blob(digest, repository="app"),
-            "mount": lambda: store.mount(digest, repository="other"),
-            "layers": lambda: store.layers([Digest.of(ONE.plain[0])]),
-            "put": lambda: store.put(layer),
+            "read": lambda: store.blobs.get(digest, repository="app"),
+            "mount": lambda: store.blobs.mount(digest, repository="other"),
+            "layers": lambda: store.layers.find([Digest.of(ONE.plain[0])]),
+            "put": lambda: store.blobs.put(layer),
         }
         assert answers[answer]()
         clock.now += HOUR - 1
         report = sweep(store)
         assert (report.blobs, report.pinned_blobs) == (0, 1)
-        assert store.has(digest)
+        assert store.blobs.has(digest)
         clock.now += 1
         assert sweep(store).blobs == 1
-        assert not store.has(digest)
+        assert not store.blobs.has(digest)
 
 
 def test_pins_of_some_leave_others(tmp_path: Path) -> None:
@@ -203,10 +203,10 @@ def test_pins_of_some_leave_others(tmp_path: Path) -> None:
     with open_store(tmp_path, pin_seconds=HOUR, clock=clock) as store:
         kept, swept = upload(store, "app", b"kept").digest, upload(store, "app", b"swept").digest
         clock.now += 2 * HOUR
-        store.blob(kept)
+        store.blobs.get(kept)
         assert sweep(store).blobs == 1
-        assert store.has(kept)
-        assert not store.has(swept)
+        assert store.blobs.has(kept)
+        assert not store.blobs.has(swept)
 
 
 def test_a_pusher_against_gc(tmp_path: Path) -> None:
@@ -225,7 +225,7 @@ def test_a_pusher_against_gc(tmp_path: Path) -> None:
         def collect() -> None:
             try:
                 while not over.is_set():
-                    reports.append(store.gc(grace=0))
+                    reports.append(store.maintenance.gc(grace=0))
             except BaseException as error:
                 failed.append(error)
                 raise
@@ -239,7 +239,7 @@ def test_a_pusher_against_gc(tmp_path: Path) -> None:
                 push(store, "app", pushed, tag="v1")
                 assert_readable(store, "app", "v1")
                 if number % 3:
-                    store.delete_tag("app", "v1")
+                    store.manifests.delete_tag("app", "v1")
             push(store, "app", ONE, tag="last")
         finally:
             over.set()
@@ -248,7 +248,7 @@ def test_a_pusher_against_gc(tmp_path: Path) -> None:
         assert sum(report.blobs for report in reports) > 20, "gc had something to do"
         assert_readable(store, "app", "last")
         clock.now += HOUR + 1
-        store.delete_tag("app", "last")
-        store.gc(grace=0)
+        store.manifests.delete_tag("app", "last")
+        store.maintenance.gc(grace=0)
         assert blob_files(store.location) == set()
     assert_sound(tmp_path)

@@ -23,7 +23,7 @@ def tag(name: str, *, days: float, repository: str = "app", points_to: str = "")
 def over(retention: Retention, *tags: Tagged) -> list[str]:
     """The names of the tags that are over."""
     rows = sorted(tags, key=lambda one: (one.repository, one.tag))
-    return [f"{one.repository}:{one.tag}" for one in retention.over(rows, now=NOW)]
+    return [f"{one.repository}:{one.tag}" for one in retention.expired(rows, now=NOW)]
 
 
 CHAIN = [tag(f"1.{number}", days=10 - number) for number in range(5)]
@@ -78,10 +78,10 @@ def test_repositories_are_counted_apart() -> None:
 
 def collected(store: Store, retention: Retention, *, grace: float = 0) -> GcReport:
     """Collect; a dry run before it must have said the same, and changed nothing."""
-    before = (store.tagged(), blob_files(store.location))
-    told = store.gc(grace=grace, retention=retention, dry_run=True)
-    assert (store.tagged(), blob_files(store.location)) == before
-    done = store.gc(grace=grace, retention=retention)
+    before = (store.manifests.tagged(), blob_files(store.location))
+    told = store.maintenance.gc(grace=grace, retention=retention, dry_run=True)
+    assert (store.manifests.tagged(), blob_files(store.location)) == before
+    done = store.maintenance.gc(grace=grace, retention=retention)
     told.dry_run = False
     assert told == done
     return done
@@ -96,7 +96,7 @@ def test_gc_keeps_the_newest_releases(store: Store) -> None:
     assert report.tags == ["app:0", "app:2", "app:3"]
     assert report.kept_tags == 4
     assert report.manifests == 3
-    assert store.tags("app") == ["1", "4", "5"]
+    assert store.manifests.tags("app") == ["1", "4", "5"]
     kept = [RELEASES[number] for number in (0, 1, 4, 5)]
     expected = {name for one in kept for name in hexes(*one.blobs, one.content)}
     assert blob_files(store.location) == expected
@@ -120,12 +120,12 @@ def test_a_tag_that_moved_meanwhile_stays(store: Store) -> None:
     class Slow(Retention):
         """Somebody deploys an old release between the decision and what follows from it."""
 
-        def over(self, tags: Iterable[Tagged], *, now: float) -> list[Tagged]:
-            found = super().over(tags, now=now)
+        def expired(self, tags: Iterable[Tagged], *, now: float) -> list[Tagged]:
+            found = super().expired(tags, now=now)
             push(store, "app", RELEASES[0], tag="0")
             return found
 
     for number, release in enumerate(RELEASES[:3]):
         push(store, "app", release, tag=f"{number}")
-    assert store.gc(grace=0, retention=Slow(keep=1)).tags == ["app:1"]
+    assert store.maintenance.gc(grace=0, retention=Slow(keep=1)).tags == ["app:1"]
     assert_readable(store, "app", "0")

@@ -12,7 +12,7 @@ from docket.errors import BlobUnknown
 from docket.oci.digest import Digest
 from docket.store import ScrubReport, Store
 from docket.store.index.environment import Index
-from tests.store.samples import image, open_store, push, rot
+from tests.store.samples import blob_path, image, open_store, push, rot
 
 ONE = image("base", "one", size=40_000)
 FAST = 1e12
@@ -20,7 +20,7 @@ FAST = 1e12
 
 def scrubbed(store: Store, *, rate: float = FAST, stop: Event | None = None) -> ScrubReport:
     """Read all that was verified before now."""
-    return store.scrub(older_than=time.time(), rate=rate, stop=stop or Event())
+    return store.maintenance.scrub(older_than=time.time(), rate=rate, stop=stop or Event())
 
 
 def verified(store: Store) -> list[float]:
@@ -33,13 +33,13 @@ def verified(store: Store) -> list[float]:
 def test_each_blob_once(store: Store) -> None:
     """All that is due is read, and isn't due again; what was verified lately isn't read."""
     push(store, "app", ONE)
-    assert store.scrub(older_than=0, rate=FAST, stop=Event()).blobs == 0
+    assert store.maintenance.scrub(older_than=0, rate=FAST, stop=Event()).blobs == 0
     began = time.time()
     report = scrubbed(store)
     sizes = sum(path.stat().st_size for path in (store.location / "blobs").glob("*/*/*"))
     assert (report.blobs, report.read, report.quarantined) == (4, sizes, [])
     assert min(verified(store)) >= began
-    assert store.scrub(older_than=began, rate=FAST, stop=Event()).blobs == 0
+    assert store.maintenance.scrub(older_than=began, rate=FAST, stop=Event()).blobs == 0
 
 
 def test_rot_is_out_of_reach(store: Store) -> None:
@@ -48,9 +48,9 @@ def test_rot_is_out_of_reach(store: Store) -> None:
     layer = rot(store, ONE.layers[0])
     assert scrubbed(store).quarantined == [layer]
     with pytest.raises(BlobUnknown):
-        store.blob(layer)
+        store.blobs.get(layer)
     push(store, "app", ONE)
-    assert store.blob(layer).path.read_bytes() == ONE.layers[0]
+    assert blob_path(store, layer).read_bytes() == ONE.layers[0]
 
 
 def test_the_rate_is_kept(store: Store) -> None:

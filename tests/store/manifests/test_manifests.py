@@ -19,6 +19,7 @@ from docket.store import Store
 from tests.store.samples import (
     assert_readable,
     blob_files,
+    blob_path,
     image,
     push,
     put_index,
@@ -31,8 +32,8 @@ ONE, TWO = image("base", "one"), image("base", "two")
 def test_push_and_read(store: Store) -> None:
     """Invariant 2: when `put_manifest` returns the image can be pulled, by tag and by digest."""
     digest = push(store, "app", ONE, tag="v1")
-    found = store.manifest("app", "v1")
-    assert found == store.manifest("app", digest)
+    found = store.manifests.get("app", "v1")
+    assert found == store.manifests.get("app", digest)
     assert (found.digest, found.content) == (digest, ONE.content)
     assert found.media_type == manifest.OCI_MANIFEST
     assert_readable(store, "app", "v1")
@@ -46,23 +47,23 @@ def test_a_child_is_missing(store: Store, missing: int) -> None:
             upload(store, "app", blob)
     before = blob_files(store.location)
     with pytest.raises(ManifestBlobUnknown) as caught:
-        store.put_manifest("app", ONE.content, ONE.parsed, tags=["v1"])
+        store.manifests.put("app", ONE.content, ONE.parsed, tags=["v1"])
     assert caught.value.digest == Digest.of(ONE.blobs[missing])
     assert blob_files(store.location) == before
     assert list((store.location / "uploads").iterdir()) == []
-    assert store.tags("app") == []
+    assert store.manifests.tags("app") == []
     with pytest.raises(ManifestUnknown):
-        store.manifest("app", ONE.digest)
-    assert not store.has(ONE.digest)
+        store.manifests.get("app", ONE.digest)
+    assert not store.blobs.has(ONE.digest)
 
 
 def test_a_child_in_another_repository(store: Store) -> None:
     """Invariant 2: children have to be in the manifest's own repository."""
     push(store, "other", ONE)
     with pytest.raises(ManifestBlobUnknown):
-        store.put_manifest("app", ONE.content, ONE.parsed, tags=["v1"])
+        store.manifests.put("app", ONE.content, ONE.parsed, tags=["v1"])
     with pytest.raises(RepositoryUnknown):
-        store.tags("app")
+        store.manifests.tags("app")
 
 
 @pytest.mark.parametrize("which", ["config", "layers"])
@@ -73,9 +74,9 @@ def test_a_size_that_is_wrong(store: Store, which: str) -> None:
     content = ONE.content.replace(size.encode(), b'"size":7', 1)
     before = blob_files(store.location)
     with pytest.raises(SizeMismatch):
-        store.put_manifest("app", content, manifest.parse(content), tags=["v1"])
+        store.manifests.put("app", content, manifest.parse(content), tags=["v1"])
     assert blob_files(store.location) == before
-    assert store.tags("app") == []
+    assert store.manifests.tags("app") == []
 
 
 def test_an_index_needs_its_manifests(store: Store) -> None:
@@ -95,30 +96,30 @@ def test_a_mirror_holds_parts(store: Store) -> None:
         [manifest.Descriptor(manifest.OCI_MANIFEST, one.digest, 1) for one in (ONE, TWO)]
     )
     parsed = manifest.parse(content)
-    store.put_manifest("app", content, parsed, tags=["all"], complete=False)
-    assert store.manifest("app", "all").content == content
+    store.manifests.put("app", content, parsed, tags=["all"], complete=False)
+    assert store.manifests.get("app", "all").content == content
 
 
 def test_a_tag_moves(store: Store) -> None:
     """Invariant 2: a tag points to one manifest; the old one stays by its digest until gc."""
     push(store, "app", ONE, tag="v1")
     push(store, "app", TWO, tag="v1")
-    assert store.manifest("app", "v1").digest == TWO.digest
-    assert store.manifest("app", ONE.digest).content == ONE.content
-    assert store.tags("app") == ["v1"]
-    assert [row.digest for row in store.tagged("app")] == [TWO.digest]
+    assert store.manifests.get("app", "v1").digest == TWO.digest
+    assert store.manifests.get("app", ONE.digest).content == ONE.content
+    assert store.manifests.tags("app") == ["v1"]
+    assert [row.digest for row in store.manifests.tagged("app")] == [TWO.digest]
 
 
 def test_delete_a_tag(store: Store) -> None:
     """OCI distribution § deleting tags: the tag alone goes."""
     push(store, "app", ONE, tag="v1")
     push(store, "app", ONE, tag="v2")
-    store.delete_tag("app", "v1")
-    assert store.tags("app") == ["v2"]
+    store.manifests.delete_tag("app", "v1")
+    assert store.manifests.tags("app") == ["v2"]
     with pytest.raises(ManifestUnknown):
-        store.manifest("app", "v1")
+        store.manifests.get("app", "v1")
     with pytest.raises(ManifestUnknown):
-        store.delete_tag("app", "v1")
+        store.manifests.delete_tag("app", "v1")
     assert_readable(store, "app", "v2")
 
 
@@ -128,15 +129,15 @@ def test_delete_a_manifest(store: Store) -> None:
     push(store, "app", ONE, tag="v2")
     push(store, "app", TWO, tag="other")
     push(store, "copy", ONE, tag="v1")
-    store.delete_manifest("app", ONE.digest)
-    assert store.tags("app") == ["other"]
+    store.manifests.delete("app", ONE.digest)
+    assert store.manifests.tags("app") == ["other"]
     for target in ("v1", "v2", ONE.digest):
         with pytest.raises(ManifestUnknown):
-            store.manifest("app", target)
+            store.manifests.get("app", target)
     with pytest.raises(BlobUnknown):
-        store.blob(ONE.digest, repository="app")
+        store.blobs.get(ONE.digest, repository="app")
     with pytest.raises(ManifestUnknown):
-        store.delete_manifest("app", ONE.digest)
+        store.manifests.delete("app", ONE.digest)
     assert_readable(store, "copy", "v1")
     assert_readable(store, "app", "other")
 
@@ -146,11 +147,11 @@ def test_repositories_are_apart(store: Store) -> None:
     push(store, "app", ONE, tag="v1")
     push(store, "app/web", TWO, tag="v2")
     push(store, "app-2", TWO, tag="v3")
-    assert store.tags("app") == ["v1"]
-    assert [row.tag for row in store.tagged("app")] == ["v1"]
+    assert store.manifests.tags("app") == ["v1"]
+    assert [row.tag for row in store.manifests.tagged("app")] == ["v1"]
     with pytest.raises(ManifestUnknown):
-        store.manifest("app", "v2")
-    assert store.repositories() == ["app", "app-2", "app/web"]
+        store.manifests.get("app", "v2")
+    assert store.manifests.repositories() == ["app", "app-2", "app/web"]
 
 
 def test_tags_page_by_page(store: Store) -> None:
@@ -158,16 +159,16 @@ def test_tags_page_by_page(store: Store) -> None:
     names = [*sorted(f"v{number}" for number in range(25)), "w"]
     push(store, "app", ONE, tag=None)
     for name in names:
-        store.put_manifest("app", ONE.content, ONE.parsed, tags=[name])
-    assert store.tags("app") == names
+        store.manifests.put("app", ONE.content, ONE.parsed, tags=[name])
+    assert store.manifests.tags("app") == names
     found: list[str] = []
-    while page := store.tags("app", after=found[-1] if found else "", limit=4):
+    while page := store.manifests.tags("app", after=found[-1] if found else "", limit=4):
         found += page
     assert found == names
     assert all(one < two for one, two in pairwise(found))
-    assert store.tags("app", after="v1a", limit=1) == ["v2"]
-    assert store.tags("app", after="zzz") == []
-    assert store.tags("app", limit=0) == []
+    assert store.manifests.tags("app", after="v1a", limit=1) == ["v2"]
+    assert store.manifests.tags("app", after="zzz") == []
+    assert store.manifests.tags("app", limit=0) == []
 
 
 def test_repositories_page_by_page(store: Store) -> None:
@@ -176,29 +177,29 @@ def test_repositories_page_by_page(store: Store) -> None:
     for name in names:
         push(store, name, ONE)
         push(store, name, TWO, tag="two")
-    assert store.repositories() == names
+    assert store.manifests.repositories() == names
     found: list[str] = []
-    while page := store.repositories(after=found[-1] if found else "", limit=2):
+    while page := store.manifests.repositories(after=found[-1] if found else "", limit=2):
         found += page
     assert found == names
-    store.delete_manifest("b", ONE.digest)
-    store.delete_manifest("b", TWO.digest)
-    assert "b" not in store.repositories()
+    store.manifests.delete("b", ONE.digest)
+    store.manifests.delete("b", TWO.digest)
+    assert "b" not in store.manifests.repositories()
 
 
 def test_unknown_repository(store: Store) -> None:
     """OCI distribution § listing tags: a repository that nothing is in is unknown."""
     with pytest.raises(RepositoryUnknown):
-        store.tags("app")
-    assert store.tagged("app") == []
+        store.manifests.tags("app")
+    assert store.manifests.tagged("app") == []
 
 
 def test_a_key_that_is_too_long(store: Store) -> None:
     """LMDB keys end at 511 bytes: a question with a longer one has an answer all the same."""
     push(store, "app", ONE, tag="v1")
-    assert store.tags("app", after="z" * 3000) == []
-    assert store.tags("app", after="a" * 3000) == ["v1"]
-    assert store.repositories(after="z" * 3000) == []
+    assert store.manifests.tags("app", after="z" * 3000) == []
+    assert store.manifests.tags("app", after="a" * 3000) == ["v1"]
+    assert store.manifests.repositories(after="z" * 3000) == []
 
 
 def test_referrers(store: Store) -> None:
@@ -207,31 +208,31 @@ def test_referrers(store: Store) -> None:
     for one in signatures:
         push(store, "app", one, tag=None)
     expected = sorted(one.digest for one in signatures)
-    assert [row.digest for row in store.referrers("app", ONE.digest)] == expected
+    assert [row.digest for row in store.manifests.referrers("app", ONE.digest)] == expected
     push(store, "app", ONE)
-    assert [row.digest for row in store.referrers("app", ONE.digest)] == expected
-    store.delete_manifest("app", expected[0])
-    assert [row.digest for row in store.referrers("app", ONE.digest)] == expected[1:]
-    assert store.referrers("app", TWO.digest) == []
-    assert store.referrers("other", ONE.digest) == []
+    assert [row.digest for row in store.manifests.referrers("app", ONE.digest)] == expected
+    store.manifests.delete("app", expected[0])
+    assert [row.digest for row in store.manifests.referrers("app", ONE.digest)] == expected[1:]
+    assert store.manifests.referrers("app", TWO.digest) == []
+    assert store.manifests.referrers("other", ONE.digest) == []
 
 
 def test_a_manifest_that_went_bad(store: Store) -> None:
     """Invariant 4: a manifest with wrong bytes is never served."""
     push(store, "app", ONE, tag="v1")
-    path = store.blob(ONE.digest).path
+    path = blob_path(store, ONE.digest)
     path.chmod(0o644)
     path.write_bytes(ONE.content.replace(b"amd64", b"arm64") + b" ")
     with pytest.raises(ManifestUnknown):
-        store.manifest("app", "v1")
+        store.manifests.get("app", "v1")
 
 
 def test_a_manifest_whose_file_is_gone(store: Store) -> None:
     """Invariant 4: what is not there is unknown, and the next push heals it."""
     push(store, "app", ONE, tag="v1")
-    store.blob(ONE.digest).path.unlink()
+    blob_path(store, ONE.digest).unlink()
     with pytest.raises(ManifestUnknown):
-        store.manifest("app", "v1")
+        store.manifests.get("app", "v1")
     push(store, "app", ONE, tag="v1")
     assert_readable(store, "app", "v1")
 
@@ -240,20 +241,22 @@ def test_shared_blobs(store: Store) -> None:
     """A blob is shared when another manifest, in any repository, lists it."""
     push(store, "app", ONE)
     base, own = (Digest.of(layer) for layer in ONE.layers)
-    assert not store.is_shared(base, ONE.digest)
+    assert not store.manifests.is_shared(base, ONE.digest)
     push(store, "copy", ONE)
-    assert not store.is_shared(base, ONE.digest), "the same image elsewhere is no other image"
+    assert not store.manifests.is_shared(base, ONE.digest), (
+        "the same image elsewhere is no other image"
+    )
     push(store, "other", TWO)
-    assert store.is_shared(base, ONE.digest)
-    assert not store.is_shared(own, ONE.digest)
+    assert store.manifests.is_shared(base, ONE.digest)
+    assert not store.manifests.is_shared(own, ONE.digest)
 
 
 def test_torrents(store: Store) -> None:
     """Bad input § tracker abuse: an info-hash is known while its image is held, no longer."""
     push(store, "app", ONE)
-    store.record_torrent(b"\x01" * 20, ONE.digest)
-    store.record_torrent(b"\x01" * 20, ONE.digest)
-    assert store.torrent(b"\x01" * 20) == ("app", ONE.digest)
-    assert store.torrent(b"\x02" * 20) is None
-    store.delete_manifest("app", ONE.digest)
-    assert store.torrent(b"\x01" * 20) is None
+    store.manifests.record_torrent(b"\x01" * 20, ONE.digest)
+    store.manifests.record_torrent(b"\x01" * 20, ONE.digest)
+    assert store.manifests.torrent(b"\x01" * 20) == ("app", ONE.digest)
+    assert store.manifests.torrent(b"\x02" * 20) is None
+    store.manifests.delete("app", ONE.digest)
+    assert store.manifests.torrent(b"\x01" * 20) is None

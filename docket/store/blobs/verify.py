@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from docket.errors import IndexDamaged
 from docket.oci.digest import Digest
 from docket.store.blobs.files import BlobFiles
-from docket.store.blobs.ingest import Ingest, NewPieces
+from docket.store.blobs.ingest import Ingest
 from docket.store.index.environment import Index
 from docket.store.index.records import BlobRecord, key_of
 from docket.store.index.tables import Transaction
@@ -22,7 +22,7 @@ READ_BLOCK = 1 << 20
 
 
 class BlobStatus(enum.Enum):
-    """What a look at a blob found."""
+    """What a check of a blob found."""
 
     SOUND = "sound"
     GONE = "gone"
@@ -31,35 +31,34 @@ class BlobStatus(enum.Enum):
     WRONG_BYTES = "wrong bytes"
     UNREADABLE = "unreadable"
     WRONG_PIECES = "wrong pieces"
-    """The bytes are right; the index had other piece hashes, and was mended."""
+    """The bytes are right; the index had other piece hashes, and was repaired."""
 
 
-LOST = frozenset(
+UNAVAILABLE = frozenset(
     {BlobStatus.MISSING, BlobStatus.WRONG_SIZE, BlobStatus.WRONG_BYTES, BlobStatus.UNREADABLE}
 )
-"""Verdicts on blobs that are out of reach now."""
+"""The states of blobs that are no longer served."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """A verdict, and the bytes that were read for it."""
+    """A blob's *status*, and the bytes that were read to find it out."""
 
-    verdict: BlobStatus
+    status: BlobStatus
     read: int = 0
 
 
 class Verifier:
-    """Looks at blobs while the store is in use, and takes what is wrong out of reach."""
+    """Checks blobs while the store is in use, and puts damaged ones into quarantine."""
 
-    def __init__(self, index: Index, blobs: BlobFiles, new_pieces: NewPieces) -> None:
+    def __init__(self, index: Index, files: BlobFiles) -> None:
         self._index = index
-        self._blobs = blobs
-        self._new_pieces = new_pieces
+        self._files = files
 
     def check(
         self, digest: Digest, *, read: bool, on_block: Callable[[int], None] = lambda _count: None
     ) -> Verified:
-        """Look at the blob's file; with *read*, at each of its bytes, past the page cache.
+        """Check the size of the blob's file; with *read*, each of its bytes, past the page cache.
 
         Returning means that a blob whose bytes are not sound is no longer served: its file is in
         quarantine and its record is gone, or it had none. *on_block* gets the bytes of each read,
@@ -69,16 +68,16 @@ class Verifier:
             record = self._index.blobs.get(txn, key_of(digest))
         if record is None:
             return Verified(BlobStatus.GONE)
-        verdict = self._look(digest, record)
-        if verdict is BlobStatus.SOUND and read:
+        status = self._look(digest, record)
+        if status is BlobStatus.SOUND and read:
             return self._read(digest, record, on_block)
-        if verdict is not BlobStatus.SOUND and not self._quarantine(digest, record):
-            verdict = BlobStatus.GONE
-        return Verified(verdict)
+        if status is not BlobStatus.SOUND and not self._quarantine(digest, record):
+            status = BlobStatus.GONE
+        return Verified(status)
 
     def _look(self, digest: Digest, record: BlobRecord) -> BlobStatus:
         try:
-            size = self._blobs.path(digest).stat().st_size
+            size = self._files.path(digest).stat().st_size
         except FileNotFoundError:
             return BlobStatus.MISSING
         except OSError:
@@ -88,26 +87,28 @@ class Verifier:
     def _read(
         self, digest: Digest, record: BlobRecord, on_block: Callable[[int], None]
     ) -> Verified:
-        running = Ingest(self._new_pieces, algorithm=digest.algorithm, unpack=False)
+        running = Ingest(algorithm=digest.algorithm, unpack=False)
         try:
-            _feed(running, str(self._blobs.path(digest)), on_block)
+            _feed(running, str(self._files.path(digest)), on_block)
         except FileNotFoundError:
             return Verified(BlobStatus.GONE, running.size)  # swept while it was read
         except OSError:
-            condemned = self._quarantine(digest, record)
-            return Verified(BlobStatus.UNREADABLE if condemned else BlobStatus.GONE, running.size)
-        found = running.finish()
-        if found.digest != digest:
-            condemned = self._quarantine(digest, record)
-            return Verified(BlobStatus.WRONG_BYTES if condemned else BlobStatus.GONE, found.size)
-        if self._has_pieces(digest, found.pieces):
-            return Verified(BlobStatus.SOUND, found.size)
-        self._index.update(lambda txn: self._put_pieces(txn, digest, found.pieces))
-        return Verified(BlobStatus.WRONG_PIECES, found.size)
+            quarantined = self._quarantine(digest, record)
+            return Verified(BlobStatus.UNREADABLE if quarantined else BlobStatus.GONE, running.size)
+        ingested = running.finish()
+        if ingested.digest != digest:
+            quarantined = self._quarantine(digest, record)
+            return Verified(
+                BlobStatus.WRONG_BYTES if quarantined else BlobStatus.GONE, ingested.size
+            )
+        if self._has_piece_hashes(digest, ingested.piece_hashes):
+            return Verified(BlobStatus.SOUND, ingested.size)
+        self._index.update(lambda txn: self._put_piece_hashes(txn, digest, ingested.piece_hashes))
+        return Verified(BlobStatus.WRONG_PIECES, ingested.size)
 
     def stamp(self, digests: Iterable[Digest]) -> None:
         """Record that the blobs were found sound just now, those that are still here."""
-        keys = [key_of(one) for one in digests]
+        keys = [key_of(digest) for digest in digests]
 
         def change(txn: Transaction) -> None:
             for key in keys:
@@ -117,16 +118,16 @@ class Verifier:
         if keys:
             self._index.update(change)
 
-    def _has_pieces(self, digest: Digest, pieces: bytes) -> bool:
+    def _has_piece_hashes(self, digest: Digest, hashes: bytes) -> bool:
         try:
             with self._index.read() as txn:
-                return self._index.pieces.get(txn, key_of(digest)) == pieces
+                return self._index.pieces.get(txn, key_of(digest)) == hashes
         except IndexDamaged:
             return False
 
-    def _put_pieces(self, txn: Transaction, digest: Digest, pieces: bytes) -> None:
+    def _put_piece_hashes(self, txn: Transaction, digest: Digest, hashes: bytes) -> None:
         if self._index.blobs.has(txn, key_of(digest)):
-            self._index.pieces.put(txn, key_of(digest), pieces)
+            self._index.pieces.put(txn, key_of(digest), hashes)
 
     def _quarantine(self, digest: Digest, seen: BlobRecord) -> bool:
         """Put the blob into quarantine, unless it isn't the one that was seen any more."""
@@ -135,13 +136,13 @@ class Verifier:
             now = self._index.blobs.get(txn, key_of(digest))
             if now is None or now.stored != seen.stored:
                 return False
-            self._blobs.quarantine(txn, digest)
+            self._files.quarantine(txn, digest)
             return True
 
         try:
             return self._index.update(change)
         except BaseException:
-            self._blobs.recover()
+            self._files.recover()
             raise
 
 

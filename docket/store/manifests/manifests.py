@@ -9,17 +9,25 @@ from docket.errors import BlobUnknown, ManifestUnknown, RepositoryUnknown
 from docket.oci.digest import Digest
 from docket.oci.manifest import Index as ImageIndex
 from docket.oci.manifest import Manifest
-from docket.store.content import Content
+from docket.store.blobs.blobs import Blobs
+from docket.store.blobs.ingest import ingest_bytes
+from docket.store.index.environment import Index
 from docket.store.index.records import key_of, scoped, unscoped
 from docket.store.index.tables import Transaction
 from docket.store.manifests import edges
+from docket.store.pins import Pins
 from docket.store.types import StoredManifest, Tagged
 
 
-class Repositories(Content):
+class Manifests:
     """Manifests by repository and digest or tag."""
 
-    def put_manifest(
+    def __init__(self, index: Index, blobs: Blobs, pins: Pins) -> None:
+        self._index = index
+        self._blobs = blobs
+        self._pins = pins
+
+    def put(
         self,
         repository: str,
         content: bytes,
@@ -31,24 +39,24 @@ class Repositories(Content):
     ) -> Digest:
         """Store a manifest, in one transaction with its edges, *tags* and referrers.
 
-        Unless *complete* is False every child must be in *repository*, in the size that is told:
-        `ManifestBlobUnknown`, `SizeMismatch`.
+        Unless *complete* is False every child must be in *repository*, in the size that the
+        manifest states: `ManifestBlobUnknown`, `SizeMismatch`.
         Returning means the image is durable and can be pulled.
         """
-        found = self._ingest_bytes(content, algorithm)
-        self._pins.pin(found.digest)
+        ingested = ingest_bytes(content, algorithm=algorithm)
+        digest = ingested.digest
 
         def change(txn: Transaction) -> None:
             if complete:
                 edges.check_children(self._index, txn, repository, parsed)
-            edges.add_manifest(self._index, txn, repository, found.digest, parsed, len(content))
+            edges.add_manifest(self._index, txn, repository, digest, parsed, len(content))
             for tag in tags:
-                edges.set_tag(self._index, txn, repository, tag, found.digest)
+                edges.set_tag(self._index, txn, repository, tag, digest)
 
-        self._commit_file(content, found, None, change)
-        return found.digest
+        self._blobs.put_with(content, ingested, change)
+        return digest
 
-    def manifest(self, repository: str, target: str | Digest) -> StoredManifest:
+    def get(self, repository: str, target: str | Digest) -> StoredManifest:
         """The manifest of a tag or digest. Raises `ManifestUnknown`."""
         separator = ":" if isinstance(target, str) else "@"
         name = f"{repository}{separator}{target}"
@@ -62,7 +70,7 @@ class Repositories(Content):
         if not digest or not record:
             raise ManifestUnknown(name)
         try:
-            content = self._read_small(self.blob(digest))
+            content = self._blobs.read(digest)
         except BlobUnknown as error:
             raise ManifestUnknown(name) from error
         return StoredManifest(digest, record.media_type, record.artifact_type, content)
@@ -76,7 +84,7 @@ class Repositories(Content):
 
         self._index.update(change)
 
-    def delete_manifest(self, repository: str, digest: Digest) -> None:
+    def delete(self, repository: str, digest: Digest) -> None:
         """Delete the manifest and the tags that point to it. Raises `ManifestUnknown`."""
         self._index.update(
             lambda txn: edges.drop_manifest(self._index, txn, repository, str(digest))
@@ -108,7 +116,7 @@ class Repositories(Content):
         """Manifests of *repository* whose subject is *subject*, sorted by digest."""
         with self._index.read() as txn:
             keys = list(self._index.referrers.values(txn, scoped(repository, subject)))
-        return [self.manifest(repository, Digest.parse(key.decode())) for key in keys]
+        return [self.get(repository, Digest.parse(key.decode())) for key in keys]
 
     def is_shared(self, digest: Digest, manifest: Digest) -> bool:
         """Whether any manifest but *manifest*, in any repository, lists the blob *digest*."""
@@ -144,4 +152,4 @@ class Repositories(Content):
 
     def _is_repository(self, txn: Transaction, repository: str) -> bool:
         tables = (self._index.manifests, self._index.links)
-        return any(next(one.scan(txn, scoped(repository)), None) for one in tables)
+        return any(next(table.scan(txn, scoped(repository)), None) for table in tables)
