@@ -64,7 +64,7 @@ class Seeder:
         self._store.manifests.record_torrent(cached.info_hash, found.digest)
         return with_announce(cached, self.tracker or announce)
 
-    def want(self, info_hash: bytes) -> bool:
+    def ensure_seeded(self, info_hash: bytes) -> bool:
         """Someone asks for the torrent: seed it. False when there is no such image."""
         if self._swarm.keep(info_hash):
             return True
@@ -83,23 +83,23 @@ class Seeder:
             if not self._swarm.keep(torrent.info_hash):
                 self._swarm.seed(torrent, self._lay_out(torrent, found))
 
-    def rest(self) -> None:
+    def release_idle(self) -> None:
         """Let torrents go that nobody has asked for in a while; pin the blobs of the others."""
         for info_hash in self._swarm.info_hashes():
             named = self._store.manifests.torrent(info_hash)
             idle = self._swarm.idle_seconds(info_hash) > self._idle_seconds
             if idle or named is None:
-                self._let_go(info_hash, named and named[1])
+                self._release(info_hash, named and named[1])
             else:
                 self._pin(*named)
 
-    def drop(self, blobs: Iterable[Digest]) -> None:
+    def stop_containing(self, blobs: Iterable[Digest]) -> None:
         """Seed nothing any more that contains one of *blobs*, which were found to be wrong."""
         paths = [one.layout_path for one in blobs]
         for info_hash in self._swarm.info_hashes():
             named = self._store.manifests.torrent(info_hash)
             if named and any((self._folder / named[1].hex / path).exists() for path in paths):
-                self._let_go(info_hash, named[1])
+                self._release(info_hash, named[1])
 
     def close(self) -> None:
         """Leave all swarms."""
@@ -133,7 +133,7 @@ class Seeder:
             self._store.write_synced(folder / name, content)
         return folder
 
-    def _let_go(self, info_hash: bytes, manifest: Digest | None) -> None:
+    def _release(self, info_hash: bytes, manifest: Digest | None) -> None:
         with self._lock:
             self._swarm.forget(info_hash)
             if manifest:

@@ -13,6 +13,7 @@ from docket.oci.digest import Digest
 from docket.oci.manifest import Descriptor
 from docket.seeder import Seeder
 from docket.store import Store, StoredManifest
+from docket.torrent.peer.session_options import SessionOptions
 from docket.torrent.peer.swarm import Swarm
 from docket.transfer.push import Compression, compressed
 from tests.store.samples import blob_path
@@ -29,7 +30,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 @pytest.fixture
 def swarm() -> Iterator[Swarm]:
     """A session on the loopback address."""
-    with Swarm(listen="127.0.0.1:0") as session:
+    with Swarm(SessionOptions(listen="127.0.0.1:0")) as session:
         yield session
 
 
@@ -64,12 +65,12 @@ def test_torrent_comes_when_asked_for_and_goes_when_idle(
     assert swarm.info_hashes() == []
     torrent = seeder.metainfo(found, announce="http://a/announce")
     assert swarm.info_hashes() == []
-    assert seeder.want(torrent.info_hash)
+    assert seeder.ensure_seeded(torrent.info_hash)
     assert swarm.info_hashes() == [torrent.info_hash]
     folder = store.location / "swarm" / torrent.name
     links = [folder / one.path for one in torrent.files if one.digest]
     assert all(one.stat().st_nlink == 2 for one in links)
-    seeder.rest()
+    seeder.release_idle()
     assert swarm.info_hashes() == []
     assert not folder.exists()
     assert store.blobs.has(found.digest)
@@ -77,7 +78,7 @@ def test_torrent_comes_when_asked_for_and_goes_when_idle(
 
 def test_unknown_torrents_are_not_wanted(store: Store, swarm: Swarm) -> None:
     """The tracker serves the registry's own torrents alone."""
-    assert not Seeder(store, swarm).want(bytes(20))
+    assert not Seeder(store, swarm).ensure_seeded(bytes(20))
 
 
 def test_making_the_torrent_reads_no_layer(store: Store, swarm: Swarm, tmp_path: Path) -> None:
@@ -110,7 +111,7 @@ def test_seeded_blobs_are_pinned(store: Store, swarm: Swarm, tmp_path: Path) -> 
     seeder = Seeder(store, swarm)
     found = stored(store, tmp_path, repository="app")
     seeder.seed(found)
-    seeder.rest()
+    seeder.release_idle()
     store.manifests.delete_tag("app", "1.0")
     assert store.maintenance.gc(grace=0.0).freed == 0
     assert store.blobs.has(found.digest)

@@ -9,17 +9,18 @@ from benchmarks.simulate import tracker
 from benchmarks.simulate.event_queue import Clock
 from benchmarks.simulate.piece_picker import Picker
 from benchmarks.simulate.policy import (
-    FIRST,
     IMPATIENT_SECONDS,
     Policy,
+    Priority,
     View,
 )
 from benchmarks.simulate.scenario import HEADERS, MESSAGE, Setting
 from benchmarks.simulate.state import Host, Link, every, only
 from benchmarks.simulate.tracker import Meeting
 from docket.torrent.hash_exchange import ANSWER_SECONDS
-from docket.torrent.peer.session_tuning import CROWD_DEPTH, REQUEST_DEPTH
-from docket.torrent.tracker.announce import COMPLETED, GATEWAY_PEER, HOST_PEER, REGISTRY_PEER
+from docket.torrent.peer.session_tuning import REQUEST_DEPTH, SWARM_DEPTH
+from docket.torrent.peer_id import GATEWAY_PEER, HOST_PEER, REGISTRY_PEER
+from docket.torrent.tracker.announce import COMPLETED
 from docket.torrent.tracker.hash_peers import HashPeers
 
 _MOST_PEERS = 4000
@@ -43,7 +44,7 @@ class Model:
         self._chance = random.Random(setting.seed)  # noqa: S311
         self._clock = Clock()
         self._picker = Picker(setting.pieces, setting.units, self._chance)
-        self._crowd_depth = max(CROWD_DEPTH // setting.grain, 1)
+        self._crowd_depth = max(SWARM_DEPTH // setting.grain, 1)
         self._unit_seconds = setting.unit_seconds
         self.registry = self._host(-1)
         self.registry.told = every(setting.pieces)
@@ -159,13 +160,13 @@ class Model:
     def _part(self, host: Host) -> None:
         """Hang up on the registry while the policy says so; then call it again."""
         link = host.takes.get(self.registry.number)
-        if host.policy.waits and link:
+        if host.policy.is_idle and link:
             host.parted = True
             back = self.registry.takes[host.number]
             host.gives.remove(back)
             self._lose(back, host)
             self._lose(link, self.registry)
-        elif host.parted and not host.policy.waits:
+        elif host.parted and not host.policy.is_idle:
             host.parted = False
             self._clock.at(
                 self.now + _SHAKES * self.setting.delay, self._connect, host, self.registry
@@ -188,15 +189,15 @@ class Model:
             seeds=host.seeds,
             others=others,
             now=self.now,
-            pace=host.came / self.setting.units / max(self.now - host.joined, self.setting.look),
+            rate=host.came / self.setting.units / max(self.now - host.joined, self.setting.look),
             quiet=self.now - host.moved,
         )
-        host.is_shallow = host.policy.depth(view) == CROWD_DEPTH
+        host.is_shallow = host.policy.depth(view) == SWARM_DEPTH
         stalled = host.policy.stalled(view)
         if host.has_news or stalled != host.hurries or self.now - host.looked > _QUIET_LOOK_SECONDS:
             host.has_news = False
             host.looked = self.now
-            if changes := host.policy.changes(view):
+            if changes := host.policy.update(view):
                 self._prioritize(host, changes)
             self._part(host)
         if stalled != host.hurries:
@@ -207,10 +208,10 @@ class Model:
             host.called = self.now
             self._announce(host, " ")
 
-    def _prioritize(self, host: Host, changes: list[tuple[int, int]]) -> None:
+    def _prioritize(self, host: Host, changes: list[tuple[int, Priority]]) -> None:
         for piece, priority in changes:
             bit = only(piece)
-            host.first = host.first | bit if priority == FIRST else host.first & ~bit
+            host.first = host.first | bit if priority == Priority.HIGH else host.first & ~bit
             if not priority:
                 host.kept |= bit
                 host.open &= ~bit
@@ -254,7 +255,7 @@ class Model:
         elif link.taker.is_shallow:
             return self._crowd_depth
         else:
-            blocks = min(max(link.before, CROWD_DEPTH), REQUEST_DEPTH)
+            blocks = min(max(link.before, SWARM_DEPTH), REQUEST_DEPTH)
         return max(blocks // self.setting.grain, 1)
 
     # what moves

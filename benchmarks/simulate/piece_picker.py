@@ -11,7 +11,7 @@ _PARTIALS = 1.5
 """With more begun pieces for each peer, it ends these first."""
 
 _FIRST_WEIGHT, _LATER_WEIGHT = 5, 6
-"""How much availability counts by priority: libtorrent's levels (8) less `FIRST` or `LATER`."""
+"""How much availability counts by priority: 8 levels in libtorrent, less the priority."""
 
 
 class Picker:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from docket.config import PEER_TIMEOUT
-from docket.torrent.peer.piece_assignment import FIRST, PieceAssignment, stall_seconds, weights
+from docket.torrent.peer.piece_assignment import PieceAssignment, Priority, stall_seconds, weights
 from docket.torrent.peer.session_tuning import BLOCK, depth
 
 IMPATIENT_SECONDS = PEER_TIMEOUT / 2
@@ -16,7 +16,7 @@ IMPATIENT_SECONDS = PEER_TIMEOUT / 2
 # all hosts are in this process, and would each have those of all others
 _weights = lru_cache(maxsize=None)(weights)
 
-__all__ = ["FIRST", "IMPATIENT_SECONDS", "Policy", "View"]
+__all__ = ["IMPATIENT_SECONDS", "Policy", "Priority", "View"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class View:
     """What a download sees at a look.
 
     Its pieces, how many peers have each, how many peers are *seeds*, and the number of pieces of
-    each of the *others* by id; *pace* is what has come, in pieces a second, and nothing came for
+    each of the *others* by id; *rate* is what has come, in pieces a second, and nothing came for
     *quiet* seconds.
     """
 
@@ -33,7 +33,7 @@ class View:
     seeds: int
     others: Mapping[bytes, int]
     now: float
-    pace: float
+    rate: float
     quiet: float
 
 
@@ -43,33 +43,33 @@ class Policy:
     def __init__(self, own: bytes, pieces: int, piece_length: float) -> None:
         """*piece_length* in bytes, as long as one is in the mean."""
         self._piece_length = piece_length
-        self._shares = PieceAssignment(own, [True] * pieces, weigh=_weights)
+        self._assignment = PieceAssignment(own, [True] * pieces, weigh=_weights)
 
     @property
-    def waits(self) -> bool:
-        """Whether it hangs up on the registry, or calls it again."""
-        return self._shares.waits
+    def is_idle(self) -> bool:
+        """Whether it disconnects from the registry."""
+        return self._assignment.is_idle
 
     def stalled(self, view: View) -> bool:
         """Whether it asks others for what is on its way."""
-        return view.quiet > stall_seconds(len(view.others) + 1, view.pace)
+        return view.quiet > stall_seconds(len(view.others) + 1, view.rate)
 
     def depth(self, view: View) -> int:
         """Blocks that it asks of each peer ahead. As in the laboratory, the registry is near."""
-        rate = view.pace * self._piece_length
+        rate = view.rate * self._piece_length
         return depth(len(view.others), rate=rate, trip_seconds=0.0)
 
-    def changes(self, view: View) -> list[tuple[int, int]]:
-        """Pieces with another priority now, with it: 0 is not yet, `FIRST` before others."""
-        if not view.others and not self._shares.is_dealt:
+    def update(self, view: View) -> list[tuple[int, Priority]]:
+        """The pieces whose priority changed, with the new `Priority`."""
+        if not view.others and not self._assignment.has_others:
             return []
-        return self._shares.changes(
+        return self._assignment.update(
             view.have,
             view.availability,
             seeds=view.seeds,
             others=view.others,
             now=view.now,
-            pace=view.pace,
+            rate=view.rate,
             ahead=self.depth(view) * BLOCK / self._piece_length,
             stalled=self.stalled(view),
         )

@@ -33,6 +33,7 @@ from docket.oci.digest import Digest
 from docket.oci.reference import Reference
 from docket.remote.client import Client
 from docket.torrent.metainfo import Metainfo, layout_files, parse_metainfo
+from docket.torrent.peer.session_options import SessionOptions
 from docket.torrent.peer.swarm import Swarm
 from tests.support import servers
 from tests.support.commands import Commands
@@ -103,7 +104,7 @@ def _peer(url: str, digest: Digest) -> Callable[[Path], float]:
         folder.mkdir()
         for name, content in small.items():
             (folder / name).write_bytes(content)
-        with Swarm(listen="127.0.0.1:0") as swarm:
+        with Swarm(SessionOptions(listen="127.0.0.1:0")) as swarm:
             began = time.monotonic()
             _fetch(swarm, metainfo, folder, digest)
             return time.monotonic() - began

@@ -31,7 +31,7 @@ async def sweep(request: Request) -> Response:
     wanted = decoded(body or b"{}", GcRequest)
     retention = Retention(wanted.keep, tuple(wanted.protect), wanted.age)
     options = {} if wanted.grace is None else {"grace": wanted.grace}
-    await run_sync(registry.seeder.rest)
+    await run_sync(registry.seeder.release_idle)
     report = await run_sync(
         lambda: registry.store.maintenance.gc(
             retention=retention, dry_run=wanted.dry_run, **options
@@ -57,7 +57,7 @@ def _checked(registry: Registry, sample: Sample | None) -> Iterator[bytes]:
         report = registry.store.maintenance.fsck(
             sample=sample, on_blob=lambda *counts: told.put(counts)
         )
-        registry.seeder.drop(report.quarantined)
+        registry.seeder.stop_containing(report.quarantined)
         return report
 
     # a check goes on to its end, though the one who asked may not wait for it

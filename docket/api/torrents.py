@@ -17,7 +17,7 @@ from docket.oci.digest import Digest
 from docket.oci.reference import Reference
 from docket.store import StoredManifest
 from docket.torrent.metainfo import Metainfo
-from docket.torrent.tracker.announce import check_zone, compact, zone_of
+from docket.torrent.zone import check_zone, compact, zone_of
 
 _MAX_TOKEN = 64
 _PORT = re.compile(r"[1-9][0-9]{0,4}")

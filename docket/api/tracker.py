@@ -44,7 +44,7 @@ async def announce(request: Request) -> Response:
     except InvalidAnnounce as error:
         return _bencoded(failure(str(error)))
     # seeding begins with the question, so that the seed is there when its address is handed out
-    if not await run_sync(registry.seeder.want, report.info_hash):
+    if not await run_sync(registry.seeder.ensure_seeded, report.info_hash):
         return _bencoded(failure("this registry has no such torrent"))
     registry.tracker.admit(report.info_hash)
     return _bencoded(_take(registry, report, server=request.scope["server"][0]))
@@ -81,7 +81,7 @@ def _readmit(registry: Registry, info_hash: bytes) -> None:
     """Ask again whether the registry has the torrent, and keep it seeded."""
     has = False
     try:
-        has = registry.seeder.want(info_hash)
+        has = registry.seeder.ensure_seeded(info_hash)
     except Exception:  # the outermost edge of a thread; the usual way tells the peer
         log.exception("a torrent can't be seeded")
     if not has:

@@ -53,7 +53,7 @@ platform_option = option(
 
 
 def _zone(_context: click.Context, _parameter: click.Parameter, label: str) -> str:
-    from docket.torrent.tracker.announce import check_zone
+    from docket.torrent.zone import check_zone
 
     return check_zone(label) if label else ""
 

@@ -23,6 +23,7 @@ from docket.errors import InvalidAddress
 from docket.rate_limit import RateLimiter
 from docket.seeder import Seeder
 from docket.store import Store
+from docket.torrent.peer.session_options import SessionOptions
 from docket.torrent.peer.swarm import Swarm
 from docket.torrent.tracker.peers import Tracker
 
@@ -72,11 +73,13 @@ def serve(options: ServerOptions, *, on_ready: Callable[[str], None]) -> None:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
     with contextlib.closing(listening), open_store(options) as store:
         swarm = Swarm(
-            listen=f"{_bracketed(options.bind)}:{options.peer_port}",
-            announce_ip=advertised,
-            max_upload=options.max_upload,
-            max_download=options.max_download,
-            is_registry=True,
+            SessionOptions(
+                listen=f"{_bracketed(options.bind)}:{options.peer_port}",
+                announce_ip=advertised,
+                max_upload=options.max_upload,
+                max_download=options.max_download,
+                is_registry=True,
+            )
         )
         seeder = Seeder(
             store, swarm, tracker=options.tracker or None, idle_seconds=options.idle_seconds
@@ -128,7 +131,7 @@ def _scrub(store: Store, seeder: Seeder, options: ServerOptions, stop: threading
         except Exception:  # the outermost edge of a thread that must not end
             log.exception("scrubbing failed; trying again")
         else:
-            seeder.drop(report.quarantined)
+            seeder.stop_containing(report.quarantined)
             for digest in report.quarantined:
                 log.error("blob %s has rotted: it is in quarantine; push its image again", digest)
         stop.wait(_SCRUB_PAUSE_SECONDS)
@@ -177,7 +180,7 @@ async def _upkeep(registry: Registry) -> None:
     while True:
         await asyncio.sleep(_REST_SECONDS)
         try:
-            await asyncio.to_thread(registry.seeder.rest)
+            await asyncio.to_thread(registry.seeder.release_idle)
             await asyncio.to_thread(registry.store.maintenance.expire)
         except Exception:  # the outermost edge of a task that must not end
             log.exception("upkeep failed; trying again")

@@ -107,7 +107,9 @@ class _Handler(BaseHTTPRequestHandler):
         """Nothing: the output is that of the pull."""
 
 
-def hear(teller: str, info_hash: bytes, digests: Iterable[Digest], *, length: int) -> bytes | None:
+def fetch_hashes(
+    teller: str, info_hash: bytes, digests: Iterable[Digest], *, length: int
+) -> bytes | None:
     """The piece hashes of *digests* from the host at *teller*, *length* bytes in all.
 
     None when it doesn't tell as many in time. They may be wrong.

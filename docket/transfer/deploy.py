@@ -22,6 +22,7 @@ from docket.rate_limit import RateLimiter
 from docket.remote.client import Client
 from docket.store import Store
 from docket.torrent.metainfo import parse_metainfo
+from docket.torrent.peer.session_options import SessionOptions
 from docket.torrent.peer.swarm import Swarm
 from docket.transfer.pull import (
     LayerPlan,
@@ -89,9 +90,11 @@ def pull_image(
             swarms.append(
                 stack.enter_context(
                     Swarm(
-                        max_upload=request.max_upload,
-                        max_download=request.max_download,
-                        watch_blocks=request.sources,
+                        SessionOptions(
+                            max_upload=request.max_upload,
+                            max_download=request.max_download,
+                            watch_blocks=request.sources,
+                        )
                     )
                 )
             )

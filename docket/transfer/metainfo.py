@@ -20,7 +20,7 @@ from docket.remote.client import Client
 from docket.remote.values import RemotePieces
 from docket.store import Store
 from docket.store.blobs.ingest import Unpacked
-from docket.torrent.hash_exchange import HashServer, hear
+from docket.torrent.hash_exchange import HashServer, fetch_hashes
 from docket.torrent.metainfo import Metainfo, image_metainfo, parse_metainfo, split_hashes
 
 WORTH_TELLING = 4096
@@ -119,7 +119,7 @@ class MetainfoSource:
     ) -> Iterator[bytes]:
         """Piece hashes: those of the host that the registry named, then the registry's own."""
         if told.hash_peer:
-            hashes = hear(told.hash_peer, told.info_hash, asked, length=length)
+            hashes = fetch_hashes(told.hash_peer, told.info_hash, asked, length=length)
             if hashes is not None:
                 yield hashes
             told = self._client.pieces(

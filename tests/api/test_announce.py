@@ -15,8 +15,8 @@ import pytest
 import urllib3
 
 from docket.torrent.metainfo import parse_metainfo
-from docket.torrent.tracker.announce import compact
 from docket.torrent.tracker.peers import INTERVAL
+from docket.torrent.zone import compact
 from tests.api.http import Registry, Repository
 from tests.store.samples import image
 from tests.support.commands import registry as registry_at

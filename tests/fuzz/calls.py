@@ -16,6 +16,7 @@ from docket.daemon.registry import ServerOptions, open_store
 from docket.oci import manifest
 from docket.oci.digest import Digest
 from docket.seeder import Seeder
+from docket.torrent.peer.session_options import SessionOptions
 from docket.torrent.peer.swarm import Swarm
 from docket.torrent.tracker.peers import Tracker
 from tests.fuzz.target import Check, Target
@@ -88,7 +89,7 @@ def opened(folder: Path) -> Iterator[Check]:
     options = ServerOptions(location=folder / "store", bind="127.0.0.1", pin_seconds=0)
     with contextlib.ExitStack() as stack:
         store = stack.enter_context(open_store(options))
-        swarm = Swarm(listen="127.0.0.1:0", is_registry=True)
+        swarm = Swarm(SessionOptions(listen="127.0.0.1:0", is_registry=True))
         seeder = stack.enter_context(contextlib.closing(Seeder(store, swarm)))
         application = app(Registry(store, seeder, Tracker()))
         runner = stack.enter_context(asyncio.Runner())

@@ -22,8 +22,9 @@ from docket.oci.digest import Digest
 from docket.oci.manifest import Descriptor, Index, Manifest, Platform
 from docket.oci.reference import Reference, parse_repository, parse_target
 from docket.remote.address import RegistryAddress
-from docket.torrent.tracker.announce import Announce, compact, failure, scraped
+from docket.torrent.tracker.announce import Announce, failure, scraped
 from docket.torrent.tracker.peers import Tracker
+from docket.torrent.zone import compact
 from tests.fuzz.properties import assert_readable, refused_or_fine
 from tests.fuzz.target import Target, always
 from tests.support.images import tiny_image

@@ -19,6 +19,7 @@ from pathlib import Path
 from urllib.parse import quote, urlencode, urlsplit
 
 from docket.torrent.metainfo import Metainfo, parse_metainfo
+from docket.torrent.peer.session_options import SessionOptions
 from docket.torrent.peer.swarm import Swarm
 
 _PROTOCOL = b"\x13BitTorrent protocol"
@@ -111,7 +112,7 @@ def _be_corrupt(metainfo: Metainfo, address: str, count: int) -> None:
             path = folder / file.path
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(os.urandom(file.size))
-        swarms.append(Swarm(listen=f"{address}:0"))
+        swarms.append(Swarm(SessionOptions(listen=f"{address}:0")))
         swarms[-1].seed(metainfo, folder)
     _wait()
     _say(" ".join(str(swarm.uploaded(metainfo.info_hash)) for swarm in swarms))

@@ -22,6 +22,7 @@ from docket.remote.values import RemotePieces
 from docket.store import Sample
 from docket.torrent.hash_exchange import HashServer
 from docket.torrent.metainfo import Metainfo, parse_metainfo
+from docket.torrent.peer.session_options import SessionOptions
 from docket.torrent.peer.swarm import Swarm
 from docket.torrent.tracker.hash_peers import TURNS
 from docket.torrent.tracker.peer_selection import NEAR_GATEWAYS
@@ -89,7 +90,7 @@ _ODD_ANSWERS: list[Callable[[RemotePieces], RemotePieces]] = [
 
 def _updated(place: Path, client: Asked) -> list[str]:
     """Pull a release over the one before it; where its layers came from."""
-    with open_store(place) as store, Swarm(listen="127.0.0.1:0") as swarm:
+    with open_store(place) as store, Swarm(SessionOptions(listen="127.0.0.1:0")) as swarm:
         for image in (SMALL, NEXT):
             found = resolve(client, Reference.parse(image.name), Platform.of_host())
             report = pull(client, store, found, engine=None, swarm=lambda: swarm, progress=Silent())

@@ -1,4 +1,4 @@
-"""Who gave which block of a torrent: the registry's seed, or other hosts."""
+"""Counts the bytes of a torrent's blobs by sender: the registry's seed, or other hosts."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 from docket.oci.digest import Digest
 from docket.torrent.metainfo import File, Metainfo
-from docket.torrent.peer.session import BlockSeen
-
-_BLOCK = 16 * 1024  # BEP 3: what peers ask for at a time
+from docket.torrent.peer.events import BlockSeen
+from docket.torrent.peer.session_tuning import BLOCK
 
 
 @dataclass(slots=True)
@@ -19,29 +18,29 @@ class BlockCount:
     hosts: int = 0
 
 
-class Sources:
-    """Counts the blocks of one torrent by who was asked for them, and who sent them."""
+class BlockCounts:
+    """The blocks of one torrent, by who was asked for them and who sent them."""
 
     def __init__(self, metainfo: Metainfo) -> None:
         self._metainfo = metainfo
         self._by_piece: list[File] = []
         for file in metainfo.files:
             self._by_piece += [file] * file.pieces
-        self._asked: dict[tuple[int, int], bool] = {}
-        self._came: dict[tuple[int, int], bool] = {}
+        self._requested: dict[tuple[int, int], bool] = {}
+        self._arrived: dict[tuple[int, int], bool] = {}
 
     def count(self, seen: BlockSeen) -> None:
-        """A block was asked for, or came: the last word counts."""
-        table = self._came if seen.came else self._asked
+        """A block was requested, or arrived; of several events of a block the last one counts."""
+        table = self._arrived if seen.came else self._requested
         table[seen.piece, seen.block] = seen.from_registry
 
     def blocks(self) -> dict[Digest, BlockCount]:
-        """Bytes of each blob by who gave them, without padding."""
+        """Bytes of each blob by sender, without padding."""
         counts: dict[Digest, BlockCount] = {}
-        for (piece, block), from_registry in (self._asked | self._came).items():
+        for (piece, block), from_registry in (self._requested | self._arrived).items():
             file = self._by_piece[piece]
-            start = (piece - file.first_piece) * self._metainfo.piece_length + block * _BLOCK
-            size = max(min(_BLOCK, file.size - start), 0)
+            start = (piece - file.first_piece) * self._metainfo.piece_length + block * BLOCK
+            size = max(min(BLOCK, file.size - start), 0)
             if file.digest is None:
                 continue
             count = counts.setdefault(file.digest, BlockCount())

@@ -1,4 +1,4 @@
-"""A download: one torrent of the session while some of its files are still to come."""
+"""A download: one torrent of the session while some of its files are missing."""
 
 from __future__ import annotations
 
@@ -16,17 +16,20 @@ import libtorrent as lt
 from docket.errors import SwarmError
 from docket.oci.digest import Digest
 from docket.torrent.metainfo import File, Metainfo
-from docket.torrent.peer.block_counts import BlockCount, Sources
-from docket.torrent.peer.piece_assignment import LOOK_SECONDS, PieceAssignment, stall_seconds
-from docket.torrent.peer.session import (
+from docket.torrent.peer.block_counts import BlockCount, BlockCounts
+from docket.torrent.peer.events import (
     BlockSeen,
     Closed,
+    Event,
     FileCompleted,
     FileFailed,
     Flushed,
-    Session,
-    peers_of,
+    TrackerAnswered,
+    TrackerFailed,
 )
+from docket.torrent.peer.handles import TorrentHandle, TorrentStatus
+from docket.torrent.peer.piece_assignment import LOOK_SECONDS, PieceAssignment, stall_seconds
+from docket.torrent.peer.session import Session, peers_of
 from docket.torrent.peer.session_tuning import BLOCK, depth
 
 CLOSED = "the swarm has been closed"
@@ -36,7 +39,7 @@ _FLUSH_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class FetchProgress:
-    """Bytes that each wanted blob has, bytes a second, and connected peers."""
+    """Bytes here of each wanted blob, the rate in bytes a second, and connected peers."""
 
     done: dict[Digest, int]
     rate: float
@@ -46,26 +49,44 @@ class FetchProgress:
 
 @dataclass(slots=True)
 class FetchResult:
-    """How a fetch ended: pieces of each wanted blob, and the payload bytes that it took.
+    """How a fetch ended: the pieces here of each wanted blob, and the payload bytes it received.
 
-    *blocks* tells who gave each blob, in a swarm that watches blocks. *stalled* means that not all
-    came: no peer gave anything for too long, or it was cancelled.
+    *blocks* splits the bytes of each blob by sender, in a session that watches blocks. *stalled*
+    means that something is missing: no peer sent anything for too long, or the fetch was cancelled.
+    *tracker_error* is why the tracker couldn't be reached or refused, in one line; empty when it
+    answered.
     """
 
     pieces: dict[Digest, list[bool]] = field(default_factory=dict)
     payload: int = 0
     blocks: dict[Digest, BlockCount] = field(default_factory=dict)
     stalled: bool = False
+    tracker_error: str = ""
+
+
+@dataclass(slots=True)
+class TrackerState:
+    """Whether the tracker has answered this fetch, and the first failure until it does."""
+
+    error: str = ""
+    has_answered: bool = False
+
+    def note(self, event: TrackerAnswered | TrackerFailed) -> None:
+        """Take over what *event* reports."""
+        if isinstance(event, TrackerAnswered):
+            self.has_answered, self.error = True, ""
+        elif not self.has_answered and (not self.error or not event.is_other_family):
+            self.error = event.reason
 
 
 class Download:
-    """One fetch while it goes on; see `Swarm.fetch`."""
+    """A fetch in progress; see `Swarm.fetch`."""
 
     def __init__(
         self,
         session: Session,
-        torrent: Any,
-        inbox: queue.SimpleQueue[Any],
+        torrent: TorrentHandle,
+        inbox: queue.SimpleQueue[Event],
         peer_id: bytes,
         metainfo: Metainfo,
         folder: Path,
@@ -79,23 +100,26 @@ class Download:
         self._folder = folder
         self._inbox = inbox
         self._on_complete = on_complete
-        self._files = {one.digest: one for one in metainfo.files if one.digest in wanted}
+        self._files = {file.digest: file for file in metainfo.files if file.digest in wanted}
         indexes = file_indexes(torrent.torrent_file(), metainfo)
-        self._by_index = {indexes[one.path]: one for one in self._files.values()}
+        self._by_index = {indexes[file.path]: file for file in self._files.values()}
         self._piece_length = metainfo.piece_length
         self._info_hash = metainfo.info_hash
         self._trip_seconds = trip_seconds
-        self._crowd = 1
-        self._late: set[int] = set()
-        self._all_late = False
-        self._sources = Sources(metainfo)
-        self._shares = PieceAssignment(
-            peer_id, [bool(one) for one in torrent.get_piece_priorities()]
+        self._hosts = 1
+        self._urgent: set[int] = set()
+        self._all_urgent = False
+        self._block_counts = BlockCounts(metainfo)
+        self._assignment = PieceAssignment(
+            peer_id, [bool(priority) for priority in torrent.get_piece_priorities()]
         )
-        self._left = {one for one in self._files.values() if one.digest}
+        self._missing = {file for file in self._files.values() if file.digest}
         self._arrived: set[File] = {
-            one for one in self._left if one.digest and all(have.get(one.digest, [one.size == 0]))
+            file
+            for file in self._missing
+            if file.digest and all(have.get(file.digest, [file.size == 0]))
         }
+        self.tracker = TrackerState()
 
     def until_done(
         self,
@@ -103,7 +127,7 @@ class Download:
         patience: float,
         cancelled: threading.Event | None,
     ) -> FetchResult:
-        """Fetch until all has come, or nothing did for *patience* seconds."""
+        """Fetch until all has arrived, or nothing did for *patience* seconds."""
         try:
             return self._until_done(on_progress, patience, cancelled)
         finally:
@@ -116,27 +140,27 @@ class Download:
         cancelled: threading.Event | None,
     ) -> FetchResult:
         began = moved = time.monotonic()
-        asked = told = 0.0
+        announced = looked = 0.0
         payload = -1
-        self._give_out(self._arrived)
-        while self._left:
+        self._deliver(self._arrived)
+        while self._missing:
             self._take_event()
             now = time.monotonic()
-            if now - told < LOOK_SECONDS:
+            if now - looked < LOOK_SECONDS:
                 continue
-            told = now
+            looked = now
             status = self._torrent.status(lt.torrent_handle.query_pieces)
             if status.total_payload_download != payload:
                 payload, moved = status.total_payload_download, now
-            pace = payload / self._piece_length / (now - began)
-            stalled = now - moved > stall_seconds(self._crowd, pace)
-            self._share(status, now=now, pace=pace, stalled=stalled)
-            self._hurry(status, stalled=stalled)
+            rate = payload / self._piece_length / (now - began)
+            stalled = now - moved > stall_seconds(self._hosts, rate)
+            self._assign(status, now=now, rate=rate, stalled=stalled)
+            self._set_end_game(status, stalled=stalled)
             self._reconcile()
             on_progress(self._progress(status))
-            if asked < moved < now - patience / 2:
-                # the peers that the tracker named give nothing: it may name others
-                asked = now
+            if announced < moved < now - patience / 2:
+                # the peers that the tracker named send nothing: it may name others
+                announced = now
                 self._torrent.force_reannounce(0, -1, lt.torrent_handle.ignore_min_interval)
             if now - moved > patience or (cancelled and cancelled.is_set()):
                 return self._ended(stalled=True)
@@ -148,22 +172,24 @@ class Download:
         except queue.Empty:
             return
         self._note(event)
-        if self._arrived & self._left:
+        if self._arrived & self._missing:
             self._flush()
 
-    def _note(self, event: object) -> None:
+    def _note(self, event: Event) -> None:
         if isinstance(event, FileCompleted) and event.index in self._by_index:
             self._arrived.add(self._by_index[event.index])
         elif isinstance(event, BlockSeen):
-            self._sources.count(event)
+            self._block_counts.count(event)
+        elif isinstance(event, TrackerAnswered | TrackerFailed):
+            self.tracker.note(event)
         elif isinstance(event, FileFailed):
             raise OSError(event.code, event.message, str(self._folder))
         elif isinstance(event, Closed):
             raise SwarmError(CLOSED)
 
     def _flush(self) -> None:
-        """Give out what arrived before now, once all of it can be read from the files."""
-        ready = self._arrived & self._left
+        """Deliver the files that arrived before now, once they can be read completely."""
+        ready = self._arrived & self._missing
         self._torrent.flush_cache()
         deadline = time.monotonic() + _FLUSH_SECONDS
         while True:
@@ -174,78 +200,80 @@ class Download:
             if isinstance(event, Flushed):
                 break
             self._note(event)
-        self._give_out(ready)
+        self._deliver(ready)
 
-    def _give_out(self, ready: Collection[File]) -> None:
-        for file in sorted(ready, key=lambda one: one.first_piece):
+    def _deliver(self, ready: Collection[File]) -> None:
+        for file in sorted(ready, key=lambda file: file.first_piece):
             assert file.digest
-            self._left.discard(file)
+            self._missing.discard(file)
             self._on_complete(file.digest, self._folder / file.path)
 
     def _reconcile(self) -> None:
-        """See complete files whose alert got lost."""
+        """Notice complete files whose alert got lost."""
         done = self._torrent.file_progress(lt.torrent_handle.piece_granularity)
-        found = {one for index, one in self._by_index.items() if done[index] >= one.size}
-        if found & self._left:
-            self._arrived |= found
+        complete = {file for index, file in self._by_index.items() if done[index] >= file.size}
+        if complete & self._missing:
+            self._arrived |= complete
             self._flush()
 
-    def _share(self, status: Any, *, now: float, pace: float, stalled: bool) -> None:
-        """Ask seeds first for what no other host will ask them for."""
+    def _assign(self, status: TorrentStatus, *, now: float, rate: float, stalled: bool) -> None:
+        """Set priorities: of the seeds, request first what no other host will request of them."""
         seeds, others = peers_of(self._torrent)
-        rate = float(status.download_payload_rate)
-        blocks = depth(len(others), rate=rate, trip_seconds=self._trip_seconds)
-        self._tuning.expect(self._info_hash, blocks)
-        self._crowd = len(others) + 1
-        if not others and not self._shares.is_dealt:
+        bytes_a_second = float(status.download_payload_rate)
+        blocks = depth(len(others), rate=bytes_a_second, trip_seconds=self._trip_seconds)
+        self._tuning.set_request_depth(self._info_hash, blocks)
+        self._hosts = len(others) + 1
+        if not others and not self._assignment.has_others:
             return
         availability = self._torrent.piece_availability()
         if not availability or not status.pieces:
-            # the last piece has come meanwhile, and nothing is counted any more
+            # the last piece has arrived meanwhile, and libtorrent counts no longer
             return
-        changes = self._shares.changes(
+        changes = self._assignment.update(
             status.pieces,
             availability,
             seeds=seeds,
             others=others,
             now=now,
-            pace=pace,
+            rate=rate,
             ahead=blocks * BLOCK / self._piece_length,
             stalled=stalled,
         )
         if changes:
             self._torrent.prioritize_pieces(changes)
-        self._tuning.part(self._torrent, self._shares.waits)
+        self._tuning.disconnect_registry(self._torrent, self._assignment.is_idle)
 
-    def _hurry(self, status: Any, *, stalled: bool) -> None:
-        """Nothing comes: ask others too for what a peer owes, until something comes.
+    def _set_end_game(self, status: TorrentStatus, *, stalled: bool) -> None:
+        """While nothing arrives, request outstanding blocks of other peers too.
 
-        Alone with seeds, all that is missing is asked for so, and for good; in a crowd that would
-        be asked of the registry by everybody.
+        Alone with seeds, everything missing gets a deadline, and keeps it; with other hosts around,
+        each of them would request that of the registry.
         """
-        self._tuning.hurry(self._info_hash, stalled)
-        in_crowd = self._crowd > 1
-        if self._late and in_crowd and (self._all_late or not stalled):
+        self._tuning.set_end_game(self._info_hash, stalled)
+        has_others = self._hosts > 1
+        if self._urgent and has_others and (self._all_urgent or not stalled):
             self._torrent.clear_piece_deadlines()
-            # without deadlines, libtorrent gives these pieces the lowest priority
-            self._torrent.prioritize_pieces(self._shares.told(self._late))
-            self._late = set()
-        if not stalled or self._late:
+            # libtorrent gives a piece whose deadline was cleared the lowest priority
+            self._torrent.prioritize_pieces(self._assignment.current_priorities(self._urgent))
+            self._urgent = set()
+        if not stalled or self._urgent:
             return
-        self._all_late = not in_crowd
-        if in_crowd:
-            late = [one["piece_index"] for one in self._torrent.get_download_queue()]
+        self._all_urgent = not has_others
+        if has_others:
+            urgent = [row["piece_index"] for row in self._torrent.get_download_queue()]
         else:
-            late = [piece for piece, here in enumerate(status.pieces) if not here]
-        for piece in late:
+            urgent = [piece for piece, is_here in enumerate(status.pieces) if not is_here]
+        for piece in urgent:
             if self._torrent.piece_priority(piece):
-                self._late.add(piece)
+                self._urgent.add(piece)
                 self._torrent.set_piece_deadline(piece, 0)
 
-    def _progress(self, status: Any) -> FetchProgress:
+    def _progress(self, status: TorrentStatus) -> FetchProgress:
         done = self._torrent.file_progress()
         return FetchProgress(
-            done={one.digest: done[index] for index, one in self._by_index.items() if one.digest},
+            done={
+                file.digest: done[index] for index, file in self._by_index.items() if file.digest
+            },
             rate=float(status.download_payload_rate),
             peers=int(status.num_peers),
             payload=int(status.total_payload_download),
@@ -253,20 +281,21 @@ class Download:
 
     def _ended(self, *, stalled: bool) -> FetchResult:
         if stalled:
-            # the caller goes on with these files
+            # the caller completes these files
             self._flush()
         status = self._torrent.status(lt.torrent_handle.query_pieces)
         bits = list(status.pieces)
         pieces = {
-            one.digest: bits[one.first_piece : one.first_piece + one.pieces]
-            for one in self._files.values()
-            if one.digest
+            file.digest: bits[file.first_piece : file.first_piece + file.pieces]
+            for file in self._files.values()
+            if file.digest
         }
         return FetchResult(
             pieces=pieces,
             payload=int(status.total_payload_download),
-            blocks=self._sources.blocks(),
+            blocks=self._block_counts.blocks(),
             stalled=stalled,
+            tracker_error=self.tracker.error,
         )
 
 

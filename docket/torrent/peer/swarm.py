@@ -18,47 +18,35 @@ from docket.errors import SwarmError
 from docket.oci.digest import Digest
 from docket.torrent.metainfo import Metainfo
 from docket.torrent.peer.download import CLOSED, Download, FetchProgress, FetchResult, file_indexes
-from docket.torrent.peer.piece_assignment import LATER
-from docket.torrent.peer.session import Closed, Removed, Session
+from docket.torrent.peer.events import Closed, Event, Removed
+from docket.torrent.peer.handles import TorrentHandle
+from docket.torrent.peer.piece_assignment import Priority
+from docket.torrent.peer.session import Session
+from docket.torrent.peer.session_options import SessionOptions
 
 _REMOVE_SECONDS = 10.0
-
-_WANTED = LATER
-_NOT_WANTED = 0
 
 
 @dataclass(slots=True)
 class _Member:
     """A torrent in the session."""
 
-    torrent: Any
+    torrent: TorrentHandle
     metainfo: Metainfo
     asked: float
     peer_id: bytes
+    tracker_error: str = ""
 
 
 class Swarm:
     """A BitTorrent peer in this process; safe to use from many threads."""
 
-    def __init__(
-        self,
-        *,
-        listen: str = "0.0.0.0:0",
-        announce_ip: str = "",
-        max_upload: int = 0,
-        max_download: int = 0,
-        is_registry: bool = False,
-        watch_blocks: bool = False,
-    ) -> None:
-        """See `Session`. Raises `SwarmError` when it can't listen."""
-        self._session = Session(
-            listen=listen,
-            announce_ip=announce_ip,
-            max_upload=max_upload,
-            max_download=max_download,
-            is_registry=is_registry,
-            watch_blocks=watch_blocks,
-        )
+    def __init__(self, options: SessionOptions | None = None) -> None:
+        """Without *options*, it listens at all addresses without limits.
+
+        Raises `SwarmError` when it can't listen.
+        """
+        self._session = Session(options or SessionOptions())
         self._members: dict[bytes, _Member] = {}
         self._fetching: set[bytes] = set()
         self._closed = False
@@ -70,7 +58,7 @@ class Swarm:
         return self._session.port
 
     def close(self) -> None:
-        """Leave all swarms; files stay. A fetch that goes on ends with `SwarmError`."""
+        """Leave all swarms; files stay. A fetch in progress ends with `SwarmError`."""
         with self._lock:
             self._closed = True
             self._members.clear()
@@ -93,7 +81,7 @@ class Swarm:
                 self._join(metainfo, folder, pieces, wanted=None)
 
     def keep(self, info_hash: bytes) -> bool:
-        """Whether the torrent is in the session; if so, this counts as being asked for."""
+        """Whether the torrent is in the session; if so, it counts as requested now."""
         with self._lock:
             member = self._members.get(info_hash)
             if member:
@@ -107,8 +95,7 @@ class Swarm:
                 member = self._members.pop(info_hash, None)
                 if member is None:
                     return
-                # never with delete_files: other torrents share the same inodes
-                self._session.lt.remove_torrent(member.torrent)
+                self._session.remove(member.torrent)
             _wait_for(inbox, (Removed, Closed), _REMOVE_SECONDS)
 
     def info_hashes(self) -> list[bytes]:
@@ -117,7 +104,7 @@ class Swarm:
             return list(self._members)
 
     def idle_seconds(self, info_hash: bytes) -> float:
-        """How long nobody has been connected or asked for the torrent."""
+        """Seconds since a peer was connected or the torrent was requested."""
         with self._lock:
             member = self._members.get(info_hash)
             if member is None:
@@ -127,13 +114,13 @@ class Swarm:
             return time.monotonic() - member.asked
 
     def uploaded(self, info_hash: bytes) -> int:
-        """Payload bytes given to peers."""
+        """Payload bytes sent to peers."""
         with self._lock:
             member = self._members.get(info_hash)
             return int(member.torrent.status().total_payload_upload) if member else 0
 
     def connect(self, info_hash: bytes, address: str, port: int) -> None:
-        """Meet a peer without a tracker."""
+        """Connect to a peer without a tracker."""
         with self._lock:
             self._members[info_hash].torrent.connect_peer((address, port))
 
@@ -155,14 +142,15 @@ class Swarm:
         """Fetch the *wanted* blobs of a torrent into *folder*, which is named as the torrent is.
 
         Blobs that are *held*, and the layout's small files, are in place already and are served to
-        others meanwhile; *have* tells the pieces of wanted blobs that are there from before.
-        *is_gateway* tells others that this peer may ask the registry: see `peer_selection`;
-        *trip_seconds* is how long a message takes to the registry and back.
-        *on_complete* is called on this thread for each wanted blob as soon as all of it can be
-        read, while others still come. When all came, the torrent stays in the session and serves
-        until `forget`; when not, it has left. What an earlier fetch of the torrent wanted doesn't
-        matter. Raises OSError when a file can't be written, and `SwarmError` while another thread
-        fetches the same torrent, or when the swarm is closed.
+        other hosts meanwhile; *have* marks the pieces of wanted blobs that are in place.
+        *is_gateway* makes this peer call itself a gateway: see `peer_selection`; *trip_seconds* is
+        the round trip to the registry. *on_complete* is called on this thread for each wanted blob
+        as soon as all of it can be read, while others still arrive.
+
+        When all has arrived, the torrent stays in the session and serves until `forget`; else it
+        has left. What an earlier fetch of the torrent wanted doesn't matter. Raises OSError when a
+        file can't be written, and `SwarmError` while another thread fetches the same torrent, or
+        when the swarm is closed.
         """
         pieces = _pieces_at_start(metainfo, held, have)
         with self._only_fetch(metainfo), self._session.events(metainfo.info_hash) as inbox:
@@ -173,11 +161,12 @@ class Swarm:
                 member = self._members[metainfo.info_hash]
             ours = (self._session, member.torrent, inbox, member.peer_id)
             run = Download(*ours, metainfo, folder, wanted, have, on_complete, trip_seconds)
+            run.tracker.error = member.tracker_error
             try:
                 result = run.until_done(on_progress, patience, cancelled)
             except BaseException as error:
                 if self._closed and isinstance(error, RuntimeError):
-                    # libtorrent's word for a torrent whose session is gone
+                    # what libtorrent raises for a torrent whose session is gone
                     raise SwarmError(CLOSED) from error
                 self.forget(metainfo.info_hash)
                 raise
@@ -193,7 +182,7 @@ class Swarm:
                 raise SwarmError(f"the torrent {metainfo.name} is being fetched already")
             self._fetching.add(info_hash)
         try:
-            # added twice, libtorrent goes on with the pieces and priorities of the first time
+            # added twice, a torrent would keep the pieces and priorities of the first time
             self.forget(info_hash)
             yield
         finally:
@@ -211,29 +200,42 @@ class Swarm:
     ) -> None:
         if self._closed:
             raise SwarmError(CLOSED)
-        try:
-            params = lt.load_torrent_buffer(metainfo.content)
-        except RuntimeError as error:
-            raise SwarmError(f"libtorrent refuses the torrent {metainfo.name}: {error}") from error
-        if params.info_hashes.v1.to_bytes() != metainfo.info_hash:
-            # bencoding that isn't canonical: torf and libtorrent see two torrents
-            raise SwarmError(f"the torrent {metainfo.name} is not encoded as BEP 3 asks")
+        params = _params(metainfo)
         params.save_path = str(folder.parent)
         params.have_pieces = pieces
-        params.flags &= ~(lt.torrent_flags.auto_managed | lt.torrent_flags.paused)
         if wanted is not None:
             params.file_priorities = _priorities(params, metainfo, wanted)
         try:
             torrent, peer_id = self._session.join(params, is_gateway=is_gateway)
         except RuntimeError as error:
             raise SwarmError(f"libtorrent refuses the torrent {metainfo.name}: {error}") from error
-        self._members[metainfo.info_hash] = _Member(torrent, metainfo, time.monotonic(), peer_id)
+        unusable = metainfo.announce and not params.trackers
+        self._members[metainfo.info_hash] = _Member(
+            torrent,
+            metainfo,
+            time.monotonic(),
+            peer_id,
+            f"libtorrent can't use the address {metainfo.announce}" if unusable else "",
+        )
+
+
+def _params(metainfo: Metainfo) -> Any:
+    """libtorrent's parameters of the torrent. Raises `SwarmError` when it refuses it."""
+    try:
+        params = lt.load_torrent_buffer(metainfo.content)
+    except RuntimeError as error:
+        raise SwarmError(f"libtorrent refuses the torrent {metainfo.name}: {error}") from error
+    if params.info_hashes.v1.to_bytes() != metainfo.info_hash:
+        # bencoding that isn't canonical: torf and libtorrent see two torrents
+        raise SwarmError(f"the torrent {metainfo.name} is not encoded as BEP 3 demands")
+    params.flags &= ~(lt.torrent_flags.auto_managed | lt.torrent_flags.paused)
+    return params
 
 
 def _pieces_at_start(
     metainfo: Metainfo, held: Collection[Digest], have: Mapping[Digest, list[bool]]
 ) -> list[bool]:
-    """Which pieces are there: all of what is held and of the small files, some of the rest."""
+    """Which pieces are in place: all of held blobs and small files, some of the others."""
     bits = [False] * metainfo.piece_count
     for file in metainfo.files:
         end = file.first_piece + file.pieces
@@ -245,17 +247,17 @@ def _pieces_at_start(
 
 
 def _priorities(params: Any, metainfo: Metainfo, wanted: frozenset[Digest]) -> list[int]:
-    """Priority of every file, pads too; what is there already may have any."""
+    """Priority of every file, pads too; a file that is in place may have any."""
     indexes = file_indexes(params.ti, metainfo)
-    priorities = [_NOT_WANTED] * params.ti.num_files()
+    priorities: list[int] = [Priority.SKIP] * params.ti.num_files()
     for file in metainfo.files:
         if file.digest in wanted:
-            priorities[indexes[file.path]] = _WANTED
+            priorities[indexes[file.path]] = Priority.NORMAL
     return priorities
 
 
 def _wait_for(
-    inbox: queue.SimpleQueue[Any], kinds: tuple[type[object], ...], seconds: float
+    inbox: queue.SimpleQueue[Event], kinds: tuple[type[object], ...], seconds: float
 ) -> None:
     deadline = time.monotonic() + seconds
     while (left := deadline - time.monotonic()) > 0:

@@ -9,8 +9,9 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from docket.torrent.tracker.announce import COMPLETED, STOPPED, Announce, answer, compact, zone_of
+from docket.torrent.tracker.announce import COMPLETED, STOPPED, Announce, answer
 from docket.torrent.tracker.peer_selection import FURTHER, NEIGHBOURS, OUTSIDERS, Bag, Zone, choose
+from docket.torrent.zone import compact, zone_of
 
 INTERVAL = 15
 """Seconds between a peer's announces; one that misses two is gone."""

@@ -13,6 +13,7 @@ from docket.errors import BlobUnknown
 from docket.oci.digest import Digest
 from docket.seeder import Seeder
 from docket.store import Store
+from docket.torrent.peer.session_options import SessionOptions
 from docket.torrent.peer.swarm import Swarm
 from tests.store.samples import image, open_store, push
 
@@ -22,7 +23,7 @@ ONE = image("base", "one", size=600_000)
 @pytest.fixture
 def swarm() -> Iterator[Swarm]:
     """A swarm of the loopback address."""
-    with closing(Swarm(listen="127.0.0.1:0")) as opened:
+    with closing(Swarm(SessionOptions(listen="127.0.0.1:0"))) as opened:
         yield opened
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from docket.torrent.peer.session_options import SessionOptions
 from docket.torrent.peer.session_tuning import REQUEST_DEPTH
 from docket.torrent.peer.swarm import Swarm
 from tests.torrent.samples import decoded, sample, until
@@ -82,7 +83,7 @@ class Peer:
 @pytest.fixture
 def seed(tmp_path: Path) -> Iterator[Swarm]:
     """A seed of the image on loopback, so slow that requests pile up."""
-    with Swarm(listen="127.0.0.1:0", max_upload=4_000_000) as swarm:
+    with Swarm(SessionOptions(listen="127.0.0.1:0", max_upload=4_000_000)) as swarm:
         swarm.seed(_METAINFO, _IMAGE.lay_out(tmp_path / "seed"))
         yield swarm
 

@@ -7,8 +7,8 @@ from collections.abc import Collection, Mapping, Sequence
 
 import pytest
 
-from docket.torrent.peer.piece_assignment import FIRST, LATER, NOT_YET, PieceAssignment, weights
-from docket.torrent.tracker.announce import GATEWAY_PEER, HOST_PEER
+from docket.torrent.peer.piece_assignment import PieceAssignment, Priority, weights
+from docket.torrent.peer_id import GATEWAY_PEER, HOST_PEER
 
 SLOW = 0.5
 """Pieces a second: all that seeds alone have is a long way off."""
@@ -26,29 +26,29 @@ class Host:
 
     def __init__(self, own: bytes, pieces: int, *, wanted: Sequence[bool] | None = None) -> None:
         self.own = own
-        self.shares = PieceAssignment(own, wanted or [True] * pieces)
+        self.assignment = PieceAssignment(own, wanted or [True] * pieces)
         self.have = [False] * pieces
         self.availability = [1] * pieces
-        self.priorities = [LATER] * pieces
+        self.priorities = [Priority.NORMAL] * pieces
 
     def look(
         self,
         others: Mapping[bytes, int] | Collection[bytes],
         *,
-        pace: float = SLOW,
+        rate: float = SLOW,
         now: float = 0.0,
         ahead: float = SHALLOW,
         stalled: bool = False,
-    ) -> list[tuple[int, int]]:
+    ) -> list[tuple[int, Priority]]:
         """See what changed; one seed is there."""
         crowd = others if isinstance(others, Mapping) else dict.fromkeys(others, 0)
-        changes = self.shares.changes(
+        changes = self.assignment.update(
             self.have,
             self.availability,
             seeds=1,
             others=crowd,
             now=now,
-            pace=pace,
+            rate=rate,
             ahead=ahead,
             stalled=stalled,
         )
@@ -68,7 +68,7 @@ class Host:
         return [
             piece
             for piece, priority in enumerate(self.priorities)
-            if priority == FIRST and not self.have[piece]
+            if priority == Priority.HIGH and not self.have[piece]
         ]
 
 
@@ -85,7 +85,7 @@ def share_of(host: Host, others: Mapping[bytes, int] | Collection[bytes]) -> set
     """
     host.look(others)
     rare = [piece for piece, peers in enumerate(host.availability) if peers == 1]
-    return {one for one in rare if not host.have[one] and host.priorities[one] != NOT_YET}
+    return {one for one in rare if not host.have[one] and host.priorities[one] != Priority.SKIP}
 
 
 @pytest.mark.parametrize(("pieces", "hosts"), [(800, 50), (90, 3), (400, 9)])
@@ -109,20 +109,20 @@ def test_only_pieces_that_seeds_alone_have_are_dealt() -> None:
     host.availability[1] = 2
     host.look({b"b"}, stalled=True)
     assert set(host.first()) <= {2, 3}
-    assert host.priorities[:2] == [LATER, LATER]
-    assert host.priorities[4] == LATER  # it was none of this peer's priorities
+    assert host.priorities[:2] == [Priority.NORMAL, Priority.NORMAL]
+    assert host.priorities[4] == Priority.NORMAL  # it was none of this peer's priorities
 
 
 def test_others_pieces_are_left_to_them_where_links_are_slow() -> None:
     """They aren't asked for at all, until another host has them; on fast links they just wait."""
     host = Host(b"a", 100)
     host.look({b"b", b"c"})
-    left = [piece for piece, priority in enumerate(host.priorities) if priority == NOT_YET]
+    left = [piece for piece, priority in enumerate(host.priorities) if priority == Priority.SKIP]
     assert len(left) > 50
     host.availability[left[0]] = 2
-    assert (left[0], LATER) in host.look({b"b", b"c"})
-    host.look({b"b", b"c"}, pace=FAST)
-    assert NOT_YET not in host.priorities
+    assert (left[0], Priority.NORMAL) in host.look({b"b", b"c"})
+    host.look({b"b", b"c"}, rate=FAST)
+    assert Priority.SKIP not in host.priorities
 
 
 def test_nothing_is_left_to_others_when_nothing_comes() -> None:
@@ -130,7 +130,7 @@ def test_nothing_is_left_to_others_when_nothing_comes() -> None:
     host = Host(b"a", 100)
     host.look({b"b", b"c"})
     host.look({b"b", b"c"}, stalled=True)
-    assert NOT_YET not in host.priorities
+    assert Priority.SKIP not in host.priorities
 
 
 def test_a_newcomer_moves_its_own_part_only() -> None:
@@ -171,7 +171,7 @@ def test_who_is_far_behind_owns_nothing() -> None:
         host.have[piece] = True
     newcomer.look({early: len(out)})
     assert newcomer.first() == []
-    assert newcomer.shares.waits
+    assert newcomer.assignment.is_idle
     assert share_of(host, {late: 0}) == set(range(200, 400))
 
 
@@ -224,9 +224,9 @@ def test_who_came_late_takes_nothing_before_it_has_looked_for_a_while() -> None:
     newcomer = Host(late, 100)
     for piece in range(98):
         newcomer.availability[piece] = 2
-    newcomer.look({early: 98}, now=1e6, pace=1.0)
+    newcomer.look({early: 98}, now=1e6, rate=1.0)
     assert newcomer.first() == []
-    assert newcomer.shares.waits
+    assert newcomer.assignment.is_idle
 
 
 def test_a_host_that_is_no_gate_asks_other_seeds_than_the_registry() -> None:
@@ -235,14 +235,16 @@ def test_a_host_that_is_no_gate_asks_other_seeds_than_the_registry() -> None:
     host = Host(own, 400)
     share = share_of(host, {gateway: 40})
     assert 100 < len(share) < 300
-    assert not host.shares.waits
+    assert not host.assignment.is_idle
 
 
 def test_priorities_can_be_told_again() -> None:
     """Those that were told last, of the pieces that are wanted."""
     host = Host(b"a", 50, wanted=[True] * 49 + [False])
     host.look({b"b"})
-    assert dict(host.shares.told(range(50))) == dict(enumerate(host.priorities[:49]))
+    assert dict(host.assignment.current_priorities(range(50))) == dict(
+        enumerate(host.priorities[:49])
+    )
 
 
 def test_who_has_nothing_to_fetch_waits_but_not_for_ever() -> None:
@@ -252,14 +254,14 @@ def test_who_has_nothing_to_fetch_waits_but_not_for_ever() -> None:
     last = sorted(share_of(owner, {own}))[-2:]
     for piece in range(100):
         host.have[piece] = piece not in last
-    host.look({other: 98}, now=10.0, pace=0.1)
-    assert host.shares.waits
+    host.look({other: 98}, now=10.0, rate=0.1)
+    assert host.assignment.is_idle
     assert not host.first()
-    host.look({other: 98}, now=30.0, pace=0.1)
+    host.look({other: 98}, now=30.0, rate=0.1)
     assert not host.first()
-    host.look({other: 98}, now=51.0, pace=0.1)
+    host.look({other: 98}, now=51.0, rate=0.1)
     assert host.first()
-    assert not host.shares.waits
+    assert not host.assignment.is_idle
 
 
 def test_something_is_always_wanted() -> None:
@@ -269,15 +271,15 @@ def test_something_is_always_wanted() -> None:
     last = sorted(share_of(owner, {own}))[-2:]
     for piece in range(100):
         host.have[piece] = piece not in last
-    host.look({other: 98}, pace=0.1)
-    assert [host.priorities[piece] for piece in last].count(NOT_YET) == 1
+    host.look({other: 98}, rate=0.1)
+    assert [host.priorities[piece] for piece in last].count(Priority.SKIP) == 1
 
 
 def test_who_is_alone_has_no_share() -> None:
     """Without other hosts that fetch, all pieces are alike."""
     host = Host(b"a", 40)
     host.look({b"b"})
-    assert host.shares.is_dealt
+    assert host.assignment.has_others
     host.look(())
-    assert set(host.priorities) == {LATER}
-    assert not host.shares.is_dealt
+    assert set(host.priorities) == {Priority.NORMAL}
+    assert not host.assignment.has_others

@@ -11,7 +11,8 @@ import libtorrent as lt
 import pytest
 
 from docket.torrent.peer.session import Session, peers_of
-from docket.torrent.tracker.announce import GATEWAY_PEER, HOST_PEER
+from docket.torrent.peer.session_options import SessionOptions
+from docket.torrent.peer_id import GATEWAY_PEER, HOST_PEER
 from tests.torrent.samples import sample, until
 
 _IMAGE = sample([6_000_000])
@@ -21,7 +22,7 @@ _METAINFO = _IMAGE.metainfo()
 @pytest.fixture
 def session() -> Iterator[Session]:
     """A host's."""
-    with closing(Session(listen="127.0.0.1:0")) as found:
+    with closing(Session(SessionOptions(listen="127.0.0.1:0"))) as found:
         yield found
 
 
@@ -38,7 +39,7 @@ def test_peers_hear_who_is_a_gate(
 ) -> None:
     """By its id, which is what the host goes by itself."""
     _, own = _join(session, tmp_path / "one", is_gateway=is_gateway)
-    with closing(Session(listen="127.0.0.1:0")) as other:
+    with closing(Session(SessionOptions(listen="127.0.0.1:0"))) as other:
         there, _ = _join(other, tmp_path / "other", is_gateway=False)
         there.connect_peer(("127.0.0.1", session.port))
         until(lambda: own in peers_of(there)[1])

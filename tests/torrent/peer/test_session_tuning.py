@@ -14,11 +14,12 @@ import libtorrent as lt
 import pytest
 
 from docket.torrent.metainfo import Metainfo
-from docket.torrent.peer.piece_assignment import FIRST, LATER, NOT_YET
+from docket.torrent.peer.piece_assignment import Priority
 from docket.torrent.peer.session import Session
-from docket.torrent.peer.session_tuning import CROWD, CROWD_DEPTH, REQUEST_DEPTH, depth
+from docket.torrent.peer.session_options import SessionOptions
+from docket.torrent.peer.session_tuning import LARGE_SWARM, REQUEST_DEPTH, SWARM_DEPTH, depth
 from docket.torrent.peer.swarm import Swarm
-from docket.torrent.tracker.announce import is_registry
+from docket.torrent.peer_id import is_registry
 from tests.torrent.samples import sample, until
 
 _IMAGE = sample([6_000_000])
@@ -33,14 +34,16 @@ _DEADLINE = 7
 @pytest.fixture
 def session() -> Iterator[Session]:
     """A host's, at 127.0.0.1."""
-    with closing(Session(listen="127.0.0.1:0")) as found:
+    with closing(Session(SessionOptions(listen="127.0.0.1:0"))) as found:
         yield found
 
 
 @pytest.fixture
 def registry(tmp_path: Path) -> Iterator[Swarm]:
     """A registry's seed that is slow enough to be still at it when a test ends."""
-    with closing(Swarm(listen=f"{_REGISTRY}:0", is_registry=True, max_upload=_SLOW)) as swarm:
+    with closing(
+        Swarm(SessionOptions(listen=f"{_REGISTRY}:0", is_registry=True, max_upload=_SLOW))
+    ) as swarm:
         swarm.seed(_METAINFO, _IMAGE.lay_out(tmp_path / "registry"))
         yield swarm
 
@@ -88,7 +91,9 @@ def _meet(torrent: Any, registry: Swarm) -> None:
 
 def _meet_a_neighbour(torrent: Any, folder: Path, stack: ExitStack) -> None:
     """Returning means that whatever was to connect before has been connected or refused."""
-    neighbour = stack.enter_context(Swarm(listen=f"{_NEIGHBOUR}:0", max_upload=_SLOW))
+    neighbour = stack.enter_context(
+        Swarm(SessionOptions(listen=f"{_NEIGHBOUR}:0", max_upload=_SLOW))
+    )
     neighbour.seed(_METAINFO, _IMAGE.lay_out(folder))
     torrent.connect_peer((_NEIGHBOUR, neighbour.port))
     until(lambda: any(one.ip[0] == _NEIGHBOUR and one.pid for one in torrent.get_peer_info()))
@@ -104,11 +109,11 @@ def _end(thread: threading.Thread) -> None:
     [
         (0, 1.0, 0.0, REQUEST_DEPTH),
         (0, 10_000.0, 0.1, REQUEST_DEPTH),
-        (1, 20.0, 0.0005, CROWD_DEPTH),
-        (4, 100.0, 0.0005, CROWD_DEPTH),
+        (1, 20.0, 0.0005, SWARM_DEPTH),
+        (4, 100.0, 0.0005, SWARM_DEPTH),
         (4, 1000.0, 0.0005, REQUEST_DEPTH),
         (4, 100.0, 0.02, REQUEST_DEPTH),
-        (CROWD, 1000.0, 0.02, CROWD_DEPTH),
+        (LARGE_SWARM, 1000.0, 0.02, SWARM_DEPTH),
     ],
 )
 def test_little_is_asked_ahead_where_it_is_enough(
@@ -122,14 +127,14 @@ def test_a_session_does_what_any_of_its_downloads_needs(session: Session) -> Non
     """And what it did before, when these are over."""
 
     def settings() -> tuple[int, bool]:
-        found = session.lt.get_settings()
+        found = session._session.get_settings()
         return found["request_queue_time"], found["strict_end_game_mode"]
 
     one, other = b"1" * 20, b"2" * 20
     before = settings()
-    session.tuning.expect(one, CROWD_DEPTH)
-    session.tuning.expect(other, REQUEST_DEPTH)
-    session.tuning.hurry(other, stalled=True)
+    session.tuning.set_request_depth(one, SWARM_DEPTH)
+    session.tuning.set_request_depth(other, REQUEST_DEPTH)
+    session.tuning.set_end_game(other, stalled=True)
     assert settings() == (0, False)
     session.tuning.end(one)
     assert settings() == (before[0], False)
@@ -143,15 +148,15 @@ def test_a_host_hangs_up_on_the_registry_and_calls_it_again(
     """While it hangs up nothing connects them, whoever begins; then it needs no tracker."""
     torrent = _join(session, tmp_path)
     _meet(torrent, registry)
-    session.tuning.part(torrent, True)
+    session.tuning.disconnect_registry(torrent, True)
     until(lambda: not torrent.get_peer_info())
     torrent.connect_peer((_REGISTRY, registry.port))
     registry.connect(_METAINFO.info_hash, "127.0.0.1", session.port)
-    session.tuning.part(torrent, True)
+    session.tuning.disconnect_registry(torrent, True)
     with ExitStack() as stack:
         _meet_a_neighbour(torrent, tmp_path / "neighbour", stack)
         assert not _has_registry(torrent)
-        session.tuning.part(torrent, False)
+        session.tuning.disconnect_registry(torrent, False)
         until(lambda: _has_registry(torrent))
 
 
@@ -161,7 +166,7 @@ def test_when_a_download_ends_nobody_is_hung_up_on(
     """The registry may call a host that seeds, and another download may need it."""
     torrent = _join(session, tmp_path)
     _meet(torrent, registry)
-    session.tuning.part(torrent, True)
+    session.tuning.disconnect_registry(torrent, True)
     until(lambda: not torrent.get_peer_info())
     session.tuning.end(_METAINFO.info_hash)
     registry.connect(_METAINFO.info_hash, "127.0.0.1", session.port)
@@ -174,11 +179,14 @@ def test_hosts_at_the_registrys_address_are_not_hung_up_on(
     """Pulls on the registry's machine, or behind its NAT: then the registry isn't either."""
     torrent = _join(session, tmp_path)
     _meet(torrent, registry)
-    with closing(Swarm(listen=f"{_REGISTRY}:0", max_upload=_SLOW)) as host, ExitStack() as stack:
+    with (
+        closing(Swarm(SessionOptions(listen=f"{_REGISTRY}:0", max_upload=_SLOW))) as host,
+        ExitStack() as stack,
+    ):
         host.seed(_METAINFO, _IMAGE.lay_out(tmp_path / "host"))
         torrent.connect_peer((_REGISTRY, host.port))
         until(lambda: len([one for one in torrent.get_peer_info() if one.pid]) == 2)
-        session.tuning.part(torrent, True)
+        session.tuning.disconnect_registry(torrent, True)
         _meet_a_neighbour(torrent, tmp_path / "neighbour", stack)
         assert _has_registry(torrent)
         assert len(torrent.get_peer_info()) == 3
@@ -194,7 +202,7 @@ def test_the_tracker_is_told_while_the_registry_is_hung_up_on(
     until(lambda: events == ["started"])
     registry.seed(metainfo, _IMAGE.lay_out(tmp_path / "again"))
     _meet(torrent, registry)
-    session.tuning.part(torrent, True)
+    session.tuning.disconnect_registry(torrent, True)
     until(lambda: not torrent.get_peer_info())
     torrent.force_reannounce(0, -1, lt.torrent_handle.ignore_min_interval)
     until(lambda: len(events) == 2)
@@ -207,9 +215,9 @@ def test_an_address_that_was_banned_stays_shut_out(
     torrent = _join(session, tmp_path)
     session.tuning.ban(_REGISTRY)
     _meet(torrent, registry)
-    session.tuning.part(torrent, True)
+    session.tuning.disconnect_registry(torrent, True)
     session.tuning.ban(_REGISTRY)
-    session.tuning.part(torrent, False)
+    session.tuning.disconnect_registry(torrent, False)
     session.tuning.end(_METAINFO.info_hash)
     with ExitStack() as stack:
         _meet_a_neighbour(torrent, tmp_path / "neighbour", stack)
@@ -231,7 +239,9 @@ def test_what_was_urgent_alone_is_not_in_a_crowd(tmp_path: Path) -> None:
     """A host to which nothing comes wants all at once; with others it has a share again."""
     blob = _IMAGE.digests[-1]
     with ExitStack() as stack:
-        swarms = [stack.enter_context(Swarm(listen="127.0.0.1:0")) for _ in range(2)]
+        swarms = [
+            stack.enter_context(Swarm(SessionOptions(listen="127.0.0.1:0"))) for _ in range(2)
+        ]
         over = threading.Event()
 
         def fetch(swarm: Swarm, folder: Path) -> None:
@@ -263,4 +273,4 @@ def test_what_was_urgent_alone_is_not_in_a_crowd(tmp_path: Path) -> None:
         threads[1].start()
         until(lambda: bool(swarms[1].info_hashes()))
         swarms[0].connect(_METAINFO.info_hash, "127.0.0.1", swarms[1].port)
-        until(lambda: priorities(swarms[0]) <= {FIRST, LATER, NOT_YET})
+        until(lambda: priorities(swarms[0]) <= {*Priority})

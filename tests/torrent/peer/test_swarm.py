@@ -20,6 +20,7 @@ from docket.oci.digest import Digest
 from docket.pieces import PIECE_LENGTH, have_pieces
 from docket.torrent.metainfo import Metainfo
 from docket.torrent.peer.download import FetchProgress, FetchResult
+from docket.torrent.peer.session_options import SessionOptions
 from docket.torrent.peer.swarm import Swarm
 from tests.support.requirements import missing, need, need_root
 from tests.torrent.samples import Sample, sample, until
@@ -42,7 +43,7 @@ def new_swarm() -> Iterator[NewSwarm]:
     with ExitStack() as stack:
 
         def make(**options: Any) -> Swarm:
-            return stack.enter_context(Swarm(listen="127.0.0.1:0", **options))
+            return stack.enter_context(Swarm(SessionOptions(listen="127.0.0.1:0", **options)))
 
         yield make
 
@@ -489,13 +490,13 @@ def test_a_port_in_use_is_an_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(SwarmError, match=str(port)):
-            Swarm(listen=f"127.0.0.1:{port}")
+            Swarm(SessionOptions(listen=f"127.0.0.1:{port}"))
 
 
 def test_an_address_of_another_machine_is_an_error() -> None:
     """A peer that can't listen says so at once."""
     with pytest.raises(SwarmError, match="listen"):
-        Swarm(listen="192.0.2.1:6999")
+        Swarm(SessionOptions(listen="192.0.2.1:6999"))
 
 
 def test_a_port_can_be_taken_again_at_once(new_swarm: NewSwarm, tmp_path: Path) -> None:
@@ -505,7 +506,7 @@ def test_a_port_can_be_taken_again_at_once(new_swarm: NewSwarm, tmp_path: Path) 
     folder = _IMAGE.lay_out(tmp_path / "host", without=[_SMALL_LAYER])
     assert not Fetching(new_swarm(), folder, source).run([_SMALL_LAYER]).stalled
     source.close()
-    with Swarm(listen=f"127.0.0.1:{source.port}") as again:
+    with Swarm(SessionOptions(listen=f"127.0.0.1:{source.port}")) as again:
         assert again.port == source.port
 
 

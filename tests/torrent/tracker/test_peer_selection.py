@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from docket.torrent.tracker.announce import GATEWAY_PEER, HOST_PEER, MAX_PEERS, Announce, compact
+from docket.torrent.peer_id import GATEWAY_PEER, HOST_PEER
+from docket.torrent.tracker.announce import MAX_PEERS, Announce
 from docket.torrent.tracker.peer_selection import (
     FURTHER,
     GATEWAYS,
@@ -25,6 +26,7 @@ from docket.torrent.tracker.peer_selection import (
     choose,
 )
 from docket.torrent.tracker.peers import INTERVAL, MAX_INVITED, Tracker
+from docket.torrent.zone import compact
 from tests.torrent.samples import decoded
 
 _HASH = b"z" * 20

@@ -11,20 +11,17 @@ from urllib.parse import quote_from_bytes
 import pytest
 
 from docket.errors import InvalidAnnounce
-from docket.torrent.tracker.announce import (
+from docket.torrent.peer_id import (
     GATEWAY_PEER,
     HOST_PEER,
-    MAX_PEERS,
     REGISTRY_PEER,
-    Announce,
-    compact,
-    failure,
     is_docket,
     is_gateway,
     is_registry,
-    zone_of,
 )
+from docket.torrent.tracker.announce import MAX_PEERS, Announce, failure
 from docket.torrent.tracker.peers import INTERVAL, Tracker
+from docket.torrent.zone import compact, zone_of
 from tests.torrent.samples import decoded
 
 _HASH = bytes(range(20))
