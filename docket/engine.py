@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
-import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -14,16 +12,17 @@ import docker
 import requests
 import urllib3
 from docker.errors import APIError, DockerException, ImageNotFound
+from docker.tls import TLSConfig
 from docker.utils import kwargs_from_env
 
+from docket.engine_address import UNIX, EngineAddress, engine_address, socket_refusal
 from docket.errors import EngineError, EngineImageUnknown, EngineUnreachable, InvalidDigest
 from docket.oci.digest import READ_SIZE, Digest
 
-# an engine says nothing while it unpacks a large layer
+# an engine sends nothing while it unpacks a large layer
 _TIMEOUT_SECONDS = 3600
 _ANSWER_SECONDS = 60
-_UNIX = "unix://"
-_NAMED = ("Loaded image: ", "Loaded image ID: ")
+_LOADED = ("Loaded image: ", "Loaded image ID: ")
 _CONTAINERD_STORE = "io.containerd.snapshotter.v1"
 
 # the SDK reads some answers through requests, some through urllib3
@@ -54,19 +53,20 @@ class Engine:
 
     @classmethod
     def connect(cls, host: str | None = None) -> Engine:
-        """The engine at *host*, at ``DOCKER_HOST``, or at the usual sockets of Docker and podman.
+        """The engine at *host*, or where `engine_address` finds one.
 
-        ``DOCKER_TLS_VERIFY`` and ``DOCKER_CERT_PATH`` count as for the docker command. Raises
-        `EngineUnreachable`.
+        With ``DOCKER_HOST``, ``DOCKER_TLS_VERIFY`` and ``DOCKER_CERT_PATH`` count as for the docker
+        command. Raises `EngineUnreachable`.
         """
-        url = host or os.environ.get("DOCKER_HOST") or _usual_socket()
+        address = EngineAddress(host, is_from_host_variable=True) if host else engine_address()
+        url = address.url
         # the SDK would say so in three lines, and leave its socket open
-        if refusal := _refusal(url):
+        path = url.removeprefix(UNIX)
+        if path != url and (refusal := socket_refusal(path)):
             raise EngineUnreachable(url, refusal.strerror or str(refusal)) from refusal
         try:
-            tls = kwargs_from_env().get("tls", False)
             client = docker.APIClient(
-                base_url=url, tls=tls, version="auto", timeout=_ANSWER_SECONDS
+                base_url=url, tls=_tls(address), version="auto", timeout=_ANSWER_SECONDS
             )
         except (DockerException, requests.RequestException, ValueError) as error:
             raise EngineUnreachable(url, _reason(error)) from error
@@ -83,13 +83,20 @@ class Engine:
         self._client.close()
 
     def image(self, name: str) -> EngineImage:
-        """The image *name*. Raises `EngineImageUnknown`."""
-        found = self._inspect(name)
-        if found is None:
-            raise EngineImageUnknown(name)
-        image_id = str(found["Id"])
+        """The image *name*. Raises `EngineImageUnknown` with names that differ in the registry."""
+        attributes = self._inspect(name)
+        if attributes is None:
+            raise EngineImageUnknown(name, self._names_elsewhere(name))
+        image_id = str(attributes["Id"])
         config = None if self.is_containerd_store else _digest(image_id)
-        return EngineImage(image_id, config, _diff_ids(found))
+        return EngineImage(image_id, config, _diff_ids(attributes))
+
+    def _names_elsewhere(self, name: str) -> list[str]:
+        """The engine's names for images that are called *name* behind a registry's address."""
+        with self._translated():
+            rows = self._client.images()
+        names = [str(tag) for row in rows for tag in row.get("RepoTags") or []]
+        return sorted(tag for tag in names if _registry_of(tag, name))
 
     @contextmanager
     def save(self, name: str) -> Iterator[BinaryIO]:
@@ -116,8 +123,8 @@ class Engine:
             if known is not None and promised is None:
                 continue
             # an image that went away meanwhile holds nothing
-            found = self._inspect(image_id)
-            theirs = _diff_ids(found) if found else ()
+            attributes = self._inspect(image_id)
+            theirs = _diff_ids(attributes) if attributes else ()
             # the containerd store shows no layers of an image that lacks one
             if promised is None or tuple(promised) == theirs:
                 best = max(best, _common(diff_ids, theirs))
@@ -148,8 +155,8 @@ class Engine:
 
     def _check_whole(self, name: str) -> None:
         """The containerd store may keep a broken image and say nothing; it shows no platform."""
-        found = self._inspect(name)
-        if not found or not (found.get("Architecture") or _diff_ids(found)):
+        attributes = self._inspect(name)
+        if not attributes or not (attributes.get("Architecture") or _diff_ids(attributes)):
             raise EngineError(f"the engine at {self.host} has {name}, but lacks some of its layers")
 
     def _image_ids(self) -> list[str]:
@@ -159,8 +166,8 @@ class Engine:
 
     def _inspect(self, name: str) -> dict[str, Any] | None:
         with self._translated(), suppress(ImageNotFound):
-            found: dict[str, Any] = self._client.inspect_image(name)
-            return found
+            attributes: dict[str, Any] = self._client.inspect_image(name)
+            return attributes
         return None
 
     @contextmanager
@@ -219,41 +226,41 @@ def _complaint(row: dict[str, Any]) -> str:
     if message := row.get("error") or row.get("message"):
         return str(message)
     # Docker 28's containerd store says so in passing, and keeps the broken image
-    said = str(row.get("stream", ""))
-    return " ".join(said.split()) if said.startswith("Error ") else ""
+    text = str(row.get("stream", ""))
+    return " ".join(text.split()) if text.startswith("Error ") else ""
 
 
 def _named(row: dict[str, Any]) -> list[str]:
     """The names or ids of images that a line of the engine's answer says are loaded."""
     lines = str(row.get("stream", "")).splitlines()
-    return [one.removeprefix(say) for one in lines for say in _NAMED if one.startswith(say)]
+    return [
+        line.removeprefix(words) for line in lines for words in _LOADED if line.startswith(words)
+    ]
 
 
-def _refusal(url: str) -> OSError | None:
-    """Why nothing can be sent to the socket file at *url*; None for other hosts."""
-    if not url.startswith(_UNIX):
-        return None
-    with socket.socket(socket.AF_UNIX) as probe:
-        try:
-            probe.connect(url.removeprefix(_UNIX))
-        except OSError as error:
-            return error
-    return None
+def _tls(address: EngineAddress) -> Any:
+    """What the SDK takes for TLS; False for none."""
+    if address.is_from_host_variable:
+        return kwargs_from_env().get("tls", False)
+    if not address.tls:
+        return False
+    pair = (address.tls.certificate, address.tls.key)
+    return TLSConfig(
+        client_cert=(str(pair[0]), str(pair[1])) if pair[0] and pair[1] else None,
+        ca_cert=str(address.tls.ca) if address.tls.ca else None,
+        verify=address.tls.verify,
+    )
 
 
-def _usual_socket() -> str:
-    """The first that answers, else the first that is there: a user may use only podman's."""
-    places = ["/var/run/docker.sock", "/run/podman/podman.sock"]
-    if runtime := os.environ.get("XDG_RUNTIME_DIR"):
-        places.insert(1, f"{runtime}/podman/podman.sock")
-    refusals = {f"{_UNIX}{place}": _refusal(f"{_UNIX}{place}") for place in places}
-    there = [url for url, error in refusals.items() if not isinstance(error, FileNotFoundError)]
-    answering = [url for url, error in refusals.items() if error is None]
-    return next(iter((*answering, *there, *refusals)))
+def _registry_of(tag: str, name: str) -> str:
+    """The registry in *tag*, if *tag* is *name* behind a registry's address; else nothing."""
+    registry, slash, rest = tag.partition("/")
+    is_registry = "." in registry or ":" in registry or registry == "localhost"
+    return registry if slash and rest == name and is_registry else ""
 
 
-def _diff_ids(found: dict[str, Any]) -> tuple[Digest, ...]:
-    layers = (found.get("RootFS") or {}).get("Layers") or []
+def _diff_ids(attributes: dict[str, Any]) -> tuple[Digest, ...]:
+    layers = (attributes.get("RootFS") or {}).get("Layers") or []
     return tuple(Digest.parse(text) for text in layers)
 
 
@@ -267,8 +274,8 @@ def _digest(image_id: str) -> Digest | None:
 def _common(ours: Sequence[Digest], theirs: Sequence[Digest]) -> int:
     """How many layers both begin with."""
     count = 0
-    for one, other in zip(ours, theirs, strict=False):
-        if one != other:
+    for our_layer, their_layer in zip(ours, theirs, strict=False):
+        if our_layer != their_layer:
             break
         count += 1
     return count

@@ -43,6 +43,8 @@ Messages say what happened, to what, and what to do next; data is in attributes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 MAX_SUMMARY = 1000
 """Characters of the longest line that an error is told in."""
 
@@ -299,9 +301,13 @@ class EngineUnreachable(EngineError):
 class EngineImageUnknown(EngineError):
     """The container engine has no such image."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, names_elsewhere: Sequence[str] = ()) -> None:
         self.name = name
-        super().__init__(f"the container engine has no image {name}; see docker images")
+        self.names_elsewhere = names_elsewhere
+        hint = "see docker images"
+        if names_elsewhere:
+            hint = f"to push {names_elsewhere[0]}, run: docker tag {names_elsewhere[0]} {name}"
+        super().__init__(f"the container engine has no image {name}; {hint}")
 
 
 class SwarmError(DocketError):

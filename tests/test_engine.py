@@ -347,13 +347,16 @@ def test_tls_that_is_asked_for_is_never_left_out(
         Engine.connect("tcp://127.0.0.1:1")
 
 
-def test_the_first_usual_socket_that_answers_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without DOCKER_HOST, a user's podman is found."""
-    monkeypatch.delenv("DOCKER_HOST", raising=False)
-    with socket.socket(socket.AF_UNIX) as probe:
-        if probe.connect_ex("/var/run/docker.sock") == 0:
-            pytest.skip("Docker itself answers on this machine, and comes first")
-    with answering(FALSE, name="podman/podman.sock") as host:
-        monkeypatch.setenv("XDG_RUNTIME_DIR", host.removeprefix("unix://").partition("/podman")[0])
-        with closing(Engine.connect()) as engine:
-            assert engine.host == host
+def test_an_image_that_the_engine_has_behind_a_registry() -> None:
+    """The error says which command gives the image the name that is pushed."""
+    tags = ["reg:5000/team/app:1.0", "reg:5000/my/team/app:1.0", "x/team/app:1.0", "other:1"]
+    missing = answer({"message": "No such image"}, "404 Not Found")
+    images = {"all=0": answer([{"Id": "x", "RepoTags": tags}, {"Id": "y"}])}
+    with (
+        answering({**FALSE, **images, "/team/app:1.0/json": missing}) as host,
+        closing(Engine.connect(host)) as engine,
+        pytest.raises(EngineImageUnknown) as caught,
+    ):
+        engine.image("team/app:1.0")
+    assert caught.value.names_elsewhere == ["reg:5000/team/app:1.0"]
+    assert "docker tag reg:5000/team/app:1.0 team/app:1.0" in str(caught.value)

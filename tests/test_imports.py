@@ -18,7 +18,7 @@ TESTS = sorted(
     path for path in (ROOT / "tests").rglob("*.py") if ROOT / "tests/benchmarks" not in path.parents
 )
 
-VALUES = {"errors", "oci", "pieces", "wire", "progress", "rate_limit", "config"}
+VALUES = {"engine_address", "errors", "oci", "pieces", "wire", "progress", "rate_limit", "config"}
 
 TIERS = (
     VALUES,
