@@ -9,6 +9,7 @@ import click
 
 from docket import errors
 from docket.commands import terminal
+from docket.commands.agent import agent
 from docket.commands.completion import completion
 from docket.commands.fsck import FOUND_DAMAGE, fsck
 from docket.commands.gc import gc
@@ -75,7 +76,20 @@ def cli(
     context.obj = Options().override(host, port, location, as_json, quiet)
 
 
-for command in (registry, push, pull, plan, images, inspect, rm, gc, fsck, version, completion):
+for command in (
+    registry,
+    push,
+    pull,
+    plan,
+    images,
+    inspect,
+    rm,
+    gc,
+    fsck,
+    agent,
+    version,
+    completion,
+):
     cli.add_command(command)
 
 

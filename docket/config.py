@@ -32,7 +32,7 @@ def data_location() -> Path:
     """
     base = Path(os.environ.get("XDG_DATA_HOME", ""))
     if not base.is_absolute():
-        base = _home() / ".local" / "share"
+        base = home() / ".local" / "share"
     return base / "docket"
 
 
@@ -46,11 +46,11 @@ def tracker_url(tracker: str) -> str:
     return tracker if "://" in tracker else f"http://{tracker}/announce"
 
 
-def _home() -> Path:
+def home() -> Path:
     """HOME when it is a path, else the home folder of the user id."""
-    home = Path(os.environ.get("HOME", ""))
-    if home.is_absolute():
-        return home
+    named = Path(os.environ.get("HOME", ""))
+    if named.is_absolute():
+        return named
     try:
         return Path(pwd.getpwuid(os.getuid()).pw_dir)
     except KeyError:

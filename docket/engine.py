@@ -48,7 +48,10 @@ class Engine:
         self._client = client
         self.host = host
         with self._translated():
-            status = client.info().get("DriverStatus") or []
+            info = client.info()
+        status = info.get("DriverStatus") or []
+        self.version = str(info.get("ServerVersion") or "")
+        self.is_podman = "BuildahVersion" in info
         self.is_containerd_store = any(_CONTAINERD_STORE in row for row in status)
 
     @classmethod

@@ -12,6 +12,7 @@
     │   │   └── WindowTooLarge  zstd that needs more memory than it may have
     │   ├── InvalidMetainfo
     │   ├── InvalidAnnounce
+    │   ├── InvalidConfiguration
     │   ├── DigestMismatch
     │   ├── SizeMismatch
     │   └── TooLarge
@@ -111,6 +112,14 @@ class InvalidMetainfo(InvalidInput):
 
 class InvalidAnnounce(InvalidInput):
     """A tracker request that doesn't follow BEP 3."""
+
+
+class InvalidConfiguration(InvalidInput):
+    """An engine's configuration file that docket can't read or change safely."""
+
+    def __init__(self, path: object, why: str) -> None:
+        self.path = path
+        super().__init__(f"{path} can't be changed: {why}; nothing was written")
 
 
 class DigestMismatch(InvalidInput):

@@ -22,7 +22,7 @@ VALUES = {"engine_address", "errors", "oci", "pieces", "wire", "progress", "rate
 
 TIERS = (
     VALUES,
-    {"compression"},
+    {"compression", "hooks"},
     {"archive", "store", "torrent", "engine", "remote"},
     {"seeder", "transfer"},
     {"api"},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,8 +26,8 @@ _PACKAGES = ("base-files", "bash", "ca-certificates", "docker.io", "mount")
 # All mounts are in a mount namespace of dockerd's own: they end with it.
 _ENTER = """
 set -e
-chroot=$1 root=$2 place=$3
-shift 3
+chroot=$1 root=$2 place=$3 etc=$4
+shift 4
 # dockerd remounts its /, so that has to be a mount.
 mount --bind "$chroot" "$chroot"
 for folder in proc sys dev; do
@@ -39,6 +39,9 @@ for folder in run tmp var etc/docker; do
   mount -t tmpfs tmpfs "$chroot/$folder"
 done
 mkdir -p "$chroot/var/lib" "$chroot/var/run" "$chroot/var/tmp"
+if [ -n "$etc" ]; then
+  mount --bind "$etc" "$chroot/etc/docker"
+fi
 for folder in "$root" "$place"; do
   mkdir -p "$chroot$folder"
   mount --bind "$folder" "$chroot$folder"
@@ -55,10 +58,13 @@ def newer_dockerd(
     storage_driver: str = "",
     suite: str = "sid",
     wrapper: Sequence[str] = (),
+    etc_docker: Path | None = None,
+    daemon_settings: Mapping[str, object] | None = None,
 ) -> Iterator[Engine]:
     """Docker of Debian *suite* (sid: 28, trixie: 26) with its images under *root*.
 
     *containerd_store* keeps images in containerd, else in Docker's graph driver.
+    *etc_docker* is mounted as its /etc/docker; *daemon_settings* are those of daemon.json.
     *storage_driver* and *wrapper* are as for dockerd(). The test is skipped when the chroot
     can't be built. Leaving ends all it started; *root* stays.
     """
@@ -70,13 +76,15 @@ def newer_dockerd(
     with short_folder() as place:
         socket = place / "d.sock"
         config = place / "daemon.json"
-        config.write_text(json.dumps({"features": {"containerd-snapshotter": containerd_store}}))
+        features = {"features": {"containerd-snapshotter": containerd_store}}
+        config.write_text(json.dumps({**(daemon_settings or {}), **features}))
         enter = [*wrapper, "unshare", "--mount", "--propagation=slave", "sh", "-c", _ENTER, "enter"]
         argv = [
             *enter,
             str(chroot),
             str(root.resolve()),
             str(place),
+            str(etc_docker or ""),
             "dockerd",
             f"--config-file={config}",
             f"--storage-driver={driver}",
