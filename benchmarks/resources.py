@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.summary import Spread
+from benchmarks.summary import Summary
 
-_LAUNCH = Path(__file__).with_name("launch.py")
+_RUSAGE = Path(__file__).with_name("rusage.py")
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True, slots=True)
-class Usage:
+class Resources:
     """One run: *wall* and *cpu* in seconds, *peak_rss* in bytes.
 
     *cpu* is that of the command and of the engines that work for it; *peak_rss* the largest of
@@ -34,28 +34,28 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
-class Usages:
-    """Several runs of one piece of work, in the units of `Usage`."""
+class ResourceSummary:
+    """Several runs of one piece of work, in the units of `Resources`."""
 
-    wall: Spread
-    cpu: Spread
-    peak_rss: Spread
-    served: Spread
+    wall: Summary
+    cpu: Summary
+    peak_rss: Summary
+    served: Summary
 
     @classmethod
-    def of(cls, runs: Sequence[Usage]) -> Usages:
+    def of(cls, runs: Sequence[Resources]) -> ResourceSummary:
         """The spreads of *runs*."""
         return cls(
-            Spread.of(one.wall for one in runs),
-            Spread.of(one.cpu for one in runs),
-            Spread.of(one.peak_rss for one in runs),
-            Spread.of(one.served for one in runs),
+            Summary.of(one.wall for one in runs),
+            Summary.of(one.cpu for one in runs),
+            Summary.of(one.peak_rss for one in runs),
+            Summary.of(one.served for one in runs),
         )
 
 
 def of_call(
     work: Callable[[], object], *, engines: Sequence[int] = (), server: int | None = None
-) -> Usage:
+) -> Resources:
     """What *work*, which talks to *engines* (process ids), takes of them; not of this process."""
     for pid in engines:
         _forget_peak(pid)
@@ -64,7 +64,7 @@ def of_call(
     began = time.monotonic()
     work()
     wall = time.monotonic() - began
-    return Usage(
+    return Resources(
         wall,
         sum(map(cpu_seconds, engines)) - before,
         max(map(peak_rss, engines), default=0),
@@ -79,7 +79,7 @@ def of_command(
     server: int | None = None,
     env: Mapping[str, str] | None = None,
     output: Path | None = None,
-) -> Usage:
+) -> Resources:
     """What the command *argv* takes, together with the *engines* that work for it.
 
     Its standard output goes to *output* if that is given. Raises CalledProcessError.
@@ -88,10 +88,10 @@ def of_command(
 
     def run() -> None:
         reader, writer = os.pipe()
-        launch = (sys.executable, "-SE", _LAUNCH, str(writer))
+        measured = (sys.executable, "-SE", _RUSAGE, str(writer))
         with Path(output or os.devnull).open("wb") as out, os.fdopen(reader, "rb") as pipe:
             running = subprocess.Popen(
-                [*launch, *argv], env=env, stdout=out, stderr=subprocess.PIPE, pass_fds=[writer]
+                [*measured, *argv], env=env, stdout=out, stderr=subprocess.PIPE, pass_fds=[writer]
             )
             os.close(writer)
             _, complaint = running.communicate()
@@ -102,7 +102,7 @@ def of_command(
             told.update(json.load(pipe))
 
     shared = of_call(run, engines=engines, server=server)
-    return Usage(
+    return Resources(
         told["wall"],
         shared.cpu + told["cpu"],
         max(shared.peak_rss, told["peak_rss"]),

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import Machine
+from tests.support.locks import exclusive
 
 Run = dict[str, Any]
 
 PAGE = "README.md"
 
 
-class NotKept(Exception):
+class InvalidResults(Exception):
     """The file at *path* holds something else than runs."""
 
     def __init__(self, path: Path, reason: Exception) -> None:
@@ -27,7 +25,7 @@ class NotKept(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class ResultStore:
     """A *file* with runs, sorted by their *key*; *page* gives the lines of the page about them.
 
     Of runs with the same key the last one is kept.
@@ -38,42 +36,31 @@ class Kept:
     page: Callable[[Sequence[Run]], Iterator[str]]
 
     def load(self, folder: Path) -> list[Run]:
-        """All runs that *folder* has, sorted. Raises NotKept."""
+        """All runs that *folder* has, sorted. Raises InvalidResults."""
         path = folder / self.file
         if not path.exists():
             return []
         try:
             return sorted(json.loads(path.read_text())["runs"], key=self.key)
         except (ValueError, TypeError, KeyError) as error:
-            raise NotKept(path, error) from error
+            raise InvalidResults(path, error) from error
 
     def keep(self, run: Run, machine: Machine, folder: Path) -> None:
         """Put *run*, made on *machine*, into *folder* in the place of one like it; write the page.
 
-        Whoever is interrupted, or keeps another run there meanwhile, loses none. Raises NotKept;
-        then nothing is written.
+        An interruption, or another process that adds a run meanwhile, loses none. Raises
+        InvalidResults; then nothing is written.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        with alone(folder):
+        with exclusive(folder):
             runs = [one for one in self.load(folder) if self.key(one) != self.key(run)]
             runs.append({**run, "machine": asdict(machine)})
             _write(folder / self.file, _text(sorted(runs, key=self.key)))
             self.write(folder)
 
     def write(self, folder: Path) -> None:
-        """Write the page about the runs that *folder* has. Raises NotKept."""
+        """Write the page about the runs that *folder* has. Raises InvalidResults."""
         _write(folder / PAGE, "\n".join(self.page(self.load(folder))) + "\n")
-
-
-@contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Wait until no other process writes results into *folder*, and keep others waiting."""
-    place = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(place, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(place)
 
 
 def table(columns: Mapping[str, Callable[[Run], str]], runs: Sequence[Run]) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """Run a command, and tell what it took as JSON on a file descriptor.
 
-    python -SE benchmarks/launch.py DESCRIPTOR COMMAND ARGUMENT ...
+    python -SE benchmarks/rusage.py DESCRIPTOR COMMAND ARGUMENT ...
 
 What the kernel tells of a process's peak memory is never less than what the process had that
 started it. So whatever is measured is started by this one, which is small.

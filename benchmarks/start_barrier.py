@@ -1,4 +1,4 @@
-"""A Python program that is loaded, then waits for a word on its standard input before it begins.
+"""A program that is loaded, then waits for a line on its standard input before it begins.
 
     python -m benchmarks.start_barrier MODULE ARGUMENT ...
 
@@ -10,22 +10,23 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Sequence
 
 WAITING = "waiting"
 
 
-def prepared(module: str, *arguments: str) -> list[str]:
-    """The command of ``MODULE.main()``, which prints `WAITING` and waits for a line first."""
-    return [sys.executable, "-m", "benchmarks.start_barrier", module, *arguments]
+def behind_barrier(argv: Sequence[str]) -> list[str]:
+    """The command *argv*, which prints `WAITING` and waits for a line before it begins.
 
-
-def prepared_program(*argv: str) -> list[str]:
-    """The same for a program that is no Python module."""
+    A Python module with a ``main`` function (``python -m MODULE ...``) is imported first.
+    """
+    if list(argv[:2]) == [sys.executable, "-m"]:
+        return [sys.executable, "-m", "benchmarks.start_barrier", *argv[2:]]
     return ["sh", "-c", f'echo {WAITING} && read -r _ && exec "$@"', "sh", *argv]
 
 
 def main() -> None:
-    """Load, wait, run."""
+    """Import, wait, run."""
     _, name, *arguments = sys.argv
     module = importlib.import_module(name)
     print(WAITING, flush=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Spread:
+class Summary:
     """The median, lowest and highest of *runs* measurements, in whatever unit they have."""
 
     median: float
@@ -17,7 +17,7 @@ class Spread:
     runs: int
 
     @classmethod
-    def of(cls, values: Iterable[float]) -> Spread:
+    def of(cls, values: Iterable[float]) -> Summary:
         """The spread of *values*, of which there is at least one."""
         listed = list(values)
         return cls(statistics.median(listed), min(listed), max(listed), len(listed))

@@ -12,9 +12,14 @@ PIECE_LENGTH = 64 * 1024
 HASH_SIZE = 20
 
 
+def piece_count(size: int, piece_length: int = PIECE_LENGTH) -> int:
+    """Pieces of a blob of *size* bytes; the last may be shorter."""
+    return -(-size // piece_length)
+
+
 def hashes_size(size: int, piece_length: int = PIECE_LENGTH) -> int:
     """Bytes that the piece hashes of a blob of *size* bytes have."""
-    return -(-size // piece_length) * HASH_SIZE
+    return piece_count(size, piece_length) * HASH_SIZE
 
 
 class PieceHasher:

@@ -25,13 +25,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.fleet import report, results
-from benchmarks.fleet.lab import PullFailed, Run, Setting, run
+from benchmarks.fleet.lab import STRATEGIES, Image, Run, Scenario, prepare, run
+from benchmarks.fleet.runner import PullFailed
 from benchmarks.fleet.shorten import TooFewLayers, first_layers
-from benchmarks.fleet.strategies import STRATEGIES, Image, prepare
 from benchmarks.machine import this_machine
-from benchmarks.result_store import NotKept, alone
+from benchmarks.result_store import InvalidResults
 from tests.support.debian import PartMissing, StepFailed, require
 from tests.support.image_family import build
+from tests.support.locks import exclusive
 from tests.support.netns import Shape
 
 _DEFAULT_IMAGE = "app-python:1.0"
@@ -47,7 +48,7 @@ def main() -> None:
         _run_all(options)
     except KeyboardInterrupt:
         sys.exit("interrupted; all hosts are gone")
-    except (PartMissing, StepFailed, PullFailed, NotKept, TooFewLayers) as error:
+    except (PartMissing, StepFailed, PullFailed, InvalidResults, TooFewLayers) as error:
         sys.exit(f"benchmarks.fleet: {error}")
 
 
@@ -59,35 +60,35 @@ def _run_all(options: argparse.Namespace) -> None:
     archive = options.archive or _family(options.built)
     shape = Shape(options.mbit, options.buffer, options.delay, options.loss)
     if options.out:
-        results.KEPT.load(options.out)  # one that can't be added to is told of before any run
+        results.STORE.load(options.out)  # one that can't be added to is told of before any run
     with tempfile.TemporaryDirectory(prefix="docket-fleet-", dir=options.folder) as place:
         if options.layers:
             archive = first_layers(archive, options.layers, Path(place))
-        image = prepare(archive, Path(place), options.ways)
+        image = prepare(archive, Path(place, "stores"))
         print(f"{archive.name}: {image.size / 1e6:.1f} MB as pushed, {image.pieces} pieces")
         _print_row(report.HEADINGS)
         for hosts in options.hosts:
             for way in options.ways:
-                setting = Setting(hosts, shape, options.limit, options.engine)
-                # as it is now: another commit may have come when the run ends
+                scenario = Scenario(hosts, shape, options.limit, options.engine)
+                # as it is now: another commit may be checked out when the run ends
                 machine = this_machine(Path(place))
-                done = _run_one(way, image, setting, Path(place, "hosts"))
+                done = _run_one(way, image, scenario, Path(place, "hosts"))
                 _print_row(report.row(done))
                 if options.out:
-                    results.KEPT.keep(report.as_json(done), machine, options.out)
+                    results.STORE.keep(report.as_json(done), machine, options.out)
     if options.out and not options.no_plots:
         from benchmarks.fleet.plot import draw  # matplotlib is there only with the extra
 
-        with alone(options.out):
-            draw(results.KEPT.load(options.out), options.out)
+        with exclusive(options.out):
+            draw(results.STORE.load(options.out), options.out)
 
 
-def _run_one(way: str, image: Image, setting: Setting, folder: Path) -> Run:
+def _run_one(way: str, image: Image, scenario: Scenario, folder: Path) -> Run:
     def on_made(name: str) -> None:
-        print(f"{way}, {setting.hosts} hosts: nsenter --net=/run/netns/{name}", file=sys.stderr)
+        print(f"{way}, {scenario.hosts} hosts: nsenter --net=/run/netns/{name}", file=sys.stderr)
 
     try:
-        return run(way, image, setting, folder, on_made=on_made)
+        return run(way, image, scenario, folder, on_made=on_made)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -1,90 +1,98 @@
-"""The first docket's way: one torrent of an image's whole tar, by libtorrent with its defaults.
+"""The baseline: one torrent of the whole ``docker save`` archive, as docket deployed in 2015.
 
-``seed ADDRESS TORRENT ARCHIVE`` makes the torrent, tracks and seeds it, and says so in a line;
-``leech ADDRESS TORRENT FOLDER`` fetches it, says so, and seeds. Both go on until they are ended.
+    python -m benchmarks.fleet.baseline_2015 seed ADDRESS TORRENT ARCHIVE
+    python -m benchmarks.fleet.baseline_2015 fetch ADDRESS TORRENT FOLDER
+
+libtorrent has its default settings. ``seed`` makes the torrent, tracks it and seeds the archive;
+``fetch`` downloads it. Both listen on free ports of ADDRESS, print a line of JSON once they have
+all of the archive, and serve other peers until they are ended.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
+import random
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import libtorrent as lt
 
-from docket.torrent.tracker.announce import Announce
-from docket.torrent.tracker.peers import Tracker
-
-_TRACKER_PORT = 6969
-_SEED_PORT = 6881
-_POLL_SECONDS = 0.1
+_ALERT_WAIT_MS = 1000
+_ANNOUNCE_SECONDS = 1800
+_PEERS_PER_RESPONSE = 50
 
 
-def seed(address: str, torrent: Path, archive: Path) -> None:
-    """Make, track and seed the torrent."""
-    made = lt.create_torrent(lt.list_files(str(archive)))
-    made.add_tracker(f"http://{address}:{_TRACKER_PORT}/announce")
-    lt.set_piece_hashes(made, str(archive.parent))
-    torrent.write_bytes(lt.bencode(made.generate()))
-    _track(address)
-    session = _session(address)
-    handle = _add(session, torrent, archive.parent)
-    while not handle.status().is_seeding:
-        time.sleep(_POLL_SECONDS)
-    _say(session)
-
-
-def leech(address: str, torrent: Path, folder: Path) -> None:
-    """Fetch the torrent and go on seeding."""
-    session = _session(address)
-    handle = _add(session, torrent, folder)
-    while not handle.status().is_seeding:
-        time.sleep(_POLL_SECONDS)
-    _say(session)
-
-
-def _session(address: str) -> Any:
-    # all else as libtorrent has it
-    return lt.session({"listen_interfaces": f"{address}:{_SEED_PORT}"})
-
-
-def _add(session: Any, torrent: Path, folder: Path) -> Any:
-    params = lt.load_torrent_file(str(torrent))
-    params.save_path = str(folder)
-    return session.add_torrent(params)
-
-
-def _say(session: Any) -> None:
+def main() -> None:
+    """Seed or fetch."""
+    parser = argparse.ArgumentParser(
+        prog="benchmarks.fleet.baseline_2015", description=__doc__.split("\n")[0]
+    )
+    parser.add_argument("task", choices=["seed", "fetch"])
+    parser.add_argument("address", help="of this host")
+    parser.add_argument("torrent", type=Path)
+    parser.add_argument("path", type=Path, help="the archive to seed, or the folder to fetch into")
+    options = parser.parse_args()
+    session = lt.session({"listen_interfaces": f"{options.address}:0"})
+    folder = options.path
+    if options.task == "seed":
+        folder = options.path.parent
+        _make_torrent(options.path, options.torrent, tracker=_start_tracker(options.address))
+    _complete(session, options.torrent, folder)
     print(json.dumps({"port": session.listen_port()}), flush=True)
     threading.Event().wait()
 
 
-def _track(address: str) -> None:
-    tracker = Tracker()
+def _make_torrent(archive: Path, target: Path, *, tracker: str) -> None:
+    torrent = lt.create_torrent(lt.list_files(str(archive)))
+    torrent.add_tracker(tracker)
+    lt.set_piece_hashes(torrent, str(archive.parent))
+    target.write_bytes(lt.bencode(torrent.generate()))
 
-    class Announces(BaseHTTPRequestHandler):
-        """A tracker for every torrent."""
+
+def _complete(session: Any, torrent: Path, folder: Path) -> None:
+    """Return once *folder* has all of what *torrent* describes."""
+    params = lt.load_torrent_file(str(torrent))
+    params.save_path = str(folder)
+    handle = session.add_torrent(params)
+    while not handle.status().is_seeding:
+        session.wait_for_alert(_ALERT_WAIT_MS)
+        session.pop_alerts()
+
+
+def _start_tracker(address: str) -> str:
+    """Track one torrent in threads of this process; its announce URL."""
+    peers: set[bytes] = set()
+    lock = threading.Lock()
+
+    class Announce(BaseHTTPRequestHandler):
+        """Answers with other peers at random, in compact form (BEP 23)."""
 
         def do_GET(self) -> None:
-            query = self.path.partition("?")[2].encode()
-            report = Announce.parse(query, address=self.client_address[0])
-            content = tracker.announce(report)
+            port = int(parse_qs(urlsplit(self.path).query)["port"][0])
+            peer = IPv4Address(self.client_address[0]).packed + port.to_bytes(2, "big")
+            with lock:
+                others = list(peers - {peer})
+                peers.add(peer)
+            chosen = random.sample(others, min(len(others), _PEERS_PER_RESPONSE))
+            response: Any = {"interval": _ANNOUNCE_SECONDS, "peers": b"".join(chosen)}
+            content = lt.bencode(response)
             self.send_response(200)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             self.wfile.write(content)
 
-        def log_message(self, *_words: Any) -> None:
-            """Nothing for each request."""
+        def log_message(self, *_arguments: Any) -> None:
+            """No line for each request."""
 
-    server = ThreadingHTTPServer((address, _TRACKER_PORT), Announces)
+    server = ThreadingHTTPServer((address, 0), Announce)
     threading.Thread(target=server.serve_forever, daemon=True).start()
+    return f"http://{address}:{server.server_port}/announce"
 
 
 if __name__ == "__main__":
-    role, where, *paths = sys.argv[1:]
-    {"seed": seed, "leech": leech}[role](where, *map(Path, paths))
+    main()

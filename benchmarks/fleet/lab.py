@@ -1,32 +1,48 @@
-"""One run: a source, N hosts that start at once, and what each did until the last was done."""
+"""One run: a source, N hosts that pull at once over slow links, and what each did until the end."""
 
 from __future__ import annotations
 
-import json
-import math
 import os
-import selectors
-import signal
-import subprocess
 import time
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from benchmarks import resources
-from benchmarks.fleet.strategies import STRATEGIES, Image, Source
+from benchmarks.bound import t_star
+from benchmarks.fleet import strategies
+from benchmarks.fleet.runner import Command, Pull, Race
+from benchmarks.fleet.strategies import Loopback, StartStrategy, Strategy
+from docket.pieces import piece_count
 from tests.support.commands import environment
 from tests.support.netns import Host, Network, Shape, network
 
-SAMPLE_SECONDS = 0.5
-_TICKS = os.sysconf("SC_CLK_TCK")
+STRATEGIES: dict[str, StartStrategy] = {
+    "docket": strategies.docket(),
+    "direct": strategies.same_layers,
+    "original": strategies.baseline_2015,
+}
+
+_NAME = "fleet:1"
+_CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
-    """What a run is made of: so many *hosts*, links of one *shape*, and a *limit* in seconds.
+class Image:
+    """An *archive*, and a folder for the *stores* of the sources that have its image.
+
+    *pieces* are those of docket's torrent of it.
+    """
+
+    archive: Path
+    stores: Path
+    size: int
+    pieces: int
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """What a run is made of: the number of *hosts*, links of one *shape*, a *limit* in seconds.
 
     *engine* is a DOCKER_HOST into which docket's first host loads the image; the others, and all
     without it, only bring it into their stores.
@@ -38,31 +54,17 @@ class Setting:
     engine: str = ""
 
 
-@dataclass(slots=True)
-class Pull:
-    """A host's pull. *seconds* from the command's start until the image was there, or None.
-
-    *report* is what the command said of itself; *cpu* in seconds, *rss* in bytes at its peak.
-    """
-
-    began: float
-    seconds: float | None = None
-    report: dict[str, Any] = field(default_factory=dict)
-    cpu: float = 0.0
-    rss: int = 0
-
-
 @dataclass(frozen=True, slots=True)
 class Run:
     """What one strategy did with an *image*, named as its archive; bytes and seconds.
 
     *elapsed* is the time until the last host was done, or the limit came; *egress* what left the
     source by its link; *busy* the share of the machine's processor time that was used. *curves* has
-    what had come in at each host, with all headers, at each second of *clock*.
+    the bytes received by each host, with all headers, at each second of *clock*.
     """
 
     strategy: str
-    setting: Setting
+    scenario: Scenario
     image: str
     payload: int
     pieces: int
@@ -78,162 +80,106 @@ class Run:
     @property
     def bound(self) -> float:
         """T*: seconds in which all hosts could have all, if every link were always full."""
-        alone = self.payload * 8 / (self.setting.shape.mbit * 1e6)
-        return alone * (1 + math.floor(math.log2(self.setting.hosts)) / self.pieces)
+        scenario = self.scenario
+        return t_star(
+            self.payload, pieces=self.pieces, hosts=scenario.hosts, mbit=scenario.shape.mbit
+        )
 
     @property
     def seconds(self) -> list[float]:
-        """What each host took that was done, ascending."""
+        """The seconds of each host that was done, ascending."""
         return sorted(pull.seconds for pull in self.pulls if pull.seconds is not None)
 
     @property
     def finished(self) -> bool:
         """Whether all hosts were done within the limit."""
-        return len(self.seconds) == self.setting.hosts
+        return len(self.seconds) == self.scenario.hosts
 
 
-class PullFailed(RuntimeError):
-    """A host's command ended without the image."""
+def prepare(archive: Path, stores: Path) -> Image:
+    """Push the image of *archive* into docket's store in *stores*, and measure it."""
+    with STRATEGIES["docket"](stores / "docket", Loopback()) as source:
+        pushed = source.push(_NAME, archive)
+    pieces = sum(map(piece_count, pushed.layers.values()))
+    return Image(archive, stores, pushed.payload, pieces)
 
 
 def run(
-    strategy: str, image: Image, setting: Setting, folder: Path, *, on_made: Callable[[str], None]
+    strategy: str, image: Image, scenario: Scenario, folder: Path, *, on_made: Callable[[str], None]
 ) -> Run:
     """Bring *image* to all hosts by *strategy*; what they get lies below *folder*.
 
-    *on_made* is told the name of the source's namespace; the hosts' have higher numbers. Raises
-    `PullFailed`. Leaving, however, removes the network with all that runs on it.
+    *on_made* gets the name of the source's namespace; the hosts' have higher numbers. Raises
+    `PullFailed`. The network is removed with all that runs on it, also after an error.
     """
-    with network(setting.hosts + 1, shape=setting.shape) as made:
+    with network(scenario.hosts + 1, shape=scenario.shape) as made:
         on_made(made.hosts[0].name)
-        with (
-            STRATEGIES[strategy](image, made) as source,
-            _Race(made, source, folder, setting) as race,
-        ):
-            race.watch()
-            return race.told(strategy, image)
+        with STRATEGIES[strategy](image.stores / strategy, made.hosts[0]) as source:
+            payload = source.push(_NAME, image.archive).payload
+            commands = _commands(source, made.hosts[1:], folder, scenario.engine)
+            counters = _Counters(made, source.pid)
+            samples = _Samples(made)
+            with Race(commands, barrier=False) as race:
+                elapsed = race.wait(scenario.limit, on_tick=samples.take)
+                samples.take()
+                egress, source_cpu, used, idle = counters.difference()
+                return Run(
+                    strategy=strategy,
+                    scenario=scenario,
+                    image=image.archive.name,
+                    payload=payload,
+                    pieces=image.pieces,
+                    elapsed=elapsed,
+                    egress=int(egress),
+                    source_cpu=source_cpu,
+                    source_rss=resources.peak_rss(source.pid),
+                    busy=used / (used + idle),
+                    clock=tuple(at - race.began for at in samples.clock),
+                    curves=tuple(zip(*samples.received, strict=True)),
+                    pulls=race.end(),
+                )
 
 
-class _Race:
-    """The hosts' commands, while they run."""
+def _commands(source: Strategy, hosts: Sequence[Host], folder: Path, engine: str) -> list[Command]:
+    commands = []
+    for number, host in enumerate(hosts):
+        loads = engine if not number else ""
+        place = folder / f"host-{number}"
+        argv = source.command(_NAME, host, place, load=bool(loads))
+        commands.append(Command(host, argv, place, environment(loads)))
+    return commands
 
-    def __init__(self, made: Network, source: Source, folder: Path, setting: Setting) -> None:
+
+class _Samples:
+    """What each host has received, time by time."""
+
+    def __init__(self, made: Network) -> None:
         self._network = made
-        self._source = source
-        self._setting = setting
-        self._folder = folder
-        self._running: dict[subprocess.Popen[bytes], Pull] = {}
-        self._selector = selectors.DefaultSelector()
-        self._clock: list[float] = []
-        self._samples: list[list[int]] = []
-        self._before = self._counters()
-        self._began = self._ended = time.monotonic()
+        self.clock: list[float] = []
+        self.received: list[list[int]] = []
 
-    def __enter__(self) -> _Race:
-        self._before = self._counters()
-        self._began = time.monotonic()
-        for number, host in enumerate(self._network.hosts[1:]):
-            self._start(host, self._folder / f"host-{number}", load=not number)
-        return self
+    def take(self) -> None:
+        """Note it now."""
+        self.clock.append(time.monotonic())
+        self.received.append(self._network.rx_bytes()[1:])
 
-    def __exit__(self, *_exc: object) -> None:
-        self._selector.close()
-        for program in self._running:
-            _end(program)
 
-    def _start(self, host: Host, place: Path, *, load: bool) -> None:
-        place.mkdir(parents=True)
-        engine = self._setting.engine if load else ""
-        argv = self._source.argv(host, place, bool(engine))
-        variables = environment(engine)
-        pull = Pull(time.monotonic())
-        with (place / "errors").open("wb") as errors:
-            program = host.popen(argv, stdout=subprocess.PIPE, stderr=errors, env=variables)
-        self._running[program] = pull
-        self._selector.register(program.stdout, selectors.EVENT_READ, (program, place))
+class _Counters:
+    """What left the source, its processor seconds, and those of the machine: used and idle."""
 
-    def watch(self) -> None:
-        """Until all hosts are done, or the limit is reached."""
-        deadline = self._began + self._setting.limit
-        tick = self._began
-        while self._selector.get_map() and (now := time.monotonic()) < deadline:
-            if now >= tick:
-                self._sample()
-                tick += SAMPLE_SECONDS
-            for key, _ in self._selector.select(max(min(tick, deadline) - time.monotonic(), 0)):
-                self._selector.unregister(key.fileobj)
-                self._note(*key.data)
-        self._ended = time.monotonic()
-        self._sample()
+    def __init__(self, made: Network, pid: int) -> None:
+        self._source = made.hosts[0]
+        self._pid = pid
+        self._before = self._now()
 
-    def told(self, strategy: str, image: Image) -> Run:
-        """What happened; ends all commands."""
-        egress, source_cpu, used, idle = (
-            after - before for after, before in zip(self._counters(), self._before, strict=True)
-        )
-        source_rss = resources.peak_rss(self._source.pid)
-        for program, pull in self._running.items():
-            pull.cpu, pull.rss = _end(program)
-        return Run(
-            strategy=strategy,
-            setting=self._setting,
-            image=image.archive.name,
-            payload=self._source.payload,
-            pieces=image.pieces,
-            pulls=tuple(self._running.values()),
-            elapsed=self._ended - self._began,
-            egress=int(egress),
-            source_cpu=source_cpu,
-            source_rss=source_rss,
-            busy=used / (used + idle),
-            clock=tuple(self._clock),
-            curves=tuple(zip(*self._samples, strict=True)),
-        )
+    def difference(self) -> list[float]:
+        """What they have grown by."""
+        return [now - before for now, before in zip(self._now(), self._before, strict=True)]
 
-    def _note(self, program: subprocess.Popen[bytes], place: Path) -> None:
-        """A host's command said that it is done, or is ending."""
-        assert program.stdout
-        pull = self._running[program]
-        line = program.stdout.readline()
-        if not line and _code(program):
-            said = (place / "errors").read_text(errors="replace")[-2000:]
-            raise PullFailed(f"{program.args!r} ended with {program.returncode}: {said}")
-        pull.seconds = time.monotonic() - pull.began
-        pull.report = json.loads(line or "{}")
-
-    def _sample(self) -> None:
-        self._clock.append(time.monotonic() - self._began)
-        self._samples.append(self._network.rx_bytes()[1:])
-
-    def _counters(self) -> tuple[float, float, float, float]:
-        """What left the source, its processor seconds, and those of the machine: used and idle."""
+    def _now(self) -> tuple[float, float, float, float]:
         # proc(5): user nice system idle iowait irq softirq steal …
         line = Path("/proc/stat").read_text().split("\n", 1)[0]
-        times = [int(word) / _TICKS for word in line.split()[1:9]]
+        times = [int(word) / _CLOCK_TICKS for word in line.split()[1:9]]
         idle = times[3] + times[4]
-        egress = self._network.hosts[0].shaped_bytes()
-        return egress, resources.cpu_seconds(self._source.pid), sum(times) - idle, idle
-
-
-def _code(program: subprocess.Popen[bytes]) -> int:
-    """The exit code of a program that is about to end, which is still to be collected."""
-    found = os.waitid(os.P_PID, program.pid, os.WEXITED | os.WNOWAIT)
-    assert found
-    return found.si_status
-
-
-def _end(program: subprocess.Popen[bytes]) -> tuple[float, int]:
-    """Kill it, if it still runs; its processor seconds, and its peak memory in bytes."""
-    if program.returncode is not None:
-        return 0.0, 0
-    peak = 0
-    # of one that runs; of one that has ended never less is told than what this process has
-    with suppress(StopIteration):
-        peak = resources.peak_rss(program.pid)
-    # not program.kill(), which would collect one that has ended, and lose what it used
-    os.kill(program.pid, signal.SIGKILL)
-    _, status, used = os.wait4(program.pid, 0)
-    program.returncode = os.waitstatus_to_exitcode(status)
-    if program.stdout:
-        program.stdout.close()
-    return used.ru_utime + used.ru_stime, peak or used.ru_maxrss * 1024
+        egress = self._source.shaped_bytes()
+        return egress, resources.cpu_seconds(self._pid), sum(times) - idle, idle

@@ -1,4 +1,4 @@
-"""Figures of runs: what each host had over time, and how far from the bound against N."""
+"""Plots of runs: what each host had received over time, and the times in T* by hosts."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from typing import Any
 
 from matplotlib.ticker import LogFormatter
 
+from benchmarks.bound import HEADERS
 from benchmarks.fleet.results import line, stem
-from benchmarks.simulate.scenario import HEADERS
-from benchmarks.suite.plots import figure, files
+from benchmarks.suite.plots import figure
 
 
 def draw(runs: Sequence[dict[str, Any]], folder: Path) -> list[Path]:
-    """Figures of *runs* (as `report.as_json` gives them) into *folder*; the files made."""
+    """Plots of *runs* (as `report.as_json` gives them) into *folder*; the files made."""
     made: list[Path] = []
     for run in runs:
-        with figure(folder / stem(run), size=(7, 4.2)) as axes:
+        made.append(folder / f"{stem(run)}.svg")
+        with figure(made[-1], size=(7, 4.2)) as axes:
             _draw_curves(axes, run)
-        made += files(folder / stem(run))
     if runs:
-        with figure(folder / "ratios", size=(7, 4.2)) as axes:
+        made.append(folder / "ratios.svg")
+        with figure(made[-1], size=(7, 4.2)) as axes:
             _draw_ratios(axes, runs)
-        made += files(folder / "ratios")
     return made
 
 
@@ -39,11 +39,11 @@ def _draw_curves(axes: Any, run: dict[str, Any]) -> None:
 
 
 def _draw_ratios(axes: Any, runs: Sequence[dict[str, Any]]) -> None:
-    for kind in dict.fromkeys(line(run) for run in runs):
-        rows = sorted((run for run in runs if line(run) == kind), key=lambda run: run["hosts"])
+    for label in dict.fromkeys(line(run) for run in runs):
+        rows = sorted((run for run in runs if line(run) == label), key=lambda run: run["hosts"])
         hosts = [run["hosts"] for run in rows]
         ratio = [run["expected"] / run["t_star"] for run in rows]
-        axes.plot(hosts, ratio, marker="o", label=kind)
+        axes.plot(hosts, ratio, marker="o", label=label)
     axes.axhline(HEADERS, color="grey", linestyle=":", label="floor (headers)")
     axes.set_yscale("log")
     # 1.2 and not 1.2 × 10⁰

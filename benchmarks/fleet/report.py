@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from benchmarks.fleet.lab import Pull, Run
-from benchmarks.simulate.scenario import HEADERS
+from benchmarks.bound import HEADERS
+from benchmarks.fleet.lab import Run
+from benchmarks.fleet.runner import Pull
 
-_POINTS = 120
-"""At most so many points of each curve are kept."""
+_POINTS = 30
+"""Points of a curve that are stored, at most."""
 
 HEADINGS = (
     *("strategy", "hosts", "T* s", "p50/T*", "p99/T*", "max/T*", "fetch p50/T*", "egress"),
@@ -24,10 +25,10 @@ def as_json(run: Run) -> dict[str, Any]:
 
     Of a run that was stopped, ranks that no host has reached are left out.
     """
-    hosts = run.setting.hosts
+    hosts, fetches = run.scenario.hosts, phases(run).get("fetch", [])
     return {
         "strategy": run.strategy,
-        **asdict(run.setting),
+        **asdict(run.scenario),
         "image": run.image,
         "payload": run.payload,
         "pieces": run.pieces,
@@ -36,15 +37,15 @@ def as_json(run: Run) -> dict[str, Any]:
         "elapsed": round(run.elapsed, 3),
         "share_done": round(_share_done(run), 4),
         "expected": round(expected(run), 1),
-        "seconds": _spread(run.seconds, hosts),
-        "ratio": _spread([one / run.bound for one in run.seconds], hosts),
-        "fetch_ratio": _spread([one / run.bound for one in phases(run).get("fetch", [])], hosts),
-        "phases": {name: _spread(values, hosts) for name, values in phases(run).items()},
+        "seconds": _percentiles(run.seconds, hosts),
+        "ratio": _percentiles([seconds / run.bound for seconds in run.seconds], hosts),
+        "fetch_ratio": _percentiles([seconds / run.bound for seconds in fetches], hosts),
+        "phases": {name: _percentiles(values, hosts) for name, values in phases(run).items()},
         "egress": {"bytes": run.egress, "payloads": round(run.egress / run.payload, 4)},
         "source": {"cpu": round(run.source_cpu, 2), "peak_rss": run.source_rss},
         "peers": {
-            "cpu": _spread(sorted(pull.cpu for pull in run.pulls), hosts),
-            "peak_rss": _spread(sorted(float(pull.rss) for pull in run.pulls), hosts),
+            "cpu": _percentiles(sorted(pull.cpu for pull in run.pulls), hosts),
+            "peak_rss": _percentiles(sorted(float(pull.rss) for pull in run.pulls), hosts),
         },
         "busy": round(run.busy, 3),
         "hosts_seconds": [pull.seconds and round(pull.seconds, 3) for pull in run.pulls],
@@ -54,21 +55,21 @@ def as_json(run: Run) -> dict[str, Any]:
 
 def row(run: Run) -> list[str]:
     """The values below `HEADINGS`."""
-    told = as_json(run)
-    ratio, fetch = told["ratio"], told["fetch_ratio"]
+    plain = as_json(run)
+    ratio, fetch = plain["ratio"], plain["fetch_ratio"]
     most = f"{ratio['max']:.3f}" if run.finished else f"~{expected(run) / run.bound:.1f}"
     return [
         run.strategy,
-        str(run.setting.hosts),
+        str(run.scenario.hosts),
         f"{run.bound:.1f}",
         *(f"{ratio[name]:.3f}" if name in ratio else "-" for name in ("p50", "p99")),
         most,
         f"{fetch['p50']:.3f}" if "p50" in fetch else "-",
-        f"{told['egress']['payloads']:.3f}",
+        f"{plain['egress']['payloads']:.3f}",
         f"{run.source_cpu:.1f}",
         f"{run.source_rss / 1e6:.0f}",
-        f"{told['peers']['cpu']['p50']:.1f}",
-        f"{told['peers']['peak_rss']['max'] / 1e6:.0f}",
+        f"{plain['peers']['cpu']['p50']:.1f}",
+        f"{plain['peers']['peak_rss']['max'] / 1e6:.0f}",
         f"{run.busy:.2f}",
     ]
 
@@ -79,44 +80,47 @@ def expected(run: Run) -> float:
 
 
 def phases(run: Run) -> dict[str, list[float]]:
-    """Seconds of each phase that the hosts' commands told, ascending; ``start`` is what's left."""
-    found: dict[str, list[float]] = {}
+    """Seconds of each phase as the commands report them, ascending; ``start`` is the rest."""
+    seconds: dict[str, list[float]] = {}
     for pull in run.pulls:
-        for name, seconds in _phases(pull).items():
-            found.setdefault(name, []).append(seconds)
-    return {name: sorted(values) for name, values in found.items()}
+        for name, value in _phases(pull).items():
+            seconds.setdefault(name, []).append(value)
+    return {name: sorted(values) for name, values in seconds.items()}
 
 
 def _phases(pull: Pull) -> dict[str, float]:
-    told: dict[str, float] = pull.report.get("seconds", {})
-    if not told or pull.seconds is None:
+    reported: dict[str, float] = pull.report.get("seconds", {})
+    if not reported or pull.seconds is None:
         return {}
     # layers are verified while others are fetched: that is no phase of its own
-    return {**told, "start": pull.seconds - told["fetch"] - told["load"]}
+    return {**reported, "start": pull.seconds - reported["fetch"] - reported["load"]}
 
 
 def _share_done(run: Run) -> float:
-    """How much of all payload had come, at most 1: what came in by the links, less headers."""
-    came = (
+    """The share of all payload that was received, at most 1: bytes of the links, less headers."""
+    received = (
         run.payload if pull.seconds is not None else (curve[-1] - curve[0]) / HEADERS
         for pull, curve in zip(run.pulls, run.curves, strict=True)
     )
-    return sum(min(one, run.payload) for one in came) / (run.payload * run.setting.hosts)
+    whole = run.payload * run.scenario.hosts
+    return sum(min(payload, run.payload) for payload in received) / whole
 
 
-def _spread(values: Sequence[float], hosts: int) -> dict[str, float]:
+def _percentiles(values: Sequence[float], hosts: int) -> dict[str, float]:
     """Median, 99th percentile (nearest rank) and maximum of all *hosts*.
 
-    *values* are those of the hosts that have one, ascending; others would come behind them.
+    *values* are those of the hosts that have one, ascending; the other hosts rank after them.
     """
     ranks = {"p50": 0.50, "p99": 0.99, "max": 1.0}
-    places = {name: math.ceil(rank * hosts) - 1 for name, rank in ranks.items()}
-    return {name: round(values[place], 4) for name, place in places.items() if place < len(values)}
+    indices = {name: math.ceil(rank * hosts) - 1 for name, rank in ranks.items()}
+    return {name: round(values[at], 4) for name, at in indices.items() if at < len(values)}
 
 
 def _curves(run: Run) -> dict[str, Any]:
-    step = -(-len(run.clock) // _POINTS)
+    """Points at about even distances, the first and the last among them."""
+    last = len(run.clock) - 1
+    points = sorted({round(last * number / (_POINTS - 1)) for number in range(_POINTS)})
     return {
-        "clock": [round(one, 2) for one in run.clock[::step]],
-        "curves": [[value - curve[0] for value in curve[::step]] for curve in run.curves],
+        "clock": [round(run.clock[point], 2) for point in points],
+        "curves": [[curve[point] - curve[0] for point in points] for curve in run.curves],
     }

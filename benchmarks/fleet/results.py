@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from benchmarks.fleet.shorten import made_of
-from benchmarks.result_store import Kept, Run, commands, commit, table
+from benchmarks.result_store import ResultStore, Run, commands, commit, table
 
 _UNUSUAL = re.compile(r"[^\w.-]+")
 
@@ -167,5 +167,5 @@ def _case(run: Run) -> tuple[Any, ...]:
     return run.get("image", ""), run["pieces"], *_link(run), run["hosts"]
 
 
-KEPT = Kept("fleet.json", _key, _page)
+STORE = ResultStore("fleet.json", _key, _page)
 """Runs as `report.as_json` gives them, by way, size, image, link and number of hosts."""

@@ -1,124 +1,224 @@
-"""The ways of bringing an image to N hosts: docket, a plain registry, one torrent of the tar."""
+"""The ways of bringing an image to hosts: docket, a plain registry, one torrent of the tar."""
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
-from docket.pieces import PIECE_LENGTH
 from tests.support import servers
 from tests.support.commands import DOCKET, Commands
-from tests.support.netns import Host, Network
+from tests.support.netns import Host
 
-_NAME = "fleet:1"
-_PORT = 8000
-_SEED_SECONDS = "100000"
+DEFAULT_LEVEL = 3
+
+_BASELINE = (sys.executable, "-m", "benchmarks.fleet.baseline_2015")
+_REGISTRY_PORT = 5000
+_SEED_SECONDS = 100_000
 """Longer than any run: hosts serve each other until the last one is done, and are ended then."""
 
-_ORIGINAL = (sys.executable, "-m", "benchmarks.fleet.baseline_2015")
+
+class SourceHost(Protocol):
+    """The host of the source; *enter* goes before each command to run it there."""
+
+    @property
+    def address(self) -> str: ...
+
+    @property
+    def enter(self) -> tuple[str, ...]: ...
 
 
 @dataclass(frozen=True, slots=True)
-class Image:
-    """An archive, and a folder with stores of the registries that have its image.
+class Loopback:
+    """The machine itself."""
 
-    *size* is the sum of its layers as they are pushed, in bytes, and *pieces* those of its torrent.
-    """
-
-    archive: Path
-    stores: Path
-    size: int
-    pieces: int
+    address: str = "127.0.0.1"
+    enter: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
-    """What the hosts pull from: process *pid*, and what moves to each of them, in *payload* bytes.
+class Pushed:
+    """What was stored: *payload* is what moves to a host that has nothing, in bytes.
 
-    *argv* is the command to run on a host; it keeps what it gets in a folder, and loads the image
-    into an engine if told so. It says that all is there by a line on its standard output, or ends.
+    *layers* has the stored size of each layer by its diff_id, where layers are stored so.
     """
 
-    pid: int
     payload: int
-    argv: Callable[[Host, Path, bool], Sequence[str]]
+    layers: Mapping[str, int]
 
 
-Strategy = Callable[[Image, Network], AbstractContextManager[Source]]
+class Strategy(Protocol):
+    """A running source; images are pushed to it, then hosts pull them."""
+
+    @property
+    def pid(self) -> int:
+        """The process that serves the images; valid after the first push."""
+
+    def push(self, image: str, archive: Path) -> Pushed:
+        """Make *archive* ready to be pulled as *image*; what the folder has already stays."""
+
+    def command(self, image: str, host: Host, folder: Path, *, load: bool) -> list[str]:
+        """The command to run on *host*, whose files are in *folder*.
+
+        It prints a line once it has all of *image*, which *load* loads into an engine too, and
+        then may serve other hosts until it is ended; or it ends.
+        """
 
 
-def prepare(archive: Path, folder: Path, ways: Collection[str]) -> Image:
-    """Push the image of *archive* into new stores in *folder*, of what registries *ways* need."""
-    with servers.docket(folder / "docket") as server:
-        push = Commands(server.url, folder / "builder")
-        report = push("push", _NAME, "--archive", archive)
-        if "direct" in ways:
-            with servers.docker_registry(folder / "registry") as plain:
-                copy = ("skopeo", "copy", "--quiet", "--src-tls-verify=false")
-                where = (f"docker://{one.place}/{_NAME}" for one in (server, plain))
-                subprocess.run([*copy, "--dest-tls-verify=false", *where], check=True)
-    sizes = {layer["digest"]: layer["size"] for layer in report["layers"]}.values()
-    return Image(archive, folder, sum(sizes), sum(-(-size // PIECE_LENGTH) for size in sizes))
+StartStrategy = Callable[[Path, SourceHost], AbstractContextManager[Strategy]]
+"""Starts a source on a host, with its files in a folder; what was pushed before is there."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Docket:
+    server: servers.Server
+    builder: Commands
+    level: int
+
+    @property
+    def pid(self) -> int:
+        return self.server.pid
+
+    def push(self, image: str, archive: Path) -> Pushed:
+        report = self.builder("push", image, "--archive", archive, "--level", self.level)
+        sizes = {layer["digest"]: layer["size"] for layer in report["layers"]}
+        by_diff_id = {layer["diff_id"]: layer["size"] for layer in report["layers"]}
+        return Pushed(sum(sizes.values()), by_diff_id)
+
+    def command(self, image: str, _host: Host, folder: Path, *, load: bool) -> list[str]:
+        options = ("-h", self.server.url, "-l", str(folder), "--json")
+        only_layers = () if load else ("--layers-only",)
+        return [*DOCKET, *options, "pull", image, "--seed-for", str(_SEED_SECONDS), *only_layers]
+
+
+@dataclass(frozen=True, slots=True)
+class _DockerRegistry:
+    server: servers.Server
+    enter: tuple[str, ...]
+    upstream: Callable[[str, Path], AbstractContextManager[str]]
+
+    @property
+    def pid(self) -> int:
+        return self.server.pid
+
+    def push(self, image: str, archive: Path) -> Pushed:
+        target = f"docker://{self.server.place}/{image}"
+        no_tls = ("--src-tls-verify=false", "--dest-tls-verify=false")
+        with self.upstream(image, archive) as source:
+            self._skopeo("copy", "--quiet", *no_tls, source, target)
+        manifest = json.loads(self._skopeo("inspect", "--raw", "--tls-verify=false", target))
+        sizes = {layer["digest"]: layer["size"] for layer in manifest["layers"]}
+        return Pushed(sum(sizes.values()), {})
+
+    def _skopeo(self, *arguments: str) -> bytes:
+        argv = [*self.enter, "skopeo", *arguments]
+        return subprocess.run(argv, stdout=subprocess.PIPE, check=True).stdout
+
+    def command(
+        self,
+        image: str,
+        _host: Host,
+        folder: Path,
+        *,
+        load: bool,  # noqa: ARG002  # nothing is loaded
+    ) -> list[str]:
+        # layers that were copied before are found in the shared folder, as an engine would
+        copy = ("skopeo", "copy", "--quiet", "--src-tls-verify=false")
+        blobs = f"--dest-shared-blob-dir={folder / 'blobs'}"
+        source = f"docker://{self.server.place}/{image}"
+        return [*copy, blobs, source, f"oci:{folder / 'images'}:{image}"]
+
+
+@dataclass(slots=True)
+class _Baseline:
+    """A seed, which is a tracker too, for each image."""
+
+    folder: Path
+    source: SourceHost
+    seeds: ExitStack
+    running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    @property
+    def pid(self) -> int:
+        return next(reversed(self.running.values())).pid
+
+    def push(self, image: str, archive: Path) -> Pushed:
+        task = ("seed", self.source.address, str(self._torrent(image)), str(archive))
+        seed = subprocess.Popen([*self.source.enter, *_BASELINE, *task], stdout=subprocess.PIPE)
+        self.running[image] = self.seeds.enter_context(seed)
+        self.seeds.callback(seed.kill)
+        if not seed.stdout or not seed.stdout.readline():
+            raise RuntimeError("the torrent's seed didn't get ready")
+        return Pushed(archive.stat().st_size, {})
+
+    def command(
+        self,
+        image: str,
+        host: Host,
+        folder: Path,
+        *,
+        load: bool,  # noqa: ARG002  # nothing is loaded
+    ) -> list[str]:
+        return [*_BASELINE, "fetch", host.address, str(self._torrent(image)), str(folder)]
+
+    def _torrent(self, image: str) -> Path:
+        return self.folder / f"{image.replace(':', '-')}.torrent"
+
+
+def docket(level: int = DEFAULT_LEVEL) -> StartStrategy:
+    """Docket at a zstd *level*: hosts pull layers in a swarm, into their stores."""
+
+    @contextmanager
+    def start(folder: Path, source: SourceHost) -> Iterator[Strategy]:
+        running = servers.docket(folder / "registry", bind=source.address, wrapper=source.enter)
+        with running as server:
+            yield _Docket(server, Commands(server.url, folder / "builder", source.enter), level)
+
+    return start
 
 
 @contextmanager
-def docket(image: Image, network: Network) -> Iterator[Source]:
-    """`docket pull` on every host, from docket's registry."""
-    source = network.hosts[0]
-    running = servers.docket(image.stores / "docket", bind=source.address, wrapper=source.enter)
-    with running as server:
-
-        def argv(_host: Host, folder: Path, load: bool) -> Sequence[str]:
-            where = ("-h", server.url, "-l", str(folder), "--json")
-            pull = (
-                "pull",
-                _NAME,
-                "--seed-for",
-                _SEED_SECONDS,
-                *(() if load else ("--layers-only",)),
-            )
-            return (*DOCKET, *where, *pull)
-
-        yield Source(server.pid, image.size, argv)
+def gzip_layers(folder: Path, source: SourceHost) -> Iterator[Strategy]:
+    """Debian's docker-registry with gzip layers: hosts copy those that they lack, by skopeo."""
+    with _docker_registry(folder, source) as server:
+        yield _DockerRegistry(server, source.enter, _from_archive)
 
 
 @contextmanager
-def direct(image: Image, network: Network) -> Iterator[Source]:
-    """`skopeo copy` on every host, from Debian's docker-registry."""
-    source = network.hosts[0]
-    running = servers.docker_registry(
-        image.stores / "registry", bind=source.address, port=_PORT, wrapper=source.enter
+def same_layers(folder: Path, source: SourceHost) -> Iterator[Strategy]:
+    """Debian's docker-registry with the same layers that docket stores."""
+
+    @contextmanager
+    def from_docket(image: str, archive: Path) -> Iterator[str]:
+        with docket()(folder / "docket", source) as ours:
+            ours.push(image, archive)
+            assert isinstance(ours, _Docket)
+            yield f"docker://{ours.server.place}/{image}"
+
+    with _docker_registry(folder, source) as server:
+        yield _DockerRegistry(server, source.enter, from_docket)
+
+
+@contextmanager
+def baseline_2015(folder: Path, source: SourceHost) -> Iterator[Strategy]:
+    """One torrent of the whole archive, as docket made in 2015: hosts fetch all in a swarm."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as seeds:
+        yield _Baseline(folder, source, seeds)
+
+
+def _docker_registry(folder: Path, source: SourceHost) -> AbstractContextManager[servers.Server]:
+    port = _REGISTRY_PORT if source.enter else 0
+    return servers.docker_registry(
+        folder / "registry", bind=source.address, port=port, wrapper=source.enter
     )
-    with running as server:
-
-        def argv(_host: Host, folder: Path, _load: bool) -> Sequence[str]:
-            copy = ("skopeo", "copy", "--quiet", "--src-tls-verify=false")
-            return (*copy, f"docker://{server.place}/{_NAME}", f"dir:{folder}/image")
-
-        yield Source(server.pid, image.size, argv)
 
 
 @contextmanager
-def original(image: Image, network: Network) -> Iterator[Source]:
-    """One torrent of the whole archive, as the first docket did; libtorrent with its defaults."""
-    source = network.hosts[0]
-    torrent = image.stores / "original.torrent"
-    seed = (*source.enter, *_ORIGINAL, "seed", source.address, str(torrent), str(image.archive))
-    with subprocess.Popen(seed, stdout=subprocess.PIPE) as running:
-        try:
-            if not running.stdout or not running.stdout.readline():
-                raise RuntimeError("the torrent's seed didn't get ready")
-
-            def argv(host: Host, folder: Path, _load: bool) -> Sequence[str]:
-                return (*_ORIGINAL, "leech", host.address, str(torrent), str(folder))
-
-            yield Source(running.pid, image.archive.stat().st_size, argv)
-        finally:
-            running.terminate()
-
-
-STRATEGIES: dict[str, Strategy] = {"docket": docket, "direct": direct, "original": original}
+def _from_archive(_image: str, archive: Path) -> Iterator[str]:
+    yield f"docker-archive:{archive}"

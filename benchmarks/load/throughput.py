@@ -26,7 +26,7 @@ from pathlib import Path
 from threading import Barrier
 
 from benchmarks import resources
-from benchmarks.summary import Spread
+from benchmarks.summary import Summary
 from tests.support import servers
 from tests.support.servers import Server, StartServer
 
@@ -60,8 +60,8 @@ class Row:
     """Bytes a second of one kind of request, by registry."""
 
     name: str
-    docket: Spread
-    registry: Spread
+    docket: Summary
+    registry: Summary
 
     @property
     def ratio(self) -> float:
@@ -142,7 +142,7 @@ def measure(folder: Path, *, size: int, runs: int) -> list[Row]:
                         for name, rate in _turn(clients, server, bodies):
                             rates[name][kind].append(rate)
     return [
-        Row(name, Spread.of(found["docket"]), Spread.of(found["registry"]))
+        Row(name, Summary.of(found["docket"]), Summary.of(found["registry"]))
         for name, found in sorted(rates.items())
     ]
 

@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import this_machine
-from benchmarks.result_store import NotKept, alone
+from benchmarks.result_store import InvalidResults
 from benchmarks.simulate import report, results, validate
 from benchmarks.simulate.model import Model
 from benchmarks.simulate.report import Outcome
 from benchmarks.simulate.scenario import Setting
+from tests.support.locks import exclusive
 
 _FINE = 100
 """Up to so many hosts blocks are simulated one by one, unless told otherwise."""
@@ -35,7 +36,7 @@ def main() -> None:
     options = _options()
     try:
         sys.exit(_check(options) if options.check else _simulate(options))
-    except (ValueError, NotKept) as error:
+    except (ValueError, InvalidResults) as error:
         sys.exit(f"benchmarks.simulate: {error}")
 
 
@@ -50,7 +51,7 @@ def simulate(setting: Setting) -> Outcome:
 def _simulate(options: argparse.Namespace) -> int:
     told: list[dict[str, Any]] = []
     if options.out:
-        results.KEPT.load(options.out)  # one that can't be added to is told of before any run
+        results.STORE.load(options.out)  # one that can't be added to is told of before any run
     if not options.json:
         _print_row(report.HEADINGS)
     for hosts in options.hosts:
@@ -61,14 +62,14 @@ def _simulate(options: argparse.Namespace) -> int:
         if not options.json:
             _print_row(report.row(found))
         if options.out:
-            results.KEPT.keep(report.as_json(found), machine, options.out)
+            results.STORE.keep(report.as_json(found), machine, options.out)
     if options.json:
         print(json.dumps({"runs": told}))
     if options.out and not options.no_plots:
         from benchmarks.simulate.plot import draw  # matplotlib is there only with the extra
 
-        with alone(options.out):
-            draw(results.KEPT.load(options.out), options.out)
+        with exclusive(options.out):
+            draw(results.STORE.load(options.out), options.out)
     return 0
 
 

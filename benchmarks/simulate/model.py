@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from operator import add
 
+from benchmarks.bound import HEADERS
 from benchmarks.simulate import tracker
 from benchmarks.simulate.event_queue import Clock
 from benchmarks.simulate.piece_picker import Picker
@@ -14,7 +15,7 @@ from benchmarks.simulate.policy import (
     Priority,
     View,
 )
-from benchmarks.simulate.scenario import HEADERS, MESSAGE, Setting
+from benchmarks.simulate.scenario import MESSAGE, Setting
 from benchmarks.simulate.state import Host, Link, every, only
 from benchmarks.simulate.tracker import Meeting
 from docket.torrent.hash_exchange import ANSWER_SECONDS

@@ -16,7 +16,7 @@ def draw(runs: Sequence[dict[str, Any]], folder: Path) -> None:
     rows = sorted((run for run in runs if run["finished"]), key=lambda run: run["hosts"])
     kinds = dict.fromkeys(kind(run) for run in rows)
     differing = [name for name, *values in zip(KIND, *kinds, strict=True) if len(set(values)) > 1]
-    with figure(folder / "simulate", columns=2, size=(11, 4)) as (times, egress):
+    with figure(folder / "simulate.svg", columns=2, size=(11, 4)) as (times, egress):
         for one, style in zip(kinds, cycle(("o-", "s--", "^:", "d-.")), strict=False):
             mine = [run for run in rows if kind(run) == one]
             hosts = [run["hosts"] for run in mine]

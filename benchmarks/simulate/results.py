@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from benchmarks.result_store import Kept, Run, commands, commit, table
+from benchmarks.result_store import ResultStore, Run, commands, commit, table
 
 _SCALE = {"delay": 1000.0}
 """What an option counts in beside a setting: milliseconds."""
@@ -79,5 +79,5 @@ _COLUMNS: dict[str, Callable[[Run], str]] = {
     "commit": commit,
 }
 
-KEPT = Kept("simulate.json", _key, _page)
+STORE = ResultStore("simulate.json", _key, _page)
 """Runs as `report.as_json` gives them, by setting, number of hosts and grain."""

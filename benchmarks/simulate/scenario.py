@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
+from benchmarks.bound import HEADERS, t_star
 from docket.pieces import HASH_SIZE
-
-BLOCK = 1 << 14
-"""Bytes that one BitTorrent request asks for."""
-
-HEADERS = 1.05
-"""Bytes on a link for each of payload: TCP, IP, Ethernet and BitTorrent."""
+from docket.torrent.peer.session_tuning import BLOCK
 
 MESSAGE = 80
 """Bytes on a link that tell one peer of one piece."""
@@ -58,8 +53,7 @@ class Setting:
     @property
     def bound(self) -> float:
         """T*: seconds in which all hosts could have all, if every link were always full."""
-        alone = self.payload * 8 / (self.mbit * 1e6)
-        return alone * (1 + math.floor(math.log2(self.hosts)) / self.pieces)
+        return t_star(self.payload, pieces=self.pieces, hosts=self.hosts, mbit=self.mbit)
 
     @property
     def torrent(self) -> int:

@@ -23,7 +23,7 @@ from benchmarks.suite.sections import FULL, QUICK, SECTIONS
 from tests.support.debian import PartMissing, StepFailed
 from tests.support.image_family.build import build
 
-_HERE = Path(__file__).parent
+_BENCHMARKS = Path(__file__).parents[1]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,12 +36,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--scratch", type=Path, metavar="DIR", help="where measuring writes")
     options = parser.parse_args(argv)
     scale, family = (FULL, "full") if options.full else (QUICK, "small")
-    out = options.out or _HERE / "results" / family
+    out = options.out or _BENCHMARKS / "results" / family
     out.mkdir(parents=True, exist_ok=True)
     chosen = list(SECTIONS) if options.only is None else options.only
     if chosen:
         try:
-            images = build(options.images or _HERE / "built" / family, small=not options.full)
+            images = build(options.images or _BENCHMARKS / "built" / family, small=not options.full)
         except (PartMissing, StepFailed) as error:
             print(f"benchmarks.suite: {error}", file=sys.stderr)
             return 1

@@ -28,7 +28,7 @@ from starlette.responses import FileResponse
 from starlette.routing import Route
 
 from benchmarks.demo import add, archived
-from benchmarks.summary import Spread
+from benchmarks.summary import Summary
 from docket.oci.digest import Digest
 from docket.oci.reference import Reference
 from docket.remote.client import Client
@@ -52,7 +52,7 @@ WANTED = {"uvicorn": 0.6, "nginx": 0.35}
 _READY_SECONDS = 20.0
 
 
-def measure(folder: Path, *, size: int, runs: int) -> dict[str, Spread]:
+def measure(folder: Path, *, size: int, runs: int) -> dict[str, Summary]:
     """Bytes a second by source, and seconds of a small pull under ``pull``; *size* in bytes."""
     require("nginx", "nginx-light")
     require("curl", "curl")
@@ -78,7 +78,7 @@ def measure(folder: Path, *, size: int, runs: int) -> dict[str, Spread]:
                 began = time.monotonic()
                 Commands(server.url, Path(place))("pull", "small:1", "--layers-only")
                 pulls.append(time.monotonic() - began)
-    return {name: Spread.of(values) for name, values in (rates | {"pull": pulls}).items()}
+    return {name: Summary.of(values) for name, values in (rates | {"pull": pulls}).items()}
 
 
 def _push(push: Commands, folder: Path, name: str, size: int) -> Digest:

@@ -1,19 +1,21 @@
-"""The suite's plots, in one style: units on every axis, a line for every bound, SVG and PNG."""
+"""The suite's plots as SVG, in one style: units on every axis, a line for every bound."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 
-from benchmarks.suite import bounds, pull, push, strategies
+from benchmarks.fleet.strategies import DEFAULT_LEVEL
+from benchmarks.suite import bounds, pull, push
 from benchmarks.suite.sections import BOUNDS, INDEX, PULL, PUSH, SIZES, STORE
-from benchmarks.suite.sizes import CROWDS, Row
-from benchmarks.suite.strategies import DEFAULT_LEVEL
-from benchmarks.summary import Spread
+from benchmarks.suite.sizes import FLEETS, GZIP, WHOLE_TAR, Row, docket_name
+from benchmarks.summary import Summary
 from tests.support.image_family.steps import STEPS
 
 mpl.use("agg")
@@ -31,8 +33,8 @@ BLUE, ORANGE, GREEN, RED, PINK, SKY, GREY = (
     "#56B4E9",
     "#8C8C8C",
 )
-_OURS = strategies.docket_name(DEFAULT_LEVEL)
-_STRATEGIES = {strategies.WHOLE_TAR: GREY, strategies.GZIP: ORANGE, _OURS: BLUE}
+_OURS = docket_name(DEFAULT_LEVEL)
+_STRATEGIES = {WHOLE_TAR: GREY, GZIP: ORANGE, _OURS: BLUE}
 _BOUNDS = {bounds.FILES: ("s", GREEN), bounds.CHUNKS: ("D", PINK), bounds.PATCH: ("^", RED)}
 _STYLE = {
     "axes.grid": True,
@@ -46,6 +48,9 @@ _STYLE = {
     # the same results give the same files
     "svg.hashsalt": "docket",
 }
+
+
+_COORDINATE = re.compile(r"-?\d+\.\d{3,}")
 
 
 def draw(folder: Path) -> None:
@@ -62,22 +67,25 @@ def draw(folder: Path) -> None:
 def figure(
     path: Path, *, rows: int = 1, columns: int = 1, size: tuple[float, float]
 ) -> Iterator[Any]:
-    """Axes to draw on; saved as *path* with .svg and .png."""
+    """Axes to draw on; saved as *path*, which ends with .svg."""
     with plt.rc_context(_STYLE):
         drawing, axes = plt.subplots(rows, columns, figsize=size, layout="constrained")
         yield axes
-        svg, png = files(path)
-        drawing.savefig(svg, metadata={"Date": None})
-        drawing.savefig(png, dpi=120)
+        text = StringIO()
+        drawing.savefig(text, format="svg", metadata={"Date": None})
         plt.close(drawing)
+        path.write_text(_lighter(text.getvalue()))
 
 
-def files(path: Path) -> tuple[Path, Path]:
-    """What `figure` saves at *path*: it may have dots in its name."""
-    return path.with_name(f"{path.name}.svg"), path.with_name(f"{path.name}.png")
+def _lighter(svg: str) -> str:
+    """*svg* with coordinates of a hundredth of a point, and no blanks at the ends of lines."""
+    rounded = _COORDINATE.sub(lambda match: f"{float(match[0]):.2f}".rstrip("0").rstrip("."), svg)
+    return "\n".join(line.rstrip() for line in rounded.splitlines()) + "\n"
 
 
-def bars(axes: Any, names: Sequence[str], values: Sequence[Spread], colours: Sequence[str]) -> None:
+def bars(
+    axes: Any, names: Sequence[str], values: Sequence[Summary], colours: Sequence[str]
+) -> None:
     """A horizontal bar for each of *names*, first on top, with its extremes and its value."""
     places = range(len(names))
     medians = [one.median for one in values]
@@ -110,7 +118,7 @@ def _draw_sizes(folder: Path) -> None:
     rows = {(row.strategy, row.step): row for row in sizes.found if row.hosts == 1}
     # the bounds have a lane of their own below the bars
     thickness = 0.8 / (len(_STRATEGIES) + 1)
-    with figure(folder / "sizes", size=(9, 6)) as axes:
+    with figure(folder / "sizes.svg", size=(9, 6)) as axes:
         for number, (strategy, colour) in enumerate(_STRATEGIES.items()):
             places = [place - 0.4 + (number + 0.5) * thickness for place in range(len(STEPS))]
             values = [rows[strategy, step.name].to_host.median / MB for step in STEPS]
@@ -146,13 +154,13 @@ def _draw_registry(folder: Path) -> None:
     sizes = SIZES.load(folder)
     if not sizes:
         return
-    with figure(folder / "registry", columns=len(STEPS), size=(14, 4)) as panels:
+    with figure(folder / "registry.svg", columns=len(STEPS), size=(14, 4)) as panels:
         for axes, step in zip(panels, STEPS, strict=True):
             for strategy, colour in _STRATEGIES.items():
                 rows = [
                     row for row in sizes.found if row.step == step.name and row.strategy == strategy
                 ]
-                _draw_crowds(axes, rows, colour, strategy)
+                _draw_fleets(axes, rows, colour, strategy)
             once = next(r for r in sizes.found if r.step == step.name and r.strategy == _OURS)
             axes.axhline(
                 once.changed / MB, color="black", ls="--", lw=1.2, label="changed layers, once"
@@ -163,14 +171,15 @@ def _draw_registry(folder: Path) -> None:
                 title=step.name,
                 xlabel="hosts at once (hollow: computed)",
             )
-            axes.set_xticks(CROWDS, [str(one) for one in CROWDS])
+            axes.set_xticks(FLEETS, [str(hosts) for hosts in FLEETS])
+            axes.minorticks_off()
         panels[0].set_ylabel("MB that leave the registry (log.)")
         panels[0].figure.legend(
             *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4
         )
 
 
-def _draw_crowds(axes: Any, rows: Sequence[Row], colour: str, label: str) -> None:
+def _draw_fleets(axes: Any, rows: Sequence[Row], colour: str, label: str) -> None:
     axes.plot(
         [row.hosts for row in rows],
         [row.from_registry / MB for row in rows],
@@ -188,7 +197,7 @@ def _draw_push(folder: Path) -> None:
     if not result:
         return
     tools = {row.tool: row for row in result.found}
-    with figure(folder / "push", columns=2, size=(11, 3.8)) as (cold, again):
+    with figure(folder / "push.svg", columns=2, size=(11, 3.8)) as (cold, again):
         names = [name for name in tools if name != push.EXPORT]
         colours = [BLUE if name.startswith("docket ") else ORANGE for name in names]
         bars(cold, names, [tools[name].cold.wall for name in names], colours)
@@ -213,7 +222,7 @@ def _draw_pull(folder: Path) -> None:
         for tool in (pull.DOCKER_PULL, pull.DOCKET_PULL, pull.DOCKER_LOAD)
     )
     names = [theirs.tool, ours.tool]
-    with figure(folder / "pull", columns=2, size=(11, 2.7)) as (cold, changed):
+    with figure(folder / "pull.svg", columns=2, size=(11, 2.7)) as (cold, changed):
         bars(cold, names, [theirs.cold.wall, ours.cold.wall], [ORANGE, BLUE])
         bound(cold, theirs.cold.wall.median / 1.5, "docker pull / 1.5")
         bound(cold, load.cold.wall.median, "docker load, in which docket's pull ends", style=":")
@@ -231,7 +240,7 @@ def _draw_ingest(folder: Path) -> None:
     if not result:
         return
     rows = result.found.ingest
-    with figure(folder / "ingest", size=(8, 2.7)) as axes:
+    with figure(folder / "ingest.svg", size=(8, 2.7)) as axes:
         names = [f"{row.streams} at a time" for row in rows]
         bars(axes, names, [_in_mb(row.rate) for row in rows], [BLUE] * len(rows))
         for place, row in enumerate(rows):
@@ -248,12 +257,12 @@ def _draw_index(folder: Path) -> None:
     if not result:
         return
     counts = [row.blobs for row in result.found]
-    with figure(folder / "gc", size=(7, 3.2)) as axes:
+    with figure(folder / "gc.svg", size=(7, 3.2)) as axes:
         axes.loglog(counts, [row.gc_seconds for row in result.found], "o-", color=BLUE, label="gc")
         axes.axhline(60, color="black", ls="--", lw=1.2, label="60 s, wanted at a million blobs")
         axes.set(xlabel="blobs in the index", ylabel="seconds", title="One collection of garbage")
         axes.legend()
 
 
-def _in_mb(rate: Spread) -> Spread:
-    return Spread(rate.median / MB, rate.low / MB, rate.high / MB, rate.runs)
+def _in_mb(rate: Summary) -> Summary:
+    return Summary(rate.median / MB, rate.low / MB, rate.high / MB, rate.runs)

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import resources
-from benchmarks.resources import Usage, Usages
-from benchmarks.summary import Spread
+from benchmarks.resources import Resources, ResourceSummary
+from benchmarks.summary import Summary
 from tests.support import servers
 from tests.support.commands import DOCKET, Commands
 from tests.support.debian import require
@@ -40,9 +40,9 @@ class Row:
     """
 
     tool: str
-    cold: Usages
-    changed: Usages
-    parts: dict[str, dict[str, Spread]]
+    cold: ResourceSummary
+    changed: ResourceSummary
+    parts: dict[str, dict[str, Summary]]
 
 
 def measure(images: Mapping[str, Path], folder: Path, *, runs: int) -> list[Row]:
@@ -50,7 +50,7 @@ def measure(images: Mapping[str, Path], folder: Path, *, runs: int) -> list[Row]
     require("dockerd", "docker.io")
     require("docker-registry", "docker-registry")
     require("skopeo", "skopeo")
-    found: dict[str, dict[str, list[Usage]]] = defaultdict(lambda: defaultdict(list))
+    found: dict[str, dict[str, list[Resources]]] = defaultdict(lambda: defaultdict(list))
     parts: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     with ExitStack() as stack:
         engine = stack.enter_context(dockerd(folder / "docker"))
@@ -76,14 +76,14 @@ def measure(images: Mapping[str, Path], folder: Path, *, runs: int) -> list[Row]
                 found[DOCKER_LOAD][image].append(_by_load(engine, images[image]))
             _empty(engine)
     told = {
-        image: {name: Spread.of(values) for name, values in names.items()}
+        image: {name: Summary.of(values) for name, values in names.items()}
         for image, names in parts.items()
     }
     return [
         Row(
             tool,
-            Usages.of(kinds[FIRST]),
-            Usages.of(kinds[SECOND]),
+            ResourceSummary.of(kinds[FIRST]),
+            ResourceSummary.of(kinds[SECOND]),
             told if tool == DOCKET_PULL else {},
         )
         for tool, kinds in found.items()
@@ -116,7 +116,7 @@ def _fill(gzip: Server, zstd: Server, image: str, archive: Path, folder: Path) -
     Commands(zstd.url, folder / "builder")("push", image, "--archive", archive)
 
 
-def _by_docker(engine: Engine, server: Server, image: str) -> Usage:
+def _by_docker(engine: Engine, server: Server, image: str) -> Resources:
     repository, _, tag = image.partition(":")
 
     def pull() -> None:
@@ -125,13 +125,13 @@ def _by_docker(engine: Engine, server: Server, image: str) -> Usage:
     return resources.of_call(pull, engines=engine.processes, server=server.pid)
 
 
-def _by_load(engine: Engine, archive: Path) -> Usage:
+def _by_load(engine: Engine, archive: Path) -> Resources:
     return resources.of_call(lambda: engine.load(archive), engines=engine.processes)
 
 
 def _by_docket(
     engine: Engine, server: Server, image: str, folder: Path
-) -> tuple[Usage, dict[str, float]]:
+) -> tuple[Resources, dict[str, float]]:
     here = Commands(server.url, folder / "host", engine=engine.host)
     output = folder / "report.json"
     used = resources.of_command(

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import resources
-from benchmarks.resources import Usage, Usages
+from benchmarks.resources import Resources, ResourceSummary
 from tests.support import servers
 from tests.support.commands import DOCKET, Commands
 from tests.support.debian import require
@@ -44,8 +44,8 @@ class Row:
     """
 
     tool: str
-    cold: Usages
-    unchanged: Usages
+    cold: ResourceSummary
+    unchanged: ResourceSummary
     stored: int
     plain: int
 
@@ -55,7 +55,7 @@ class _Tool:
     """*push* pushes `FIRST` to a server; *engines* are the daemons that work for it."""
 
     start: StartServer
-    push: Callable[[Server], Usage]
+    push: Callable[[Server], Resources]
     stored: Callable[[Server, Path], int]
 
 
@@ -65,7 +65,7 @@ def measure(images: Mapping[str, Path], folder: Path, *, runs: int) -> list[Row]
         require(command, package)
     require("docker-registry", "docker-registry")
     archive = images[FIRST]
-    found: dict[str, dict[str, list[Usage]]] = defaultdict(lambda: defaultdict(list))
+    found: dict[str, dict[str, list[Resources]]] = defaultdict(lambda: defaultdict(list))
     stored: dict[str, int] = {}
     with ExitStack() as stack:
         docker = stack.enter_context(dockerd(folder / "docker"))
@@ -88,8 +88,8 @@ def measure(images: Mapping[str, Path], folder: Path, *, runs: int) -> list[Row]
     return [
         Row(
             name,
-            Usages.of(kinds[COLD]),
-            Usages.of(kinds.get(UNCHANGED, kinds[COLD])),
+            ResourceSummary.of(kinds[COLD]),
+            ResourceSummary.of(kinds.get(UNCHANGED, kinds[COLD])),
             stored.get(name, 0),
             plain,
         )
@@ -98,15 +98,15 @@ def measure(images: Mapping[str, Path], folder: Path, *, runs: int) -> list[Row]
 
 
 def _tools(archive: Path, docker: Engine, podman: Engine, folder: Path) -> dict[str, _Tool]:
-    def skopeo(server: Server) -> Usage:
+    def skopeo(server: Server) -> Resources:
         copy = ("skopeo", "copy", "--quiet", "--dest-tls-verify=false")
         there = f"docker://{server.place}/{FIRST}"
         return resources.of_command([*copy, f"docker-archive:{archive}", there], server=server.pid)
 
-    def from_engine(server: Server) -> Usage:
+    def from_engine(server: Server) -> Resources:
         return _docket(server, folder, (), docker)
 
-    def from_archive(server: Server) -> Usage:
+    def from_archive(server: Server) -> Resources:
         return _docket(server, folder, ("--archive", str(archive)), None)
 
     gzip, zstd = servers.docker_registry, servers.docket
@@ -121,7 +121,7 @@ def _tools(archive: Path, docker: Engine, podman: Engine, folder: Path) -> dict[
     }
 
 
-def _by_engine(engine: Engine, image: str, server: Server) -> Usage:
+def _by_engine(engine: Engine, image: str, server: Server) -> Resources:
     repository, _, tag = FIRST.partition(":")
     there = f"{server.place}/{repository}"
     engine.client.images.get(image).tag(there, tag=tag)
@@ -134,7 +134,9 @@ def _by_engine(engine: Engine, image: str, server: Server) -> Usage:
     return resources.of_call(push, engines=engine.processes, server=server.pid)
 
 
-def _docket(server: Server, folder: Path, options: Sequence[str], engine: Engine | None) -> Usage:
+def _docket(
+    server: Server, folder: Path, options: Sequence[str], engine: Engine | None
+) -> Resources:
     here = Commands(server.url, folder / "builder", engine=engine.host if engine else "")
     return resources.of_command(
         [*DOCKET, *here.options, "--json", "push", FIRST, *options],
@@ -144,7 +146,7 @@ def _docket(server: Server, folder: Path, options: Sequence[str], engine: Engine
     )
 
 
-def _exported(engine: Engine) -> Usage:
+def _exported(engine: Engine) -> Resources:
     """The whole image out of the engine, as docket did for each push in 2015."""
 
     def export() -> None:

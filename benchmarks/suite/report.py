@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import Machine
-from benchmarks.resources import Usages
-from benchmarks.suite import bounds, peer_throughput, pull, push, strategies
+from benchmarks.resources import ResourceSummary
+from benchmarks.suite import bounds, peer_throughput, pull, push
 from benchmarks.suite.sections import (
     BOUNDS,
     INDEX,
     LEVELS,
-    PAIR,
+    PEER_THROUGHPUT,
     PULL,
     PUSH,
     SECTIONS,
@@ -22,14 +22,22 @@ from benchmarks.suite.sections import (
     THROUGHPUT,
     Result,
 )
-from benchmarks.suite.sizes import ALLOWANCE, OVERHEAD, Row
+from benchmarks.suite.sizes import (
+    ALLOWANCE,
+    DOCKET_LEVELS,
+    GZIP,
+    OVERHEAD,
+    WHOLE_TAR,
+    Row,
+    docket_name,
+)
 from tests.support.image_family.steps import STEPS
 
 MB = 1e6
 _STRATEGIES = (
-    strategies.WHOLE_TAR,
-    strategies.GZIP,
-    *(strategies.docket_name(level) for level in strategies.LEVELS),
+    WHOLE_TAR,
+    GZIP,
+    *(docket_name(level) for level in DOCKET_LEVELS),
 )
 _METHODS = (bounds.CHUNKS, bounds.FILES, bounds.PATCH)
 _NAMES = [step.name for step in STEPS]
@@ -59,7 +67,7 @@ def _page(folder: Path) -> Iterator[str]:
     yield from _store(folder)
     yield from _index(folder)
     yield from _throughput(folder)
-    yield from _pair(folder)
+    yield from _peer_throughput(folder)
     yield from _fleet(folder)
     yield from _findings(folder)
     missing = [name for name, result in results.items() if result is None]
@@ -156,7 +164,7 @@ def _registry(folder: Path) -> Iterator[str]:
     crowds = sorted({row.hosts for row in result.found})
     rows = []
     for step in _NAMES:
-        for strategy in (strategies.WHOLE_TAR, strategies.GZIP, strategies.docket_name(3)):
+        for strategy in (WHOLE_TAR, GZIP, docket_name(3)):
             found = {r.hosts: r for r in result.found if (r.strategy, r.step) == (strategy, step)}
             cells = [
                 _mb(found[hosts].from_registry) + ("" if found[hosts].measured else " *c*")
@@ -308,8 +316,8 @@ def _throughput(folder: Path) -> Iterator[str]:
     yield from _table(["", "docket", "docker-registry", "ratio"], rows)
 
 
-def _pair(folder: Path) -> Iterator[str]:
-    result = PAIR.load(folder)
+def _peer_throughput(folder: Path) -> Iterator[str]:
+    result = PEER_THROUGHPUT.load(folder)
     if not result:
         return
     yield "## One peer to one peer"
@@ -360,7 +368,7 @@ def _findings(folder: Path) -> Iterator[str]:
         yield ""
 
 
-def _usage(used: Usages) -> list[str]:
+def _usage(used: ResourceSummary) -> list[str]:
     return [
         used.wall.shown(1, 2),
         used.cpu.shown(1, 2),

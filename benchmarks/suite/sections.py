@@ -15,7 +15,7 @@ import msgspec
 from benchmarks.load import throughput
 from benchmarks.machine import Machine
 from benchmarks.suite import bounds, index, peer_throughput, pull, push, sizes, store
-from benchmarks.summary import Spread
+from benchmarks.summary import Summary
 
 T = TypeVar("T")
 
@@ -135,7 +135,7 @@ def _throughput(_images: Mapping[str, Path], folder: Path, scale: Scale) -> Thro
     return Throughput(scale.body, rows, throughput.crowd(folder, size=scale.body))
 
 
-def _pair(_images: Mapping[str, Path], folder: Path, scale: Scale) -> dict[str, Spread]:
+def _peer_throughput(_images: Mapping[str, Path], folder: Path, scale: Scale) -> dict[str, Summary]:
     return peer_throughput.measure(folder, size=scale.body, runs=RUNS)
 
 
@@ -147,8 +147,9 @@ PULL = Section("pull", list[pull.Row], _pull)
 STORE = Section("store", Store, _store)
 INDEX = Section("index", list[index.Row], _index)
 THROUGHPUT = Section("throughput", Throughput, _throughput)
-PAIR = Section("pair", dict[str, Spread], _pair)
+PEER_THROUGHPUT = Section("peer_throughput", dict[str, Summary], _peer_throughput)
 
 SECTIONS: dict[str, Section[Any]] = {
-    one.name: one for one in (SIZES, LEVELS, BOUNDS, PUSH, PULL, STORE, INDEX, THROUGHPUT, PAIR)
+    one.name: one
+    for one in (SIZES, LEVELS, BOUNDS, PUSH, PULL, STORE, INDEX, THROUGHPUT, PEER_THROUGHPUT)
 }

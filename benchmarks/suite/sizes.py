@@ -8,21 +8,25 @@ come on top, for every strategy alike.
 from __future__ import annotations
 
 import shutil
-import subprocess
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from benchmarks.suite import strategies
-from benchmarks.suite.strategies import DEFAULT_LEVEL, LEVELS, StartStrategy, Strategy
-from benchmarks.summary import Spread
+from benchmarks.fleet import strategies
+from benchmarks.fleet.runner import Command, Race
+from benchmarks.fleet.strategies import DEFAULT_LEVEL, StartStrategy, Strategy
+from benchmarks.summary import Summary
+from tests.support.commands import environment
 from tests.support.debian import require
 from tests.support.image_family.steps import IMAGES, STEPS, Step
 from tests.support.namespaces import Host, namespaces
 
-CROWDS = (1, 10, 50)
+FLEETS = (1, 10, 50)
 """How many hosts pull at once."""
+
+WHOLE_TAR = "whole tar, one torrent"
+GZIP = "docker-registry, gzip layers"
+DOCKET_LEVELS = (1, 3, 9, 19)
 
 OVERHEAD = 1.02
 ALLOWANCE = 64 * 1024
@@ -33,15 +37,15 @@ ALLOWANCE = 64 * 1024
 class Row:
     """A step of a strategy with *hosts* at once, in bytes.
 
-    *to_host* is the spread over the hosts. *changed* is the stored size of the layers that no
-    host had, where layers are stored. What isn't *measured* is computed from the largest crowd
+    *to_host* summarizes the hosts. *changed* is the stored size of the layers that no
+    host had, where layers are stored. What isn't *measured* is computed from the largest fleet
     that was.
     """
 
     strategy: str
     step: str
     hosts: int
-    to_host: Spread
+    to_host: Summary
     from_registry: int
     changed: int
     measured: bool
@@ -52,33 +56,38 @@ class Row:
         return OVERHEAD * self.changed + ALLOWANCE
 
 
+def docket_name(level: int) -> str:
+    """What docket at a zstd *level* is called."""
+    return f"docket, zstd -{level}"
+
+
 def measure(
-    images: Mapping[str, Path], folder: Path, *, crowds: Sequence[int] = CROWDS, most: float
+    images: Mapping[str, Path], folder: Path, *, fleets: Sequence[int] = FLEETS, most: float
 ) -> list[Row]:
     """The three ways to deploy along the steps, docket at its own level.
 
-    A crowd whose first step would move more than *most* bytes in all is computed.
+    A fleet whose first step would move more than *most* bytes in all is computed.
     """
     require("skopeo", "skopeo")
     require("docker-registry", "docker-registry")
-    chosen: dict[str, StartStrategy] = {
-        strategies.WHOLE_TAR: strategies.whole_tar,
-        strategies.GZIP: strategies.gzip_layers,
-        strategies.docket_name(DEFAULT_LEVEL): strategies.docket(DEFAULT_LEVEL),
+    starts: dict[str, StartStrategy] = {
+        WHOLE_TAR: strategies.baseline_2015,
+        GZIP: strategies.gzip_layers,
+        docket_name(DEFAULT_LEVEL): strategies.docket(),
     }
     rows = []
-    for name, start in chosen.items():
-        rows += walk(name, start, images, folder, crowds=crowds, most=most)
+    for name, start in starts.items():
+        rows += walk(name, start, images, folder, fleets=fleets, most=most)
     return rows
 
 
 def measure_levels(images: Mapping[str, Path], folder: Path) -> list[Row]:
     """Docket at its other levels along the steps, for one host."""
     rows = []
-    for level in LEVELS:
+    for level in DOCKET_LEVELS:
         if level != DEFAULT_LEVEL:
-            name = strategies.docket_name(level)
-            rows += walk(name, strategies.docket(level), images, folder, crowds=(1,))
+            start = strategies.docket(level)
+            rows += walk(docket_name(level), start, images, folder, fleets=(1,))
     return rows
 
 
@@ -88,83 +97,50 @@ def walk(
     images: Mapping[str, Path],
     folder: Path,
     *,
-    crowds: Sequence[int],
+    fleets: Sequence[int],
     most: float = float("inf"),
 ) -> list[Row]:
-    """One strategy along the steps, with new hosts for every crowd."""
-    found: dict[tuple[str, int], Row] = {}
-    with namespaces(1 + max(crowds)) as hosts, ExitStack() as stack:
-        place = folder / name.replace(" ", "-").replace(",", "")
-        place.mkdir()
-        strategy = stack.enter_context(start(place, hosts))
-        stored = {image: strategy.push(image, images[image]) for image in IMAGES}
+    """One strategy along the steps, with new hosts for every fleet."""
+    rows: dict[int, list[Row]] = {}
+    place = folder / name.replace(" ", "-").replace(",", "")
+    place.mkdir()
+    with namespaces(1 + max(fleets)) as hosts, start(place, hosts[0]) as strategy:
+        stored = {image: strategy.push(image, images[image]).layers for image in IMAGES}
         changed = _changed(stored)
-        for count in crowds:
-            alone = found.get((STEPS[0].name, crowds[0]))
+        for count in fleets:
             # all or nothing: what hosts get in a step depends on those before
-            if alone and alone.to_host.median * count > most:
-                largest = max(row.hosts for row in found.values() if row.measured)
-                rows = [found[step.name, largest] for step in STEPS]
-                rows = [_scaled(row, count, by_swarm=name != strategies.GZIP) for row in rows]
-            else:
-                places = place / f"hosts-{count}"
-                rows = []
-                for step in STEPS:
-                    taken = _deploy(strategy, step, hosts[0], hosts[1 : 1 + count], places)
-                    rows.append(
-                        Row(name, step.name, count, *taken, changed[step.name], measured=True)
-                    )
-                # the next crowd needs the space
-                shutil.rmtree(places)
-            found |= {(row.step, count): row for row in rows}
-    return list(found.values())
+            if rows and rows[fleets[0]][0].to_host.median * count > most:
+                largest = next(fleet for fleet in reversed(rows.values()) if fleet[0].measured)
+                by_swarm = name != GZIP
+                rows[count] = [_scaled(row, count, by_swarm=by_swarm) for row in largest]
+                continue
+            rows[count] = []
+            for step in STEPS:
+                deployed = hosts[1 : 1 + count]
+                taken = _deploy(strategy, step, hosts[0], deployed, place / f"hosts-{count}")
+                row = Row(name, step.name, count, *taken, changed[step.name], measured=True)
+                rows[count].append(row)
+            # the next fleet needs the space
+            shutil.rmtree(place / f"hosts-{count}")
+    return [row for fleet in rows.values() for row in fleet]
 
 
 def _deploy(
-    strategy: Strategy, step: Step, server: Host, hosts: Sequence[Host], places: Path
-) -> tuple[Spread, int]:
-    """Deploy to all *hosts* at once; what reached each, and what left the *server*."""
+    strategy: Strategy, step: Step, source: Host, hosts: Sequence[Host], folder: Path
+) -> tuple[Summary, int]:
+    """Deploy to all *hosts* at once; what reached each, and what left the *source*."""
+    commands = []
     for host in hosts:
-        (places / host.name).mkdir(parents=True, exist_ok=True)
+        place = folder / host.name
+        argv = strategy.command(step.image, host, place, load=False)
+        commands.append(Command(host, argv, place, environment()))
     before = [host.rx_bytes() for host in hosts]
-    left = server.tx_bytes()
-    commands = [strategy.command(step.image, host, places / host.name) for host in hosts]
-    with _all_done(commands):
+    left = source.tx_bytes()
+    with Race(commands, barrier=True) as race:
+        race.wait()
         reached = [host.rx_bytes() for host in hosts]
-        left = server.tx_bytes() - left
-    return Spread.of(now - then for now, then in zip(reached, before, strict=True)), left
-
-
-@contextmanager
-def _all_done(commands: Sequence[Sequence[str]]) -> Iterator[None]:
-    """Let all *commands* begin at once; enter once all are done, and end those that serve on."""
-    with ExitStack() as stack:
-        running = [
-            stack.enter_context(
-                subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-            )
-            for argv in commands
-        ]
-        try:
-            for one in running:
-                _expect_line(one)
-            for one in running:
-                assert one.stdin
-                one.stdin.write(b"go\n")
-                one.stdin.close()
-            for one in running:
-                _expect_line(one)
-            yield
-        finally:
-            for one in running:
-                one.terminate()
-
-
-def _expect_line(running: subprocess.Popen[bytes]) -> None:
-    """Return once *running* has printed a line, or ended well."""
-    assert running.stdout
-    if not running.stdout.readline() and running.wait():
-        raise subprocess.CalledProcessError(running.returncode, running.args)
+        left = source.tx_bytes() - left
+    return Summary.of(now - then for now, then in zip(reached, before, strict=True)), left
 
 
 def _changed(stored: Mapping[str, Mapping[str, int]]) -> dict[str, int]:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import zstandard
 
-from benchmarks.summary import Spread
+from benchmarks.summary import Summary
 from docket.oci.digest import READ_SIZE, Digest
 from docket.oci.manifest import Manifest, parse
 from docket.seeder import Seeder
@@ -42,10 +42,10 @@ class Ingest:
     """
 
     streams: int
-    rate: Spread
-    limit: Spread
-    ratio: Spread
-    parts: dict[str, Spread]
+    rate: Summary
+    limit: Summary
+    ratio: Summary
+    parts: dict[str, Summary]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Family:
     archives: int
     plain: int
     stored: int
-    torrent_ms: Spread
+    torrent_ms: Summary
     torrent_pieces: int
 
 
@@ -112,7 +112,7 @@ def _family(
         archives=sum(path.stat().st_size for path in images.values()),
         plain=sum(one["plain_size"] for one in pushed),
         stored=sum(one["size"] for one in pushed),
-        torrent_ms=Spread.of(took),
+        torrent_ms=Summary.of(took),
         torrent_pieces=torrent.piece_count,
     )
     return family, blobs
@@ -136,10 +136,10 @@ def _ingest(blobs: Sequence[Path], folder: Path, *, streams: int, runs: int) -> 
         limits.append(size / _least(seconds, streams))
     return Ingest(
         streams,
-        Spread.of(rates),
-        Spread.of(limits),
-        Spread.of(rate / limit for rate, limit in zip(rates, limits, strict=True)),
-        {name: Spread.of(values) for name, values in parts.items()},
+        Summary.of(rates),
+        Summary.of(limits),
+        Summary.of(rate / limit for rate, limit in zip(rates, limits, strict=True)),
+        {name: Summary.of(values) for name, values in parts.items()},
     )
 
 

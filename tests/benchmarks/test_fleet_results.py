@@ -10,28 +10,29 @@ from pathlib import Path
 import pytest
 
 from benchmarks.fleet import plot, report, results
-from benchmarks.fleet.lab import Pull, Run, Setting
+from benchmarks.fleet.lab import Run, Scenario
+from benchmarks.fleet.runner import Pull
 from benchmarks.fleet.shorten import TooFewLayers, first_layers, made_of
 from benchmarks.machine import Machine
-from benchmarks.result_store import NotKept
+from benchmarks.result_store import InvalidResults
 from docket.archive import read
 from docket.oci.digest import Digest
 from tests.support.images import image_of, layer_tar
 from tests.support.netns import Shape
 
-KEPT = Path(results.__file__).parents[1] / "results" / "fleet"
+RESULTS = Path(results.__file__).parents[1] / "results" / "fleet"
 _PAYLOAD = 1_000_000
 _LAYERS = {"fetch": 1.0, "verify": 0.1, "load": 0.0}
 
 
 def test_the_page_is_that_of_the_kept_runs(tmp_path: Path) -> None:
     """Made anew from the JSON beside it, the page is the same; each figure on it is there."""
-    shutil.copy(KEPT / "fleet.json", tmp_path)
-    results.KEPT.write(tmp_path)
+    shutil.copy(RESULTS / "fleet.json", tmp_path)
+    results.STORE.write(tmp_path)
     page = (tmp_path / "README.md").read_text()
-    assert page == (KEPT / "README.md").read_text()
+    assert page == (RESULTS / "README.md").read_text()
     shown = {line[line.index("(") + 1 : -1] for line in page.splitlines() if line[:2] == "!["}
-    assert shown == {path.name for path in KEPT.glob("*.svg")}
+    assert shown == {path.name for path in RESULTS.glob("*.svg")}
 
 
 @pytest.mark.parametrize(
@@ -49,24 +50,24 @@ def test_runs_on_other_links_are_kept_apart(other: dict[str, float], tmp_path: P
     links = [Shape(5.0), Shape(**({"mbit": 5.0} | other))]
     for link in (*links, links[0]):
         _keep(_run(link), tmp_path)
-    runs = results.KEPT.load(tmp_path)
+    runs = results.STORE.load(tmp_path)
     assert len(runs) == 2
     made = plot.draw(runs, tmp_path)
-    assert len(set(made)) == len(made) == 6
+    assert len(set(made)) == len(made) == 3
     assert all(path.stat().st_size for path in made)
     labels = {results.line(run) for run in runs}
     assert len(labels) == 2
     ratios = (tmp_path / "ratios.svg").read_text()
     assert all(label in ratios for label in labels)
     page = (tmp_path / "README.md").read_text()
-    assert all(f"({path.name})" in page for path in made if path.suffix == ".svg")
+    assert all(f"({path.name})" in page for path in made)
 
 
 def test_other_images_of_a_size_are_kept_apart(tmp_path: Path) -> None:
     """Two releases of nearly the same size don't replace each other."""
     for image in ("app-1.0.tar", "app-1.1.tar"):
         _keep(_run(image=image), tmp_path)
-    first, second = results.KEPT.load(tmp_path)
+    first, second = results.STORE.load(tmp_path)
     assert results.stem(first) != results.stem(second)
     assert results.line(first) != results.line(second)
 
@@ -74,7 +75,7 @@ def test_other_images_of_a_size_are_kept_apart(tmp_path: Path) -> None:
 def test_sizes_are_rounded_alike(tmp_path: Path) -> None:
     """A figure's name and the table tell the same megabytes."""
     _keep(_run(payload=51_671_816), tmp_path)
-    (run,) = results.KEPT.load(tmp_path)
+    (run,) = results.STORE.load(tmp_path)
     assert "-52MB-" in results.stem(run)
     assert "| 52 |" in (tmp_path / "README.md").read_text()
 
@@ -85,7 +86,7 @@ def test_runs_of_a_former_version_are_told(tmp_path: Path) -> None:
     del old["image"]
     (tmp_path / "fleet.json").write_text(json.dumps({"runs": [old]}))
     _keep(_run(), tmp_path)
-    assert len(results.KEPT.load(tmp_path)) == 2
+    assert len(results.STORE.load(tmp_path)) == 2
     page = (tmp_path / "README.md").read_text()
     assert "commit and machine were not kept" in page
     assert "- commit 1234567+, 2026-01-02" in page
@@ -96,7 +97,7 @@ def test_a_file_of_others_is_refused(content: str, tmp_path: Path) -> None:
     """It is neither read as results nor written over."""
     path = tmp_path / "fleet.json"
     path.write_text(content)
-    with pytest.raises(NotKept, match=r"fleet\.json"):
+    with pytest.raises(InvalidResults, match=r"fleet\.json"):
         _keep(_run(), tmp_path)
     assert path.read_text() == content
 
@@ -110,7 +111,7 @@ def test_labs_that_end_at_once_lose_no_run(tmp_path: Path) -> None:
     for lab in labs:
         lab.join()
         assert lab.exitcode == 0
-    assert len(results.KEPT.load(tmp_path)) == 3 * _EACH
+    assert len(results.STORE.load(tmp_path)) == 3 * _EACH
     assert {path.name for path in tmp_path.iterdir()} == {"fleet.json", "README.md"}
 
 
@@ -141,7 +142,7 @@ def test_hosts_that_are_done_are_not_all_hosts(tmp_path: Path) -> None:
     assert set(told["ratio"]) == set(told["seconds"]) == set(told["fetch_ratio"]) == {"p50"}
     assert report.row(most)[4] == "-"
     _keep(most, tmp_path)
-    assert plot.draw(results.KEPT.load(tmp_path), tmp_path)
+    assert plot.draw(results.STORE.load(tmp_path), tmp_path)
 
 
 def test_only_like_is_compared(tmp_path: Path) -> None:
@@ -165,7 +166,7 @@ def _keep_some(number: int, folder: Path) -> None:
 
 
 def _keep(run: Run, folder: Path) -> None:
-    results.KEPT.keep(report.as_json(run), _MACHINE, folder)
+    results.STORE.keep(report.as_json(run), _MACHINE, folder)
 
 
 _MACHINE = Machine(
@@ -200,7 +201,7 @@ def _run(
     ]
     return Run(
         strategy=strategy,
-        setting=Setting(hosts, link or Shape(5.0), limit=elapsed),
+        scenario=Scenario(hosts, link or Shape(5.0), limit=elapsed),
         image=image,
         payload=payload,
         pieces=8,

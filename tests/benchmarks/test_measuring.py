@@ -12,7 +12,7 @@ import pytest
 from benchmarks import resources
 from benchmarks.suite import bounds
 from benchmarks.suite.index import measure as measure_index
-from benchmarks.summary import Spread
+from benchmarks.summary import Summary
 from tests.support.image_family.steps import STEPS
 from tests.support.images import image_of, tar
 from tests.support.requirements import need
@@ -22,9 +22,9 @@ MB = 1_000_000
 
 def test_a_spread_is_the_median_with_its_extremes() -> None:
     """Shown in the unit that is asked for; one figure alone when there is no spread."""
-    assert Spread.of([3 * MB, 1 * MB, 8 * MB]) == Spread(3 * MB, 1 * MB, 8 * MB, 3)
-    assert Spread.of([3 * MB, 1 * MB, 8 * MB]).shown(MB, 1) == "3.0 (1.0–8.0)"
-    assert Spread.of([2, 2]).shown() == "2"
+    assert Summary.of([3 * MB, 1 * MB, 8 * MB]) == Summary(3 * MB, 1 * MB, 8 * MB, 3)
+    assert Summary.of([3 * MB, 1 * MB, 8 * MB]).shown(MB, 1) == "3.0 (1.0–8.0)"
+    assert Summary.of([2, 2]).shown() == "2"
 
 
 def test_usage_is_that_of_the_command_alone(tmp_path: Path) -> None:

@@ -11,17 +11,18 @@ from typing import Any
 
 import pytest
 
+from benchmarks.bound import HEADERS
 from benchmarks.simulate import results, validate
 from benchmarks.simulate.__main__ import simulate
 from benchmarks.simulate.model import Model
 from benchmarks.simulate.report import as_json
-from benchmarks.simulate.scenario import HEADERS, Setting
+from benchmarks.simulate.scenario import Setting
 from docket.pieces import HASH_SIZE
 from docket.torrent.tracker.hash_peers import TURNS
 from docket.torrent.tracker.peer_selection import NEAR_GATEWAYS
 
 _SIMULATE = (sys.executable, "-m", "benchmarks.simulate")
-_KEPT = Path(results.__file__).parents[1] / "results" / "simulate"
+_RESULTS = Path(results.__file__).parents[1] / "results" / "simulate"
 _SMALL = Setting(hosts=8, pieces=40, payload=40 << 17)
 
 
@@ -166,10 +167,10 @@ def test_the_check_refuses_another_file(tmp_path: Path) -> None:
 
 def test_the_page_is_that_of_the_kept_runs(tmp_path: Path) -> None:
     """Made anew from the JSON beside it, the page is the same."""
-    shutil.copy(_KEPT / "simulate.json", tmp_path)
-    results.KEPT.write(tmp_path)
-    assert (tmp_path / "README.md").read_text() == (_KEPT / "README.md").read_text()
-    assert (_KEPT / "simulate.svg").exists()
+    shutil.copy(_RESULTS / "simulate.json", tmp_path)
+    results.STORE.write(tmp_path)
+    assert (tmp_path / "README.md").read_text() == (_RESULTS / "README.md").read_text()
+    assert (_RESULTS / "simulate.svg").exists()
 
 
 def test_runs_add_up(tmp_path: Path) -> None:
@@ -177,7 +178,7 @@ def test_runs_add_up(tmp_path: Path) -> None:
     common = ("--hosts", "2", "3", "--pieces", "20", "--payload", "2621440", "--out", str(tmp_path))
     for words in ((), ("--look", "0.5"), ("--look", "0.5", "--grain", "8"), ()):
         subprocess.run([*_SIMULATE, *common, *words], check=True)
-    runs = results.KEPT.load(tmp_path)
+    runs = results.STORE.load(tmp_path)
     assert [(run["hosts"], run["look"], run["grain"]) for run in runs] == [
         *((2, 0.2, 1), (3, 0.2, 1)),
         *((2, 0.5, 1), (2, 0.5, 8), (3, 0.5, 1), (3, 0.5, 8)),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.suite import strategies
+from benchmarks.fleet import strategies
 from benchmarks.suite.sizes import Row, walk
 from tests.support.image_family.build import build
 from tests.support.image_family.steps import IMAGES, STEPS
@@ -30,7 +30,7 @@ def docket(family: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) ->
     """All steps with docket, for one host and for some at once."""
     place = tmp_path_factory.mktemp("docket")
     level = strategies.DEFAULT_LEVEL
-    rows = walk("docket", strategies.docket(level), family, place, crowds=(1, HOSTS))
+    rows = walk("docket", strategies.docket(level), family, place, fleets=(1, HOSTS))
     return {(row.step, row.hosts): row for row in rows}
 
 
@@ -56,5 +56,5 @@ def test_docket_moves_no_more_than_gzip_layers(
 ) -> None:
     """In every step fewer bytes reach a host than from docker-registry with gzip layers."""
     need("docker-registry", "skopeo")
-    for row in walk("gzip", strategies.gzip_layers, family, tmp_path, crowds=(1,)):
+    for row in walk("gzip", strategies.gzip_layers, family, tmp_path, fleets=(1,)):
         assert docket[row.step, 1].to_host.median < row.to_host.median

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from tests.support.engines import (
     holds_overlays,
     pings,
 )
+from tests.support.locks import exclusive
 from tests.support.processes import environment, short_folder, started
 from tests.support.requirements import cache, missing, need, need_root
 
@@ -106,8 +106,7 @@ def chroot_of(suite: str) -> Path:
     """
     need("mmdebstrap")
     target = cache() / f"docker-{suite}"
-    with cache().joinpath(f".docker-{suite}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with exclusive(cache() / f".docker-{suite}.lock"):
         if not target.exists():
             try:
                 bootstrap(suite, target, variant="extract", include=_PACKAGES)

@@ -8,7 +8,6 @@ An image has four layers: a Debian base, system packages, pinned PyPI or npm pac
 from __future__ import annotations
 
 import argparse
-import fcntl
 import hashlib
 import importlib.util
 import json
@@ -27,6 +26,7 @@ from pathlib import Path
 from tests.support.debian import PartMissing, StepFailed, bootstrap, require, run
 from tests.support.image_family.catalogue import NPM_BEFORE, Recipe, family
 from tests.support.image_family.layers import Layer, Tree, folder, write_archive, write_layer
+from tests.support.locks import exclusive
 
 # Part of every recipe's hash: raise it when this package writes other bytes than before.
 FORMAT = 1
@@ -63,7 +63,7 @@ def build(out: Path, *, small: bool, only: Sequence[str] = ()) -> dict[str, Path
         raise ValueError(f"no image {', '.join(unknown)}; there are {', '.join(recipes)}")
     chosen = [recipe for name, recipe in recipes.items() if not only or name in only]
     out.mkdir(parents=True, exist_ok=True)
-    with _alone(out):
+    with exclusive(out / ".lock"):
         stale = [recipe for recipe in chosen if not _is_built(out, recipe)]
         if stale:
             _require_all()
@@ -265,13 +265,6 @@ def _becoming(target: Path) -> Iterator[Path]:
     partial.mkdir()
     yield partial
     partial.rename(target)
-
-
-@contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    with out.joinpath(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _is_built(out: Path, recipe: Recipe) -> bool:
