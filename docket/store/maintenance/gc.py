@@ -13,7 +13,9 @@ from docket.store.index.environment import Index
 from docket.store.index.records import ManifestRecord, key_of, scoped, unscoped
 from docket.store.index.tables import Transaction
 from docket.store.maintenance.retention import Retention
-from docket.store.manifests.edges import clear_tag, drop_manifest, tagged
+from docket.store.manifests.attachments import attached_tags, is_attachment
+from docket.store.manifests.edges import clear_tag, tagged
+from docket.store.manifests.removal import drop_manifest
 from docket.store.pins import Pins
 from docket.store.types import Tagged
 
@@ -82,7 +84,8 @@ class Sweep:
     def _drop_tags(self, retention: Retention) -> None:
         with self._index.read() as txn:
             tags = tagged(self._index, txn)
-        expired = retention.expired(tags, now=time.time())
+            releases = [tag for tag in tags if not is_attachment(self._index, txn, tag)]
+        expired = retention.expired(releases, now=time.time())
         gone = [tag for tag in expired if self._report.dry_run or self._dropped(tag)]
         self._dead.update(scoped(tag.repository, tag.tag) for tag in gone)
         self._report.tags = [f"{tag.repository}:{tag.tag}" for tag in gone]
@@ -114,6 +117,9 @@ class Sweep:
                     fates.young.append(record.size)
                 else:
                     fates.dead.add(key)
+                    named = Digest.parse(digest)
+                    attached = attached_tags(self._index, txn, repository, named)
+                    fates.tags += [(repository, tag) for tag in attached]
                     if not report.dry_run:
                         drop_manifest(self._index, txn, repository, digest)
             return fates
@@ -124,9 +130,16 @@ class Sweep:
             fates = self._settled(sweep, batch)
             self._dead |= fates.dead
             report.manifests += len(fates.dead)
+            self._note_attached(fates.tags)
             report.pinned_manifests += len(fates.pinned)
             report.young_manifests += len(fates.young)
         return report.manifests > before
+
+    def _note_attached(self, tags: list[tuple[str, str]]) -> None:
+        """Tags of signatures and the like go with the manifest that they are attached to."""
+        self._dead.update(scoped(repository, tag) for repository, tag in tags)
+        self._report.tags += [f"{repository}:{tag}" for repository, tag in tags]
+        self._report.kept_tags -= len(tags)
 
     def _is_named(self, txn: Transaction, key: bytes, record: ManifestRecord) -> bool:
         """Whether a tag or a living manifest names the manifest of *key*, or its subject lives."""
@@ -256,6 +269,7 @@ class _Fates:
     """What becomes of the rows of a batch: sizes, and the keys of those that go."""
 
     dead: set[bytes] = field(default_factory=set)
+    tags: list[tuple[str, str]] = field(default_factory=list)
     freed: int = 0
     kept: list[int] = field(default_factory=list)
     young: list[int] = field(default_factory=list)

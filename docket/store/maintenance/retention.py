@@ -26,7 +26,10 @@ class Retention:
     age: float | None = None
 
     def expired(self, tags: Iterable[Tagged], *, now: float) -> list[Tagged]:
-        """Those of *tags*, sorted by repository, that have expired by *now*, seconds since 1970."""
+        """Those of *tags*, sorted by repository, that have expired by *now*, seconds since 1970.
+
+        *tags* are those of releases: tags that are attached to an image go with it.
+        """
         if self.keep is None and self.age is None:
             return []
         kept = 1 if self.keep is None else self.keep

@@ -8,7 +8,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from docket.errors import ManifestBlobUnknown, ManifestUnknown, SizeMismatch
+from docket.errors import ManifestBlobUnknown, SizeMismatch
 from docket.oci.digest import Digest
 from docket.oci.manifest import (
     ALL_MANIFEST_TYPES,
@@ -115,35 +115,6 @@ def tagged(index: Index, txn: Transaction, repository: str | None = None) -> lis
     """All tags (of *repository*), sorted by repository and tag."""
     rows = index.tags.scan(txn, scoped(repository) if repository else b"")
     return [Tagged(*unscoped(key), Digest.parse(tag.digest), tag.moved) for key, tag in rows]
-
-
-def tags_of(index: Index, txn: Transaction, repository: str, digest: str) -> list[str]:
-    """The tags of *repository* that point to *digest*."""
-    prefix = edge(repository, "t")
-    return [
-        value[len(prefix) :].decode()
-        for value in index.parents.values(txn, digest.encode(), prefix)
-    ]
-
-
-def drop_manifest(index: Index, txn: Transaction, repository: str, digest: str) -> None:
-    """Forget a manifest of *repository*, its tags and edges.
-
-    Raises `ManifestUnknown`.
-    """
-    key = scoped(repository, digest)
-    record = index.manifests.get(txn, key)
-    if record is None:
-        raise ManifestUnknown(f"{repository}@{digest}")
-    for tag in tags_of(index, txn, repository, digest):
-        clear_tag(index, txn, repository, tag)
-    index.manifests.delete(txn, key)
-    for child in list(index.children.values(txn, key)):
-        index.parents.remove(txn, child, edge(repository, "m", digest))
-        index.children.remove(txn, key, child)
-    index.parents.remove(txn, digest.encode(), edge(repository, "h"))
-    if record.subject:
-        index.referrers.remove(txn, scoped(repository, record.subject), digest.encode())
 
 
 def _note_encoder(index: Index, txn: Transaction, child: Descriptor) -> None:

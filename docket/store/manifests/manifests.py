@@ -15,6 +15,7 @@ from docket.store.index.environment import Index
 from docket.store.index.records import key_of, scoped, unscoped
 from docket.store.index.tables import Transaction
 from docket.store.manifests import edges
+from docket.store.manifests.removal import drop_manifest
 from docket.store.pins import Pins
 from docket.store.types import StoredManifest, Tagged
 
@@ -86,9 +87,7 @@ class Manifests:
 
     def delete(self, repository: str, digest: Digest) -> None:
         """Delete the manifest and the tags that point to it. Raises `ManifestUnknown`."""
-        self._index.update(
-            lambda txn: edges.drop_manifest(self._index, txn, repository, str(digest))
-        )
+        self._index.update(lambda txn: drop_manifest(self._index, txn, repository, str(digest)))
 
     def tags(self, repository: str, *, after: str = "", limit: int | None = None) -> list[str]:
         """The tags of *repository*, sorted, past *after*. Raises `RepositoryUnknown`."""
