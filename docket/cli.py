@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import sys
+import traceback
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
 import click
+from click.shell_completion import shell_complete
 
 from docket import errors
 from docket.commands import terminal
@@ -23,6 +30,10 @@ from docket.commands.registry import registry
 from docket.commands.rm import rm
 from docket.commands.version import version
 
+_PROGRAM = "docket"
+_COMPLETE_VARIABLE = "_DOCKET_COMPLETE"
+_READER_GONE = 128 + signal.SIGPIPE
+
 EXIT_CODES = {
     0: "done",
     1: "another error",
@@ -33,7 +44,10 @@ EXIT_CODES = {
     6: "the container engine can't be reached, or refused",
     7: "the store is in use, full, damaged, of another format, or has no folder",
     FOUND_DAMAGE: "docket fsck found damage",
-    130: "interrupted",
+    128 + signal.SIGHUP: "ended by SIGHUP, cleaned up",
+    128 + signal.SIGINT: "ended by Ctrl-C, cleaned up",
+    _READER_GONE: "nobody reads the output, as in docket images | head -1",
+    128 + signal.SIGTERM: "ended by SIGTERM, cleaned up",
 }
 """What each exit code means."""
 
@@ -45,7 +59,7 @@ _ERROR_CODES: tuple[tuple[type[BaseException], int], ...] = (
     (errors.RegistryError, 5),
     (errors.EngineError, 6),
     (errors.StoreError, 7),
-    (KeyboardInterrupt, 130),
+    (KeyboardInterrupt, 128 + signal.SIGINT),
 )
 """The exit code of each error; the first that fits counts, any other error is 1."""
 
@@ -93,33 +107,82 @@ for command in (
     cli.add_command(command)
 
 
-def main() -> None:
-    """Run the command line; an error ends in one line and a documented exit code."""
+def main() -> NoReturn:
+    """Run the command line; an error ends in one line and a documented exit code.
+
+    SIGTERM, SIGHUP and Ctrl-C end a command alike: it removes its unfinished files. A second one
+    ends it at once.
+    """
+    terminal.open_standard_streams()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        # nohup and shells' background jobs ignore some: that stays
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _stop)
     try:
-        code = cli.main(prog_name="docket", standalone_mode=False)
+        code = _run(sys.argv[1:])
     except click.exceptions.Exit as end:
         code = end.exit_code
-    except click.ClickException as error:
-        error.show()
-        code = error.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        terminal.print_error("docket: interrupted")
-        code = _exit_code(KeyboardInterrupt())
-    except (errors.DocketError, OSError) as error:
-        terminal.print_error(f"docket: {_one_line(error)}")
-        code = _exit_code(error)
-    sys.exit(code if isinstance(code, int) else 0)
+    except (Exception, KeyboardInterrupt) as error:
+        code = _report(error)
+    terminal.flush_standard_streams()
+    sys.exit(code)
+
+
+def _run(arguments: list[str]) -> int:
+    # cli.main() would turn Ctrl-C and closed pipes into exit codes and lines of its own
+    instruction = os.environ.get(_COMPLETE_VARIABLE)
+    if instruction:
+        return shell_complete(cli, {}, _PROGRAM, _COMPLETE_VARIABLE, instruction)
+    with cli.make_context(_PROGRAM, arguments) as context:
+        cli.invoke(context)
+    return 0
+
+
+class _Stopped(KeyboardInterrupt):
+    """A signal ends the command."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
+def _stop(number: int, _frame: FrameType | None) -> NoReturn:
+    signal.signal(number, signal.SIG_DFL)
+    raise _Stopped(number)
+
+
+def _report(error: BaseException) -> int:
+    """Print what *error* is in one line to standard error; gives the exit code."""
+    if os.environ.get("DOCKET_DEBUG"):
+        with contextlib.suppress(OSError):
+            traceback.print_exception(error)
+    if isinstance(error, click.ClickException):
+        with contextlib.suppress(OSError):
+            error.show()
+        return error.exit_code
+    if isinstance(error, BrokenPipeError) and terminal.reader_is_gone():
+        return _READER_GONE
+    terminal.print_error(f"docket: {_one_line(error)}")
+    return _exit_code(error)
 
 
 def _exit_code(error: BaseException) -> int:
+    if isinstance(error, _Stopped):
+        return 128 + error.number
     return next((code for kind, code in _ERROR_CODES if isinstance(error, kind)), 1)
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: BaseException) -> str:
+    if isinstance(error, errors.DocketError):
+        return errors.summary(error)
     if isinstance(error, OSError) and error.strerror:
-        where = f": {error.filename}" if error.filename else ""
+        where = f": {os.fsdecode(error.filename)}" if error.filename else ""
         return f"{error.strerror}{where}"
-    return errors.summary(error)
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    if isinstance(error, MemoryError):
+        return "not enough memory"
+    text = f"{type(error).__name__}: {errors.summary(error)}"
+    return text if isinstance(error, OSError) else f"{text} (a bug; DOCKET_DEBUG=1 shows where)"
 
 
 if __name__ == "__main__":

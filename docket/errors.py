@@ -37,7 +37,8 @@
     ├── EngineError
     │   ├── EngineUnreachable
     │   └── EngineImageUnknown
-    └── SwarmError              the BitTorrent session failed
+    ├── SwarmError              the BitTorrent session failed
+    └── OutputError             standard output can't be written to
 
 Messages say what happened, to what, and what to do next; data is in attributes.
 """
@@ -323,14 +324,26 @@ class SwarmError(DocketError):
     """The BitTorrent session failed."""
 
 
+class OutputError(DocketError):
+    """The result can't be written to standard output; what it reports is done."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"can't write the result to standard output: {why}")
+
+
 def summary(error: BaseException) -> str:
     """One line of at most `MAX_SUMMARY` characters that says what *error* is, for people.
 
     Messages quote what came in: nothing in it drives a terminal or fills it.
     """
     text = " ".join(str(error).split()) or type(error).__name__
-    shown = "".join(map(_printable, text[:MAX_SUMMARY]))
+    shown = printable(text[:MAX_SUMMARY])
     return shown if len(shown) < MAX_SUMMARY else f"{shown[: MAX_SUMMARY - 1]}…"
+
+
+def printable(text: str) -> str:
+    """*text* in one line, its control characters and undecodable bytes as escapes."""
+    return text if text.isprintable() else "".join(map(_printable, text))
 
 
 def _printable(character: str) -> str:

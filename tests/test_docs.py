@@ -12,7 +12,9 @@ from starlette.routing import Route
 from docket.api import app
 from docket.cli import EXIT_CODES, cli
 
-DOCS = Path(__file__).parent.parent / "docs"
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
 ROUTES = [route.path for route in app(None).routes if isinstance(route, Route)]  # type: ignore[arg-type]
 
 
@@ -54,14 +56,23 @@ def test_command_and_its_options_are_in_the_cli_page(name: str) -> None:
 
 
 def test_exit_codes_are_in_the_cli_page() -> None:
-    """docs/cli.md has the table that the commands follow."""
-    text = (DOCS / "cli.md").read_text()
-    for code in EXIT_CODES:
-        assert f"\n| {code} |" in text
+    """docs/cli.md has the table of ``--help``."""
+    text = (DOCS / "cli.md").read_text().replace("`", "").replace("\\|", "|")
+    for code, meaning in EXIT_CODES.items():
+        assert f"\n| {code} | {meaning} |\n" in text
 
 
-def test_readme_links_lead_somewhere() -> None:
-    """No link of the README is broken."""
-    root = DOCS.parent
-    for target in re.findall(r"\]\(([^)#:]+)\)", (root / "README.md").read_text()):
-        assert (root / target).exists(), target
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_links_lead_somewhere(page: Path) -> None:
+    """No link to a file of the repository, or to a heading of one, is broken."""
+    for target, _, heading in re.findall(r"\]\(([^)#:]*)(#([^)]*))?\)", page.read_text()):
+        file = page.parent / target if target else page
+        assert file.exists(), target
+        if heading:
+            assert heading in headings(file), f"{target}#{heading}"
+
+
+def headings(page: Path) -> set[str]:
+    """The names by which links name the headings of *page*."""
+    titles = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 from click.shell_completion import get_completion_class
 
-from docket.commands.terminal import print_line
+from docket.commands.terminal import print_text
 
 
 @click.command()
@@ -23,4 +23,4 @@ def completion(context: click.Context, shell: str) -> None:
     assert completer
     # bash's version check runs bash; the script itself needs only these arguments
     script = completer(context.find_root().command, {}, "docket", "_DOCKET_COMPLETE").source()
-    print_line(script)
+    print_text(f"{script}\n")

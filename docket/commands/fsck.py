@@ -100,7 +100,6 @@ def _print(report: dict[str, Any]) -> None:
         print_table(
             ["FOUND", "WHAT", "NOW"],
             [[finding["kind"], finding["what"], finding["outcome"]] for finding in findings],
-            right=frozenset(),
         )
     verdict = f"{len(findings)} findings" if findings else "no damage"
     print_line(

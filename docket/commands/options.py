@@ -28,11 +28,26 @@ _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)([smhdw]?)\Z")
 
 
+class _Option(click.Option):
+    """An option that refuses an empty value.
+
+    ``-l "$DIR"`` without DIR would mean the working folder, ``--output "$FILE"`` the engine.
+    (click takes an empty environment variable for none.)
+    """
+
+    def type_cast_value(self, ctx: click.Context, value: Any) -> Any:
+        source = ctx.get_parameter_source(self.name or "")
+        is_given = source is click.core.ParameterSource.COMMANDLINE
+        if is_given and (value == "" or (self.multiple and "" in value)):
+            raise click.BadParameter("the value is empty", ctx, self)
+        return super().type_cast_value(ctx, value)
+
+
 def option(*spellings: str, **more: Any) -> Callable[[F], F]:
     """A click option whose value may come from ``DOCKET_<NAME>`` too."""
     long = next(spelling for spelling in spellings if spelling.startswith("--"))
     variable = f"DOCKET_{long.removeprefix('--').replace('-', '_').upper()}"
-    return click.option(*spellings, envvar=variable, show_envvar=True, **more)
+    return click.option(*spellings, cls=_Option, envvar=variable, show_envvar=True, **more)
 
 
 def image_argument(command: F) -> F:

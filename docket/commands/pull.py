@@ -93,6 +93,8 @@ def pull(
 
     if layers_only and output:
         raise click.UsageError("--layers-only and --output exclude each other")
+    if output == "-":
+        terminal.require_standard_output()
     request = deploy.PullRequest(
         reference=Reference.parse(image),
         platform=platform,

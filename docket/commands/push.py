@@ -65,6 +65,8 @@ def push(
 
     if compression == GZIP and level and level > 9:
         raise click.BadParameter("gzip has levels 1 to 9", param_hint="--level")
+    if archive == "-":
+        terminal.require_standard_input()
     reference = Reference.parse(image)
     method = Compression(compression, level, threads)
     with options.client() as client, terminal.progress(quiet=options.silent) as progress:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import click
@@ -10,6 +11,7 @@ from docket import config
 from docket.commands import terminal
 from docket.commands.options import limit_options, option, zone_option
 from docket.config import IDLE_SECONDS, PIN_SECONDS, SCRUB_RATE
+from docket.errors import OutputError
 
 _DAY = 86400
 
@@ -133,9 +135,11 @@ def registry(
     )
 
     def on_ready(url: str) -> None:
-        if as_json:
-            terminal.print_json({"url": url, "location": str(store_location)})
-        else:
-            terminal.print_line(f"docket registry at {url}, images in {store_location}")
+        # a registry whose output is closed or full serves nevertheless
+        with contextlib.suppress(OutputError, BrokenPipeError):
+            if as_json:
+                terminal.print_json({"url": url, "location": str(store_location)})
+            else:
+                terminal.print_line(f"docket registry at {url}, images in {store_location}")
 
     serve(options, on_ready=on_ready)

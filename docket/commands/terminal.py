@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
+import io
 import json
+import os
+import select
+import shutil
 import sys
 import threading
 import time
@@ -13,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.filesize import decimal
 
+from docket.errors import OutputError, printable
 from docket.progress import FETCHING, LayerProgress, Progress, Silent
 
 # the rest of rich is imported where something is drawn: most commands of a fleet draw nothing
@@ -20,6 +27,7 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
 _REPEAT_SECONDS = 5.0
+_BAR_COLUMNS = 60
 
 
 def format_size(count: float) -> str:
@@ -32,41 +40,106 @@ def format_rate(per_second: float) -> str:
     return f"{format_size(per_second)}/s"
 
 
+def print_text(text: str) -> None:
+    """Write *text* to standard output, as it is. Raises `OutputError`."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(os.strerror(error.errno or 0)) from error
+
+
 def print_line(text: str) -> None:
-    """Write a line to standard output."""
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
+    """Write one line to standard output; what isn't printable becomes an escape."""
+    print_text(f"{printable(text)}\n")
 
 
 def print_error(text: str) -> None:
-    """Write a line to standard error."""
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()
+    """Write one line to standard error, if that is possible."""
+    with contextlib.suppress(OSError):
+        sys.stderr.write(f"{printable(text)}\n")
+        sys.stderr.flush()
 
 
 def print_json(body: Any) -> None:
     """Write *body* as one line of JSON to standard output."""
-    print_line(json.dumps(body, separators=(",", ":")))
+    print_text(f"{json.dumps(body, separators=(',', ':'))}\n")
 
 
-def print_table(columns: list[str], rows: list[list[str]], *, right: frozenset[str]) -> None:
-    """Write rows under their column titles; columns in *right* are aligned to the right."""
-    from rich.console import Console
-    from rich.table import Table
+def print_table(
+    columns: list[str], rows: list[list[str]], *, right: frozenset[str] = frozenset()
+) -> None:
+    """Write rows under their column titles; columns in *right* are aligned to the right.
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(
-            column, justify="right" if column in right else "left", no_wrap=True, overflow="fold"
+    Nothing is cut or folded: lines may be longer than a terminal is wide.
+    """
+    lines = [columns, *([printable(cell) for cell in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        cells = (
+            cell.rjust(width) if title in right else cell.ljust(width)
+            for title, cell, width in zip(columns, line, widths, strict=True)
         )
-    for row in rows:
-        table.add_row(*row)
-    # a pipe has no width: then nothing is cut
-    console = Console(width=None if sys.stdout.isatty() else 240, highlight=False)
-    with console.capture() as captured:
-        console.print(table)
-    for line in captured.get().splitlines():
-        print_line(line.rstrip())
+        print_line("  ".join(cells).rstrip())
+
+
+def open_standard_streams() -> None:
+    """Open what is closed of standard input, output and error, and let them show any text.
+
+    A closed one becomes a file that can't be read or written, so that no store or socket gets
+    its number, and using it fails.
+    """
+    for number, flags in enumerate((os.O_WRONLY, os.O_RDONLY, os.O_RDONLY)):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, flags)
+    # Python has None for those that were closed when it started
+    sys.stdin = sys.stdin or os.fdopen(0, closefd=False)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def flush_standard_streams() -> None:
+    """Flush standard output and error, and drop what can't be written.
+
+    Python would end with exit code 120 and a traceback if it failed to flush them at its exit.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
+
+
+def require_standard_input() -> None:
+    """Raises OSError when standard input is closed."""
+    if _access_mode(0) == os.O_WRONLY:
+        raise OSError(errno.EBADF, "standard input is closed")
+
+
+def require_standard_output() -> None:
+    """Raises OSError when standard output is closed."""
+    if _access_mode(1) == os.O_RDONLY:
+        raise OSError(errno.EBADF, "standard output is closed")
+
+
+def _access_mode(number: int) -> int:
+    return fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE
+
+
+def reader_is_gone() -> bool:
+    """True when standard output is a pipe that nobody reads any more."""
+    poll = select.poll()
+    poll.register(1, select.POLLOUT)
+    return any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0))
 
 
 @contextlib.contextmanager
@@ -74,11 +147,20 @@ def progress(*, quiet: bool) -> Iterator[Progress]:
     """Bars on a terminal, plain lines elsewhere, nothing when *quiet*; all on standard error."""
     if quiet:
         yield Silent()
-    elif sys.stderr.isatty():
+    elif _draws_bars():
         with _Bars() as bars:
             yield bars
     else:
         yield _Lines()
+
+
+def _draws_bars() -> bool:
+    """True on a terminal that can move its cursor and is wide enough for a bar."""
+    return (
+        sys.stderr.isatty()
+        and os.environ.get("TERM", "dumb") not in ("", "dumb", "unknown")
+        and shutil.get_terminal_size().columns >= _BAR_COLUMNS
+    )
 
 
 class _Bars:
@@ -91,10 +173,10 @@ class _Bars:
 
         self._console = Console(stderr=True)
         self._bars = Bars(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=30),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=20),
             TextColumn("{task.percentage:>3.0f} %"),
-            TextColumn("{task.fields[details]}"),
+            TextColumn("{task.fields[details]}", markup=False),
             console=self._console,
         )
         self._tasks: dict[str, TaskID] = {}
@@ -107,7 +189,8 @@ class _Bars:
     def __exit__(
         self, _kind: type[BaseException] | None, _e: BaseException | None, _t: TracebackType | None
     ) -> None:
-        self._bars.stop()
+        with contextlib.suppress(OSError):  # the terminal may be gone
+            self._bars.stop()
 
     def layer(self, progress: LayerProgress) -> None:
         with self._lock:
@@ -121,7 +204,8 @@ class _Bars:
             )
 
     def note(self, text: str) -> None:
-        self._console.print(text, highlight=False)
+        with contextlib.suppress(OSError):
+            self._console.print(printable(text), highlight=False, markup=False)
 
 
 class _Lines:
@@ -145,14 +229,18 @@ class _Lines:
 
 
 def _details(progress: LayerProgress) -> str:
-    amount = _amount(progress.total, progress.unit)
-    if progress.done < progress.total:
-        amount = f"{_amount(progress.done, progress.unit)} of {amount}"
-    details = f"{progress.state} {amount}"
+    details = f"{progress.state} {_amount(progress)}"
     if progress.state == FETCHING and progress.peers:
         details += f" from {progress.peers} peers at {format_rate(progress.rate)}"
     return details
 
 
-def _amount(count: int, unit: str) -> str:
-    return f"{count} {unit}" if unit else format_size(count)
+def _amount(progress: LayerProgress) -> str:
+    def format_count(count: int) -> str:
+        return str(count) if progress.unit else format_size(count)
+
+    total = format_count(progress.total)
+    amount = (
+        total if progress.done >= progress.total else f"{format_count(progress.done)} of {total}"
+    )
+    return f"{amount} {progress.unit}".rstrip()

@@ -24,4 +24,5 @@ def version(options: Options) -> None:
     if options.json:
         print_json(versions)
     else:
-        print_line("\n".join(f"{name} {number}" for name, number in versions.items()))
+        for name, number in versions.items():
+            print_line(f"{name} {number}")

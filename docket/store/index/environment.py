@@ -271,7 +271,7 @@ def _open_environment(folder: Path, *, map_size: int, tables: int, filesystem: F
                 _begin_environment(folder, filesystem)
             _allocate_lock_file(folder, filesystem)
             environment = lmdb.open(
-                str(folder), map_size=map_size, max_dbs=tables, max_readers=_READERS
+                os.fsencode(folder), map_size=map_size, max_dbs=tables, max_readers=_READERS
             )
     except lmdb.Error as error:
         raise StoreFormat(f"the index at {folder} can't be opened: {error}") from error
@@ -285,7 +285,7 @@ def _begin_environment(folder: Path, filesystem: Filesystem) -> None:
     filesystem.remove_folder(draft)
     filesystem.make_folder(draft)
     _allocate_lock_file(draft, filesystem)
-    with lmdb.open(str(draft), lib_version=_ON_DISK_FORMAT) as environment:
+    with lmdb.open(os.fsencode(draft), lib_version=_ON_DISK_FORMAT) as environment:
         environment.sync(True)
     filesystem.rename(draft, folder)
 

@@ -21,6 +21,7 @@ from docket.torrent.peer.download import CLOSED, Download, FetchProgress, FetchR
 from docket.torrent.peer.events import Closed, Event, Removed
 from docket.torrent.peer.handles import TorrentHandle
 from docket.torrent.peer.piece_assignment import Priority
+from docket.torrent.peer.save_paths import SavePaths
 from docket.torrent.peer.session import Session
 from docket.torrent.peer.session_options import SessionOptions
 
@@ -47,6 +48,7 @@ class Swarm:
         Raises `SwarmError` when it can't listen.
         """
         self._session = Session(options or SessionOptions())
+        self._save_paths = SavePaths()
         self._members: dict[bytes, _Member] = {}
         self._fetching: set[bytes] = set()
         self._closed = False
@@ -63,6 +65,7 @@ class Swarm:
             self._closed = True
             self._members.clear()
         self._session.close()
+        self._save_paths.close()
 
     def __enter__(self) -> Swarm:
         return self
@@ -201,7 +204,7 @@ class Swarm:
         if self._closed:
             raise SwarmError(CLOSED)
         params = _params(metainfo)
-        params.save_path = str(folder.parent)
+        params.save_path = self._save_paths.path(folder.parent)
         params.have_pieces = pieces
         if wanted is not None:
             params.file_priorities = _priorities(params, metainfo, wanted)
