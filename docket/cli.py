@@ -18,6 +18,9 @@ from docket import errors
 from docket.commands import terminal
 from docket.commands.agent import agent
 from docket.commands.completion import completion
+from docket.commands.fleet.deploy import INCOMPLETE, deploy
+from docket.commands.fleet.deploys import deploys
+from docket.commands.fleet.hosts import hosts
 from docket.commands.fsck import FOUND_DAMAGE, fsck
 from docket.commands.gc import gc
 from docket.commands.images import images
@@ -44,6 +47,7 @@ EXIT_CODES = {
     6: "the container engine can't be reached, or refused",
     7: "the store is in use, full, damaged, of another format, or has no folder",
     FOUND_DAMAGE: "docket fsck found damage",
+    INCOMPLETE: "docket deploy did not reach every chosen host",
     128 + signal.SIGHUP: "ended by SIGHUP, cleaned up",
     128 + signal.SIGINT: "ended by Ctrl-C, cleaned up",
     _READER_GONE: "nobody reads the output, as in docket images | head -1",
@@ -95,6 +99,9 @@ for command in (
     push,
     pull,
     plan,
+    hosts,
+    deploy,
+    deploys,
     images,
     inspect,
     rm,

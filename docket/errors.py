@@ -22,6 +22,8 @@
     │   ├── ManifestBlobUnknown
     │   ├── RepositoryUnknown
     │   ├── UploadUnknown
+    │   ├── DeployUnknown
+    │   ├── HostUnknown
     │   └── ImageNotInArchive
     ├── UploadConflict          two writers at one upload session
     ├── UploadOutOfOrder        a part that doesn't begin where the last one ended
@@ -192,6 +194,22 @@ class UploadUnknown(NotFound):
 
     def __init__(self, upload: object) -> None:
         super().__init__(f"upload {upload} is not open; begin again")
+
+
+class DeployUnknown(NotFound):
+    """The registry knows no deploy with this id; old ones are forgotten."""
+
+    def __init__(self, deploy_id: str) -> None:
+        self.deploy_id = deploy_id
+        super().__init__(f"deploy {deploy_id[:40]!r} is not known; docket deploys lists them")
+
+
+class HostUnknown(NotFound):
+    """The registry knows no connected agent with this id: it has to connect first."""
+
+    def __init__(self, host_id: str) -> None:
+        self.host_id = host_id
+        super().__init__(f"agent {host_id[:8]!r} is not connected to this registry")
 
 
 class ImageNotInArchive(NotFound):

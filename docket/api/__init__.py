@@ -6,6 +6,7 @@ from starlette.applications import Starlette
 from starlette.types import Lifespan
 
 from docket.api import (
+    fleet,
     health,
     images,
     layers,
@@ -32,6 +33,7 @@ def app(registry: Registry, *, lifespan: Lifespan[Starlette] | None = None) -> S
             *torrents.ROUTES,
             *images.ROUTES,
             *maintenance.ROUTES,
+            *fleet.ROUTES,
             *oci.ROUTES,
         ],
         exception_handlers=EXCEPTION_HANDLERS,

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from starlette.requests import Request
 
+from docket.api.fleet_hub import FleetHub
 from docket.errors import InvalidManifest
 from docket.oci import manifest
 from docket.oci.manifest import Descriptor, Platform
@@ -32,6 +33,7 @@ class Registry:
     sending: RateLimiter = field(default_factory=RateLimiter)
     receiving: RateLimiter = field(default_factory=RateLimiter)
     hash_peers: HashPeers = field(default_factory=HashPeers)
+    fleet: FleetHub = field(default_factory=FleetHub)
 
 
 def registry_of(request: Request) -> Registry:

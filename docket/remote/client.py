@@ -27,6 +27,7 @@ from docket.oci.manifest import Descriptor, Index, Platform
 from docket.oci.reference import Reference
 from docket.oci.selection import choose_image
 from docket.remote.address import RegistryAddress
+from docket.remote.fleet import FleetClient
 from docket.remote.transport import READ_SECONDS, Connection, Response
 from docket.remote.values import RemoteLayer, RemoteManifest, RemotePieces, remote_layer
 from docket.wire import (
@@ -84,6 +85,11 @@ class Client:
     def close(self) -> None:
         """Close idle connections."""
         self._connection.close()
+
+    @property
+    def fleet(self) -> FleetClient:
+        """The calls about hosts and deploys."""
+        return FleetClient(self._connection)
 
     def __enter__(self) -> Client:
         return self

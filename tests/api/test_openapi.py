@@ -46,6 +46,8 @@ _KNOWN = {
     "digest": str(_IMAGE.digest),
     "upload": _SESSION,
     "zone": "rack-1",
+    "agent": "0" * 32,
+    "deploy": "12345678",
 }
 """Values for what paths name; the session stands for one that is open."""
 
@@ -62,7 +64,8 @@ def told() -> dict[str, Any]:
     return plain
 
 
-schema = schemathesis.openapi.from_dict(told())
+# an agent's stream of orders has no end to wait for: tests/api/test_fleet.py reads it
+schema = schemathesis.openapi.from_dict(told()).exclude(path="/v2/_docket/agents")
 
 
 @pytest.fixture(scope="module")
