@@ -1,5 +1,6 @@
 # Every target works in a virtual environment of its own; nothing else is touched.
-PYTHON ?= python3
+# PYTHON=… chooses the Python it is made with; without it, .ci/python looks for one
+PYTHON ?=
 VENV ?= .venv
 BIN := $(VENV)/bin
 # tests start real engines and swarms: two at a time keeps small machines steady
@@ -12,10 +13,10 @@ FUZZ_TARGETS := archive members stream manifest name announce range torrent call
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+	@echo; echo "Variables: PYTHON (Python 3.11 to 3.13), VENV (.venv), JOBS (2 tests at a time), FUZZ_SECONDS (60)"
 
-$(VENV)/.docket: setup.cfg pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "docket needs Python 3.11 or newer; try make PYTHON=python3.12")'
-	$(PYTHON) -m venv $(VENV)
+$(VENV)/.docket: setup.cfg setup.py pyproject.toml
+	@python="$(or $(PYTHON),$$(.ci/python))" && "$$python" -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --editable .
 	touch $@
 
@@ -45,7 +46,7 @@ check: $(VENV)/.dev  ## Format, lint, types and tests
 	$(BIN)/mypy
 	$(MAKE) test
 
-fix: $(VENV)/.dev  ## Mend what can be mended
+fix: $(VENV)/.dev  ## Format, and repair what ruff can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
