@@ -15,7 +15,8 @@
     │   ├── InvalidConfiguration
     │   ├── DigestMismatch
     │   ├── SizeMismatch
-    │   └── TooLarge
+    │   ├── TooLarge
+    │   └── TooCostly           unpacking takes too much processor time
     ├── NotFound
     │   ├── BlobUnknown
     │   ├── ManifestUnknown
@@ -151,6 +152,17 @@ class TooLarge(InvalidInput):
         super().__init__(f"{what} is larger than the limit of {limit} bytes")
 
 
+class TooCostly(InvalidInput):
+    """Unpacking takes more processor time than docket gives to bytes of this number."""
+
+    def __init__(self, *, seconds: int) -> None:
+        self.seconds = seconds
+        super().__init__(
+            f"unpacking this takes more than {seconds} s of processor time: "
+            "a few bytes that become a great many are refused"
+        )
+
+
 class NotFound(DocketError):
     """What was asked for is not here."""
 
@@ -217,8 +229,9 @@ class ImageNotInArchive(NotFound):
 
     def __init__(self, name: str, names: list[str]) -> None:
         self.names = names
-        there = ", ".join(names) if names else "only images without a name"
-        super().__init__(f"{name} is not in the archive; it holds {there}")
+        super().__init__(
+            f"{name} is not in the archive; it holds {', '.join(names)}; choose one with --image"
+        )
 
 
 class UploadConflict(DocketError):

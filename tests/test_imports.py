@@ -22,7 +22,8 @@ VALUES = {"engine_address", "errors", "oci", "pieces", "wire", "progress", "rate
 
 TIERS = (
     VALUES,
-    {"compression", "hooks"},
+    {"compression"},
+    {"decompression", "hooks"},
     {"archive", "store", "torrent", "engine", "remote"},
     {"seeder", "transfer", "fleet"},
     {"api"},
@@ -42,7 +43,7 @@ HOMES = {
     "torf": {"docket/torrent/metainfo.py"},
     "urllib3": {"docket/remote", "docket/engine.py"},
     "uvicorn": {"docket/api", "docket/daemon"},
-    "zstandard": {"docket/compression.py"},
+    "zstandard": {"docket/compression.py", "docket/decompression.py"},
 }
 """Which modules may import a package from outside."""
 

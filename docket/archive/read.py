@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import BinaryIO, cast
 
+from docket.archive.listing import ListedLayer, listed_images
+from docket.archive.names import choose
 from docket.archive.spool import MAX_PLAIN, Contents, Folder, Spool, Stored
-from docket.compression import NONE, PlainReader
-from docket.errors import ImageNotInArchive, InvalidArchive, InvalidManifest
+from docket.compression import NONE
+from docket.decompression import PlainReader, WorkBudget
+from docket.errors import InvalidArchive, InvalidManifest
 from docket.oci import manifest
 from docket.oci.digest import READ_SIZE, Digest
-from docket.oci.manifest import Descriptor, Platform
+from docket.oci.manifest import Platform
 
-DOCKER_FILE = "manifest.json"
-OCI_FILE = "index.json"
-NAME_ANNOTATION = "io.containerd.image.name"
-REF_ANNOTATION = "org.opencontainers.image.ref.name"
-
-_DEFAULT_PREFIXES = ("docker.io/library/", "docker.io/", "localhost/")
-_MAX_NESTED = 4
-_MAX_IMAGES = 10_000
-_MAX_TEXTS_TOTAL = 16 << 20
-_MAX_NAMES_SHOWN = 50
-_UNKNOWN = "unknown"
+MAX_SECONDS = 600.0
+"""Processor time that an archive may take, beside a second for each 2 MiB of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,50 +49,50 @@ class Image:
     layers: tuple[Layer, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """An image that the archive lists, not yet read."""
-
-    names: tuple[str, ...]
-    config: str
-    layers: tuple[str, ...]
-
-
 def read(
     source: Path | BinaryIO,
     *,
     spool: Path,
     name: str | None = None,
+    image: str | None = None,
     platform: Platform | None = None,
     limit: int = MAX_PLAIN,
+    seconds: float = MAX_SECONDS,
     on_layer: Callable[[Layer], object] = lambda _layer: None,
 ) -> Image:
-    """The image *name* of an archive, or its only one.
+    """The image *name* of an archive, or its only one; *image* is a choice that must match.
 
     *source* is a tar, maybe compressed, that is read once from front to end, or the folder of an
-    OCI image layout. Layers are kept in the folder *spool*, as long as the caller keeps it; after
-    an error nothing is left there. *on_layer* gets each file of a tar that may be a layer, of
-    whatever image, while those that follow are read. Raises `InvalidArchive`, `TooLarge` when the
-    archive or the layers in it unpack to more than *limit* bytes, or `ImageNotInArchive` with the
-    names that there are.
+    OCI image layout or of skopeo's ``dir:``. Layers are kept in the folder *spool*, as long as the
+    caller keeps it; after an error nothing is left there. *on_layer* gets each file of a tar that
+    may be a layer, of whatever image, while those that follow are read. Raises `InvalidArchive`,
+    `TooLarge` when the archive or the layers in it unpack to more than *limit* bytes, `TooCostly`
+    when that takes more than *seconds* of processor time and one for each 2 MiB, or
+    `ImageNotInArchive` with the names that there are.
     """
-    wanted = platform or Platform.of_host()
-    if isinstance(source, Path) and source.is_dir():
-        return _image(Folder(source, limit), name, wanted)
-    if isinstance(source, Path):
-        with source.open("rb", buffering=0) as file:
-            return read(
-                cast(BinaryIO, file),
-                spool=spool,
-                name=name,
-                platform=platform,
-                limit=limit,
-                on_layer=on_layer,
-            )
-    contents = Spool(spool, limit, lambda stored: on_layer(_layer_of(stored)))
+    budget = WorkBudget(seconds)
+
+    def chosen(contents: Contents) -> Image:
+        return _image(contents, name, image, platform or Platform.of_host())
+
+    if not isinstance(source, Path):
+        return _read_stream(source, Spool(spool, limit, budget, _as_stored(on_layer)), chosen)
+    if source.is_dir():
+        return chosen(Folder(source, limit, budget))
+    with source.open("rb", buffering=0) as file:
+        contents = Spool(spool, limit, budget, _as_stored(on_layer))
+        return _read_stream(cast(BinaryIO, file), contents, chosen)
+
+
+def _as_stored(on_layer: Callable[[Layer], object]) -> Callable[[Stored], object]:
+    return lambda stored: on_layer(_layer_of(stored))
+
+
+def _read_stream(source: BinaryIO, contents: Spool, chosen: Callable[[Contents], Image]) -> Image:
+    plain = PlainReader(source, limit=contents.limit, budget=contents.budget)
     try:
-        contents.fill(_plain(source, limit))
-        image = _image(contents, name, wanted)
+        contents.fill(plain)
+        image = chosen(contents)
     except BaseException:
         contents.keep_only(())
         raise
@@ -107,36 +100,30 @@ def read(
     return image
 
 
-def _plain(source: BinaryIO, limit: int) -> BinaryIO:
-    return cast(
-        BinaryIO, io.BufferedReader(PlainReader(source, limit=limit, foreign=True), READ_SIZE)
-    )
-
-
-def _image(contents: Contents, name: str | None, platform: Platform) -> Image:
+def _image(contents: Contents, name: str | None, image: str | None, platform: Platform) -> Image:
     try:
-        listed = list(islice(_listed(_Texts(contents), platform), _MAX_IMAGES + 1))
-        if len(listed) > _MAX_IMAGES:
-            raise InvalidArchive(f"the archive lists more than {_MAX_IMAGES} images")
-        found = _chosen(listed, name)
-        config = contents.text(found.config)
+        images = listed_images(contents, platform)
+        listed = choose(images, image or name, must_match=image is not None)
+        config = contents.text(listed.config)
         if config is None:
             raise InvalidArchive(
-                f"the archive lacks the image configuration {found.config[:160]!r}"
+                f"the archive lacks the image configuration {listed.config[:160]!r}"
             )
         diff_ids = manifest.parse_config(config).diff_ids
     except InvalidManifest as error:
         raise InvalidArchive(f"the archive is broken: {error}") from error
-    _check_config(found.config, config)
-    if len(diff_ids) != len(found.layers):
+    if listed.config_digest:
+        _check_config(listed.config, config, listed.config_digest)
+    if len(diff_ids) != len(listed.layers):
         raise InvalidArchive(
-            f"the archive has {len(found.layers)} layers where the image has {len(diff_ids)}"
+            f"the archive has {len(listed.layers)} layers where the image has {len(diff_ids)}"
         )
     layers: dict[Digest, Layer] = {}
-    for diff_id, member in zip(diff_ids, found.layers, strict=True):
+    for diff_id, layer in zip(diff_ids, listed.layers, strict=True):
         if diff_id not in layers:
-            layers[diff_id] = _layer(contents.stored(member), diff_id, member)
-    return Image(found.names, config, tuple(layers[one] for one in diff_ids))
+            _check_foreign(contents, layer)
+            layers[diff_id] = _layer(contents.stored(layer.name), diff_id, layer.name)
+    return Image(listed.names, config, tuple(layers[diff_id] for diff_id in diff_ids))
 
 
 def _layer(stored: Stored, diff_id: Digest, member: str) -> Layer:
@@ -151,146 +138,17 @@ def _layer_of(stored: Stored) -> Layer:
     return Layer(stored.diff_id, stored.size, stored.path, stored.compression)
 
 
-def _check_config(member: str, config: bytes) -> None:
+def _check_config(member: str, config: bytes, expected: Digest) -> None:
     """A config that is named by its hash must have it."""
-    hexdigits = member.rpartition("/")[2].removesuffix(".json")
-    actual = Digest.of(config)
-    if len(hexdigits) == len(actual.hex) and hexdigits != actual.hex:
+    if Digest.of(config, algorithm=expected.algorithm) != expected:
         raise InvalidArchive(f"the image configuration {member[:160]!r} has other bytes")
 
 
-class _Texts:
-    """Small files for parsing: an index may name the same one again and again."""
-
-    def __init__(self, contents: Contents) -> None:
-        self._contents = contents
-        self._left = _MAX_TEXTS_TOTAL
-
-    def text(self, name: str) -> bytes | None:
-        content = self._contents.text(name)
-        self._left -= len(content or b"")
-        if self._left < 0:
-            raise InvalidArchive("the indexes of the archive name more than 16 MiB of JSON")
-        return content
-
-
-def _listed(contents: _Texts, platform: Platform) -> Iterator[_Found]:
-    if (content := contents.text(DOCKER_FILE)) is not None:
-        yield from _docker_images(content)
-    elif (content := contents.text(OCI_FILE)) is not None:
-        yield from _oci_images(contents, content, platform)
-    else:
+def _check_foreign(contents: Contents, layer: ListedLayer) -> None:
+    """Explain the lack of a layer that isn't meant to be in an archive, such as Windows' base."""
+    descriptor = layer.descriptor
+    if descriptor and not descriptor.distributable and not contents.has(layer.name):
+        at = f"; it can be had at {descriptor.urls[0][:300]}" if descriptor.urls else ""
         raise InvalidArchive(
-            "this is no image archive: it has neither manifest.json nor index.json; "
-            "docker save makes one"
+            f"layer {descriptor.digest} is foreign: its bytes are not in the archive{at}"
         )
-
-
-def _docker_images(content: bytes) -> Iterator[_Found]:
-    rows = manifest.parse_json(b'{"images":' + content + b"}", DOCKER_FILE)["images"]
-    if not isinstance(rows, list):
-        raise InvalidArchive("manifest.json is not a list of images")
-    for row in rows:
-        yield _Found(
-            names=tuple(_texts(row, "RepoTags")),
-            config=_text_of(row, "Config"),
-            layers=tuple(_texts(row, "Layers")),
-        )
-
-
-def _oci_images(contents: _Texts, content: bytes, platform: Platform) -> Iterator[_Found]:
-    for descriptor, names in _manifests(contents, content, platform, (), 0):
-        body = contents.text(descriptor.digest.layout_path)
-        if body is None:
-            raise InvalidArchive(f"the archive lacks the manifest {descriptor.digest}")
-        parsed = manifest.parse(body, content_type=descriptor.media_type)
-        if isinstance(parsed, manifest.Manifest) and parsed.is_image:
-            yield _Found(
-                names=names,
-                config=parsed.config.digest.layout_path,
-                layers=tuple(one.digest.layout_path for one in parsed.layers),
-            )
-
-
-def _manifests(
-    contents: _Texts,
-    content: bytes,
-    platform: Platform,
-    names: tuple[str, ...],
-    depth: int,
-) -> Iterator[tuple[Descriptor, tuple[str, ...]]]:
-    """The image manifests of an index for *platform*, with the names that the index gives."""
-    index = manifest.parse(content, content_type=manifest.OCI_INDEX if not depth else "")
-    if not isinstance(index, manifest.Index) or depth > _MAX_NESTED:
-        raise InvalidArchive("index.json is not an index of images")
-    # BuildKit lists its attestations as images for unknown/unknown
-    images = [one for one in index.manifests if not one.platform or one.platform.os != _UNKNOWN]
-    several = len({str(one.platform) for one in images if one.platform}) > 1
-    for one in images:
-        named = _names_of(one) or names
-        if several and one.platform and not one.platform.serves(platform):
-            continue
-        if one.media_type not in manifest.INDEX_TYPES:
-            yield one, named
-        elif body := contents.text(one.digest.layout_path):
-            yield from _manifests(contents, body, platform, named, depth + 1)
-        if depth and one.platform:
-            return  # the first that serves, as engines choose
-
-
-def _names_of(descriptor: Descriptor) -> tuple[str, ...]:
-    """The full name where there is one: the other may be a tag, which several images share."""
-    full = descriptor.annotations.get(NAME_ANNOTATION)
-    name = full or descriptor.annotations.get(REF_ANNOTATION)
-    return (name,) if name else ()
-
-
-def _chosen(listed: Sequence[_Found], name: str | None) -> _Found:
-    images = _merged(listed)
-    if name is not None:
-        for image in images:
-            if _plain_name(name) in map(_plain_name, image.names):
-                return image
-        # an OCI layout may name an image by its tag alone
-        tagged = [image for image in images if name.rpartition(":")[2] in image.names]
-        if len(tagged) == 1:
-            return tagged[0]
-    if len(images) == 1:
-        return images[0]
-    if not images:
-        raise InvalidArchive("the archive holds no image for this platform")
-    names = [name for image in images for name in image.names]
-    if more := names[_MAX_NAMES_SHOWN:]:
-        names[_MAX_NAMES_SHOWN:] = [f"{len(more)} more"]
-    raise ImageNotInArchive(name or "an image without a name", names)
-
-
-def _merged(listed: Sequence[_Found]) -> list[_Found]:
-    """An image that is listed under several names, once."""
-    merged: dict[tuple[str, tuple[str, ...]], dict[str, None]] = {}
-    for one in listed:
-        merged.setdefault((one.config, one.layers), {}).update(dict.fromkeys(one.names))
-    return [_Found(tuple(names), *key) for key, names in merged.items()]
-
-
-def _plain_name(name: str) -> str:
-    """The name without a registry that engines put before it."""
-    for prefix in _DEFAULT_PREFIXES:
-        if name.startswith(prefix):
-            name = name.removeprefix(prefix)
-            break
-    return name
-
-
-def _texts(row: Any, key: str) -> list[str]:
-    values = (row.get(key) or []) if isinstance(row, dict) else None
-    if not isinstance(values, list) or not all(isinstance(one, str) for one in values):
-        raise InvalidArchive(f"manifest.json has a bad {key}")
-    return values
-
-
-def _text_of(row: Any, key: str) -> str:
-    value = row.get(key) if isinstance(row, dict) else None
-    if not isinstance(value, str):
-        raise InvalidArchive(f"manifest.json has no {key}")
-    return value

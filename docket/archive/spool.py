@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import posixpath
 import tempfile
@@ -10,16 +11,24 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Protocol, cast
 
+from docket.archive.sparse import ZEROS
 from docket.archive.tarstream import FILE, HARDLINK, OTHER, Member, members
-from docket.compression import NONE, Decompressor, sniff
-from docket.errors import InvalidArchive, InvalidDigest
+from docket.compression import NONE, SNIFF_SIZE, sniff
+from docket.decompression import Decompressor, PlainReader, WorkBudget
+from docket.errors import InvalidArchive, InvalidDigest, TooLarge
 from docket.oci.digest import READ_SIZE, Digest, new_hash
 from docket.oci.manifest import MAX_MANIFEST
 
 MAX_PLAIN = 1 << 40
 """Bytes that an archive, and the layers in it together, may unpack to."""
+
+MAX_RATIO = 200
+"""How many times its size an archive may take on the disk, holes apart; for text it is ten."""
+
+# little that unpacks to no more than this is fine
+_FREE = 1 << 28
 
 _MAX_SMALL_TOTAL = 32 << 20
 _MAX_MEMBERS = 100_000
@@ -41,6 +50,12 @@ class Stored:
 class Contents(Protocol):
     """An archive's files by their names in it."""
 
+    def names(self) -> Iterable[str]:
+        """The names of small files, as far as they are known."""
+
+    def has(self, name: str) -> bool:
+        """Whether there is such a file."""
+
     def text(self, name: str) -> bytes | None:
         """A small file's bytes, or None when there is none such."""
 
@@ -53,7 +68,8 @@ class Spool:
     """The contents of a tar stream, read in one pass; nothing in it names a path outside."""
 
     folder: Path
-    limit: int = MAX_PLAIN
+    limit: int
+    budget: WorkBudget
     on_stored: Callable[[Stored], object] = lambda _stored: None
     _small: dict[str, bytes] = field(default_factory=dict)
     _large: dict[str, Stored] = field(default_factory=dict)
@@ -63,13 +79,23 @@ class Spool:
     _small_total: int = 0
     _names_total: int = 0
     _plain_total: int = 0
+    _written: int = 0
+    _source: PlainReader | None = None
 
-    def fill(self, source: BinaryIO) -> None:
+    def fill(self, source: PlainReader) -> None:
         """Read all of the tar in *source*. Raises `InvalidArchive`."""
-        for count, member in enumerate(members(source)):
+        self._source = source
+        stream = cast(BinaryIO, io.BufferedReader(source, READ_SIZE))
+        for count, member in enumerate(members(stream)):
             if count >= _MAX_MEMBERS:
                 raise InvalidArchive(f"the archive has more than {_MAX_MEMBERS} members")
             self._take(member)
+
+    def names(self) -> Iterable[str]:
+        return self._small
+
+    def has(self, name: str) -> bool:
+        return self._resolved(name) in self._small.keys() | self._large.keys()
 
     def text(self, name: str) -> bytes | None:
         return self._small.get(self._resolved(name))
@@ -95,10 +121,10 @@ class Spool:
         self._names_total += len(os.fsencode(member.name)) + len(os.fsencode(member.target))
         if self._names_total > _MAX_NAMES_TOTAL:
             raise InvalidArchive("the names in the archive have more than 16 MiB")
-        if member.kind == OTHER:
+        if member.type == OTHER:
             return
-        if member.kind != FILE:
-            base = "" if member.kind == HARDLINK else posixpath.dirname(name)
+        if member.type != FILE:
+            base = "" if member.type == HARDLINK else posixpath.dirname(name)
             target = _clean(posixpath.join(base, member.target))
             self._check_again(name, self._links.get(name, target) == target)
             self._check_again(name, name not in self._small and name not in self._large)
@@ -132,10 +158,11 @@ class Spool:
         path = Path(text)
         self._files.append(path)
         with os.fdopen(descriptor, "wb") as file:
-            hashing = _Hashing(first, self.limit - self._plain_total)
+            hashing = _Hashing(first, self.limit - self._plain_total, self.budget)
             for block in chain((first,), blocks):
-                file.write(block)
+                self._write(file, block)
                 hashing.feed(block)
+            file.truncate()
         stored = hashing.stored(path)
         self._plain_total += stored.size
         _check_digest(name, stored.digest)
@@ -145,6 +172,17 @@ class Spool:
             self._by_digest[stored.digest] = stored
             self.on_stored(stored)
         return self._by_digest[stored.digest]
+
+    def _write(self, file: BinaryIO, block: bytes) -> None:
+        """Write *block*; zeros become a hole: layers may have gigabytes of them."""
+        if block and not block[0] and block == ZEROS[: len(block)]:
+            file.seek(len(block), os.SEEK_CUR)
+            return
+        self._written += len(block)
+        most = max(_FREE, MAX_RATIO * self._source.packed_size if self._source else 0)
+        if self._written > most:
+            raise TooLarge("what the archive unpacks to, zeros apart,", limit=most)
+        file.write(block)
 
     def _resolved(self, name: str) -> str:
         name = _clean(name)
@@ -160,7 +198,14 @@ class Folder:
     """The contents of an OCI image layout folder; layers are read where they lie."""
 
     root: Path
-    limit: int = MAX_PLAIN
+    limit: int
+    budget: WorkBudget
+
+    def names(self) -> Iterable[str]:
+        return ()
+
+    def has(self, name: str) -> bool:
+        return self._file(name) is not None
 
     def text(self, name: str) -> bytes | None:
         path = self._file(name)
@@ -179,9 +224,9 @@ class Folder:
             raise InvalidArchive(f"{self.root} names {name[:160]!r} but doesn't hold it")
         with path.open("rb", buffering=0) as file:
             first = file.read(READ_SIZE)
-            hashing = _Hashing(first, self.limit)
-            hashing.feed(first)
-            while block := file.read(READ_SIZE):
+            hashing = _Hashing(first, self.limit, self.budget)
+            for block in chain((first,), iter(lambda: file.read(READ_SIZE), b"")):
+                self.budget.allow(len(block))
                 hashing.feed(block)
         stored = hashing.stored(path)
         _check_digest(name, stored.digest)
@@ -198,13 +243,15 @@ class Folder:
 class _Hashing:
     """Digest and diff_id in one pass; a plain tar is hashed once."""
 
-    def __init__(self, first: bytes, limit: int) -> None:
+    def __init__(self, first: bytes, limit: int, budget: WorkBudget) -> None:
         self._raw = new_hash()
         self._size = 0
         self._plain = new_hash()
         self._unpacking: Decompressor | None = None
-        if sniff(first[:4]) != NONE:
-            self._unpacking = Decompressor(limit=limit, foreign=True)
+        self._limit = limit
+        self._budget = budget
+        if sniff(first[:SNIFF_SIZE]) != NONE:
+            self._unpacking = Decompressor(limit=limit, budget=budget)
 
     def feed(self, block: bytes) -> None:
         self._raw.update(block)
@@ -212,6 +259,9 @@ class _Hashing:
         if self._unpacking:
             for plain in self._unpacking.feed(block):
                 self._plain.update(plain)
+        elif self._size > self._limit:
+            raise TooLarge("the uncompressed layer", limit=self._limit)
+        self._budget.check()
 
     def stored(self, path: Path) -> Stored:
         digest = Digest("sha256", self._raw.hexdigest())

@@ -13,7 +13,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from docket.archive.read import DOCKER_FILE, NAME_ANNOTATION, OCI_FILE, REF_ANNOTATION
+from docket.archive.listing import DOCKER_FILE, NAME_ANNOTATION, OCI_FILE, REF_ANNOTATION
 from docket.errors import DigestMismatch, SizeMismatch
 from docket.oci import manifest
 from docket.oci.digest import READ_SIZE, Digest, new_hash

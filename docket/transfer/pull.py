@@ -9,8 +9,8 @@ from threading import Event
 from typing import BinaryIO, Protocol, cast
 
 from docket.archive import LoadLayer, load_archive, load_manifest
-from docket.compression import PlainReader
 from docket.config import PEER_TIMEOUT
+from docket.decompression import PlainReader
 from docket.errors import InvalidManifest, NotFound, RegistryRefused
 from docket.oci import manifest
 from docket.oci.digest import READ_SIZE, Digest

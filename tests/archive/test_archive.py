@@ -90,15 +90,15 @@ def plain_layers(image: Image) -> list[bytes]:
 
 def refused(content: bytes, spool: Path, why: str) -> None:
     """Expect one line that says *why*, soon, with nothing left in the spool."""
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(InvalidInput, match=why) as caught:
         from_bytes(content, spool)
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 5
     assert "\n" not in str(caught.value)
     assert not list(spool.iterdir())
 
 
-@pytest.mark.parametrize("outside", ["", "gzip", "zstd"])
+@pytest.mark.parametrize("outside", ["", "gzip", "zstd", "xz", "bzip2"])
 @pytest.mark.parametrize("image", [IMAGE, REPEATED], ids=["plain", "repeated layer"])
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_gives_the_same_image(
@@ -289,7 +289,7 @@ HOSTILE = {
     "pax without end": (pax(b"99999 path=x\n") + header("x"), "pax header"),
     "pax of no length": (pax(b"0 path=x\n") + header("x"), "pax header"),
     "giant pax header": (header("x", type=b"x", size=b"77777777"), "1 MiB"),
-    "sparse": (header("x", type=b"S"), "sparse"),
+    "pax size in other digits": (pax("11 size=١\n".encode()) + header("x"), "bad size"),
     "damaged header": (IMAGE.docker_save()[:512] + bytes([1]) * 4096, "damaged|breaks off"),
     "absolute name": (tar({"/etc/passwd": b"x"}), "leads out"),
     "name with ..": (tar({"a/../../b": b"x"}), "leads out"),

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from docket import compression
 from docket.archive import Image, LoadLayer, load_archive, read
+from docket.decompression import Decompressor, PlainReader
 from docket.errors import ImageNotInArchive, InvalidInput
 from docket.oci.digest import Digest
 from docket.oci.manifest import Platform
@@ -220,7 +221,7 @@ def check_stream(content: bytes) -> None:
     size = 1 + (content[-1] if content else 0)
     assert _unpacked(content[at : at + size] for at in range(0, len(content), size)) == whole
     plain = io.BytesIO()
-    reader = compression.PlainReader(io.BytesIO(content), limit=_LIMIT)
+    reader = PlainReader(io.BytesIO(content), limit=_LIMIT)
     with refused_or_fine(InvalidInput):
         while block := reader.read(1 << 16):
             plain.write(block)
@@ -231,7 +232,7 @@ def check_stream(content: bytes) -> None:
 
 def _unpacked(blocks: object) -> bytes | None:
     plain: list[bytes] = []
-    running = compression.Decompressor(limit=_LIMIT)
+    running = Decompressor(limit=_LIMIT)
     with refused_or_fine(InvalidInput):
         for block in blocks:  # type: ignore[attr-defined]
             plain.extend(running.feed(block))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
+import lzma
 import random
 import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,10 +52,16 @@ def tar(members: Members, *, form: int = tarfile.USTAR_FORMAT) -> bytes:
 
 
 def packed(content: bytes, compression: str) -> bytes:
-    """*content* compressed with ``gzip``, ``zstd`` or (empty) not at all."""
-    if compression == "gzip":
-        return gzip.compress(content, mtime=0)
-    return zstandard.compress(content) if compression else content
+    """*content* compressed with ``gzip``, ``zstd``, ``xz``, ``bzip2`` or (empty) not at all."""
+    if not compression:
+        return content
+    compress: dict[str, Callable[[bytes], bytes]] = {
+        "gzip": lambda plain: gzip.compress(plain, mtime=0),
+        "zstd": zstandard.compress,
+        "xz": lzma.compress,
+        "bzip2": bz2.compress,
+    }
+    return compress[compression](content)
 
 
 def layer_tar(seed: str, *, size: int = 2000) -> bytes:
