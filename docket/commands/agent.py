@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -153,7 +154,7 @@ def _plan(
             facts = _docker_facts() if is_live else DockerFacts()
             return plan_docker(files, paths, listen, facts, registry)
         case "containerd":
-            version = _containerd_version() if is_live else None
+            version = _version_of("containerd") if is_live else None
             return plan_containerd(files, paths, listen, version, registry)
         case "podman":
             return plan_podman(files, paths, listen, registries or REGISTRIES, registry)
@@ -171,25 +172,26 @@ def _named_in_images(address: RegistryAddress) -> Registry:
 
 
 def _docker_facts() -> DockerFacts:
-    """What the running Docker says; nothing if there is none."""
+    """What the running Docker says; if there is none, the version of its program."""
     from docket.engine import Engine
 
     try:
         engine: Engine = Engine.connect()
     except EngineError:
-        return DockerFacts()
+        return DockerFacts(_version_of("dockerd"))
     try:
         if engine.is_podman:
-            return DockerFacts()
+            return DockerFacts(_version_of("dockerd"))
         return DockerFacts(engine.version, engine.is_containerd_store)
     finally:
         engine.close()
 
 
-def _containerd_version() -> str | None:
+def _version_of(program: str) -> str | None:
+    """The first number of the form 1.2 in what ``<program> --version`` prints."""
     try:
         done = subprocess.run(
-            ["containerd", "--version"],
+            [program, "--version"],
             capture_output=True,
             text=True,
             timeout=_VERSION_SECONDS,
@@ -197,7 +199,8 @@ def _containerd_version() -> str | None:
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip()
+    match = re.search(r"\b\d{1,4}\.\d[\w.+~-]*", done.stdout)
+    return match[0] if match else None
 
 
 def _as_json(plan: Plan, steps: Sequence[Step], *, is_preview: bool) -> dict[str, Any]:

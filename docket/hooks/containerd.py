@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -68,7 +67,7 @@ def plan_containerd(
 ) -> Plan:
     """What makes containerd ask the agent first. Raises `InvalidConfiguration`.
 
-    *version* is containerd's own, None if it couldn't be asked.
+    *version* is containerd's own, such as ``2.1.9``; None if it couldn't be asked.
     """
     main, *imported = _configs(files, paths, version)
     settings = [_settings(config) for config in (main, *imported)]
@@ -103,9 +102,9 @@ def _configs(files: HostFiles, paths: Paths, version: str | None) -> Iterator[_C
 
 
 def _new_text(version: str | None) -> str:
-    match = re.search(r"\bv?(\d{1,4})\.\d", version or "")
+    major = (version or "").partition(".")[0]
     # containerd 2 reads version 2 too
-    return "version = 3\n" if match and int(match[1]) >= 2 else "version = 2\n"
+    return "version = 3\n" if major.isdigit() and int(major) >= 2 else "version = 2\n"
 
 
 def _parsed(path: Path, text: str) -> _Config:

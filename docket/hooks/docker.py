@@ -24,7 +24,7 @@ _MIRRORS = "registry-mirrors"
 
 @dataclass(frozen=True, slots=True)
 class DockerFacts:
-    """What the daemon says of itself; None where it couldn't be asked."""
+    """What Docker says of itself; None where it couldn't be asked, or gave no answer."""
 
     version: str | None = None
     is_containerd_store: bool | None = None
@@ -57,7 +57,13 @@ def plan_docker(
         roots = [paths.docker / "certs.d"]
         changes += HostFolders(files, roots, agent, ENGINE, upstreams).changes()
         notes += _notes_on_networks(settings)
-    if reads_hosts is not True:
+    if facts.is_containerd_store and reads_hosts is False:
+        notes.append(
+            f"Docker {facts.version} with the containerd store reads no hosts.toml and reaches no "
+            f"registry over plain HTTP; docket pull loads images, Docker {_FIRST_WITH_HOSTS} pulls "
+            "through the agent"
+        )
+    elif reads_hosts is not True:
         changes += _loopback_change(path, files.text(path), settings, agent)
         notes.append(
             f"Docker with a graph driver pulls through the agent only by the name prefix: "
@@ -83,10 +89,12 @@ def _settings(path: Path, text: str | None) -> dict[str, Any]:
 
 def _reads_hosts(facts: DockerFacts, settings: Mapping[str, Any]) -> bool | None:
     """Whether this Docker reads hosts.toml; None if that can't be known."""
-    if facts.is_containerd_store is not None:
-        if facts.is_containerd_store and facts.major is None:
-            return None
-        return facts.is_containerd_store and (facts.major or 0) >= _FIRST_WITH_HOSTS
+    if facts.is_containerd_store is False:
+        return False
+    if facts.major is not None and facts.major < _FIRST_WITH_HOSTS:
+        return False
+    if facts.is_containerd_store:
+        return True if facts.major is not None else None
     features = settings.get("features")
     if isinstance(features, dict) and features.get("containerd-snapshotter") is False:
         return False

@@ -48,8 +48,8 @@ def folders(plan: Plan) -> list[str]:
 @pytest.mark.parametrize(
     ("version", "plugin"),
     [
-        ("containerd github.com/containerd/containerd 1.6.20~ds1", "io.containerd.grpc.v1.cri"),
-        ("containerd github.com/containerd/containerd/v2 v2.4.2", "io.containerd.cri.v1.images"),
+        ("1.6.20~ds1", "io.containerd.grpc.v1.cri"),
+        ("2.4.2", "io.containerd.cri.v1.images"),
         (None, "io.containerd.grpc.v1.cri"),
     ],
 )

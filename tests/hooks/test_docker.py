@@ -58,12 +58,20 @@ def test_the_containerd_store_asks_the_agent_for_every_registry(open_files: Open
     assert plan.next_steps == ()
 
 
-@pytest.mark.parametrize("facts", [GRAPH_DRIVER, DockerFacts("27.5.1", is_containerd_store=True)])
+@pytest.mark.parametrize("facts", [GRAPH_DRIVER, DockerFacts("27.5.1")])
 def test_a_graph_driver_pulls_by_the_prefix_alone(open_files: Open, facts: DockerFacts) -> None:
     """Nothing is written that has no effect, and the note has the name to pull by."""
     plan = planned(open_files(), facts)
     assert plan.changes == ()
     assert any("docker pull 127.0.0.1:5000/NAME:TAG" in note for note in plan.notes)
+
+
+def test_the_containerd_store_before_28_is_refused(open_files: Open) -> None:
+    """It reads no hosts.toml, and pulls nothing over plain HTTP: the note says what to do."""
+    plan = planned(open_files(), DockerFacts("26.1.5+dfsg1", is_containerd_store=True))
+    assert plan.changes == ()
+    (note,) = plan.notes
+    assert "docket pull loads images" in note
 
 
 @pytest.mark.parametrize("listed", [[], ["10.0.0.0/8"], ["registry.corp:5000", "10.0.0.0/8"]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -53,14 +54,16 @@ class StandIn:
 
 
 @contextmanager
-def stand_in(port: int = 0) -> Iterator[StandIn]:
-    """A stand-in on a free port of loopback, or on *port*, until the context ends."""
+def stand_in(*, tls: ssl.SSLContext | None = None) -> Iterator[StandIn]:
+    """A stand-in on a free port of loopback until the context ends; HTTPS with *tls*."""
     served = StandIn("")
 
     class Handler(_Handler):
         agent = served
 
-    with ThreadingHTTPServer(("127.0.0.1", port), Handler) as server:
+    with _Server(("127.0.0.1", 0), Handler) as server:
+        if tls:
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
         served.address = f"127.0.0.1:{server.server_address[1]}"
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
@@ -69,6 +72,11 @@ def stand_in(port: int = 0) -> Iterator[StandIn]:
         finally:
             server.shutdown()
             thread.join()
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Engines leave connections open, and reset them when they end."""
 
 
 class _Handler(BaseHTTPRequestHandler):

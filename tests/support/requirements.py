@@ -17,6 +17,7 @@ _PACKAGES = {
     "ip": "iproute2",
     "nsenter": "util-linux",
     "ping": "iputils-ping",
+    "systemd-analyze": "systemd",
     "tc": "iproute2",
     "transmission-cli": "transmission-cli",
     "unshare": "util-linux",

@@ -1,0 +1,297 @@
+"""Real engines pull through a stand-in agent once setup has written their files."""
+
+from __future__ import annotations
+
+import ssl
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from docket.cli import cli
+from docket.oci.digest import Digest
+from tests.hooks.conftest import put, snapshot
+from tests.support.agent_stand_in import StandIn, stand_in
+from tests.support.containerd import containerd
+from tests.support.engines import Engine, Registry, docker_registry, dockerd
+from tests.support.images import TinyImage, tiny_image
+from tests.support.newer_docker import newer_dockerd
+from tests.support.processes import short_folder
+from tests.support.requirements import need, need_root
+from tests.support.syn_drop import black_hole
+
+FOREIGN = ("ghcr.io/acme/app:1.1", "docker.io/library/app:1.1", "registry.example:5000/app:1.1")
+DIAL_SECONDS = 30  # of containerd, where setup doesn't say otherwise
+NATIVE = {
+    "": 'version = 2\n[plugins."io.containerd.grpc.v1.cri".containerd]\n  snapshotter = "native"\n',
+    "sid": "version = 3\n[plugins.'io.containerd.cri.v1.images']\n  snapshotter = 'native'\n"
+    "[[plugins.'io.containerd.transfer.v1.local'.unpack_config]]\n"
+    "  platform = 'linux/amd64'\n  snapshotter = 'native'\n",
+}
+
+
+@pytest.fixture(scope="module")
+def image() -> TinyImage:
+    """What the agent has under every name."""
+    return tiny_image("agent")
+
+
+@pytest.fixture
+def agent(image: TinyImage) -> Iterator[StandIn]:
+    """The agent."""
+    with stand_in() as agent:
+        for name in ("app:1.1", *FOREIGN):
+            agent.add(name, image)
+        yield agent
+
+
+@pytest.fixture(scope="module")
+def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    """A registry with an image that the agent lacks, ``team/other:1``."""
+    need("skopeo")
+    folder = tmp_path_factory.mktemp("upstream")
+    layout = tiny_image("other").oci_layout(folder / "layout")
+    with docker_registry(folder / "registry") as registry:
+        target = f"docker://{registry.address}/team/other:1"
+        run("skopeo", "copy", "--dest-tls-verify=false", f"oci:{layout}:other:1.0", target)
+        yield registry
+
+
+def run(*argv: object) -> str:
+    """A command that must end well; gives its standard output."""
+    done = subprocess.run(list(map(str, argv)), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def setup(root: Path, target: str, agent: str, *options: str) -> str:
+    """docket agent setup *target* on the host at *root*; gives its output."""
+    argv = [*options, "agent", "setup", target, "--listen", agent, "--root", str(root)]
+    done = CliRunner().invoke(cli, argv)
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def undo(root: Path, target: str) -> None:
+    """docket agent setup *target* --undo on the host at *root*."""
+    argv = ["agent", "setup", target, "--undo", "--root", str(root)]
+    assert CliRunner().invoke(cli, argv).exit_code == 0
+
+
+def folder(root: Path, path: str) -> Path:
+    """A folder of the host, made if it isn't there."""
+    real = root / path
+    real.mkdir(parents=True, exist_ok=True)
+    return real
+
+
+def pull(engine: Engine, name: str) -> str:
+    """Pull an image; gives the engine's id for it."""
+    return str(engine.client.images.pull(name).id)
+
+
+def manifest_of(image: TinyImage) -> Digest:
+    """The digest of the image's manifest, the id with the containerd store."""
+    return image.blobs("gzip")[0].digest
+
+
+def test_docker_with_the_containerd_store(
+    root: Path, agent: StandIn, upstream: Registry, image: TinyImage, tmp_path: Path
+) -> None:
+    """Docker >= 28 asks the agent first for every registry, without a restart.
+
+    The registry is named by ``?ns=``, except when the image is named by the agent. What the agent
+    lacks comes from the registry, also while the agent is down; pushes never go to the agent.
+    """
+    etc = folder(root, "etc/docker")
+    before = snapshot(root)
+    with newer_dockerd(tmp_path / "docker", containerd_store=True, etc_docker=etc) as engine:
+        setup(root, "docker", agent.address)
+        for name in FOREIGN:
+            assert pull(engine, name) == str(manifest_of(image))
+            assert agent.paths(name.partition("/")[0])
+        assert pull(engine, f"{agent.address}/app:1.1") == str(manifest_of(image))
+        assert agent.paths() == ["/v2/app/manifests/1.1"]
+        other = f"{upstream.address}/team/other:1"
+        assert pull(engine, other) == str(manifest_of(tiny_image("other")))
+        assert "/v2/team/other/manifests/1" in agent.paths(upstream.address)
+
+        agent.requests.clear()
+        engine.client.images.get(FOREIGN[0]).tag(f"{upstream.address}/pushed/app", "2")
+        assert "digest: sha256:" in engine.client.images.push(f"{upstream.address}/pushed/app", "2")
+        assert agent.requests == []
+
+        with black_hole() as gone:
+            setup(root, "docker", gone)
+            remove_all(engine)
+            begun = time.monotonic()
+            assert pull(engine, other) == str(manifest_of(tiny_image("other")))
+            # each of the five requests would cost 30 s
+            assert time.monotonic() - begun < DIAL_SECONDS
+        remove_all(engine)
+        assert pull(engine, other)  # now its connections are refused
+        undo(root, "docker")
+    assert snapshot(root) == before
+
+
+def test_docker_s_settings_hold_beside_the_agent(
+    root: Path, agent: StandIn, upstream: Registry, image: TinyImage, tmp_path: Path
+) -> None:
+    """registry-mirrors of daemon.json come after the agent, instead of not at all.
+
+    Here the mirror of docker.io is the registry that has team/other.
+    """
+    etc = folder(root, "etc/docker")
+    mirror = f"http://{upstream.address}"
+    put(root, "/etc/docker/daemon.json", f'{{"registry-mirrors": ["{mirror}"]}}')
+    settings = {"registry-mirrors": [mirror]}
+    setup(root, "docker", agent.address)
+    docker = newer_dockerd(
+        tmp_path / "docker", containerd_store=True, etc_docker=etc, daemon_settings=settings
+    )
+    with docker as engine:
+        assert pull(engine, "docker.io/library/app:1.1") == str(manifest_of(image))
+        other = pull(engine, "docker.io/team/other:1")
+        assert other == str(manifest_of(tiny_image("other")))
+    assert "/v2/team/other/manifests/1" in agent.paths("docker.io")
+
+
+@pytest.mark.parametrize("newer", [False, True])
+def test_docker_with_a_graph_driver(
+    root: Path, agent: StandIn, image: TinyImage, tmp_path: Path, newer: bool
+) -> None:
+    """The name prefix works on loopback without any setting; a _default folder does no harm."""
+    etc = folder(root, "etc/docker")
+    output = setup(root, "docker", agent.address)
+    name = f"{agent.address}/app:1.1"
+    assert f"docker pull {agent.address}/NAME:TAG" in output
+    docker = (
+        newer_dockerd(tmp_path / "docker", containerd_store=False, etc_docker=etc)
+        if newer
+        else dockerd(tmp_path / "docker")
+    )
+    with docker as engine:
+        assert pull(engine, name) == str(Digest.of(image.config))
+    assert {request.namespace for request in agent.requests} == {""}
+
+
+def remove_all(engine: Engine) -> None:
+    """Remove every image of the engine."""
+    for image in engine.client.images.list():
+        engine.client.images.remove(image.id, force=True)
+
+
+@pytest.mark.parametrize("suite", ["", "sid"])
+def test_containerd_as_kubelet_pulls(
+    root: Path, agent: StandIn, image: TinyImage, tmp_path: Path, suite: str
+) -> None:
+    """containerd 1.6 and 2.1 pull by CRI through the agent, and ctr with --hosts-dir."""
+    put(root, "/etc/containerd/config.toml", NATIVE[suite])
+    docker = folder(root, "etc/docker")
+    before = snapshot(root)
+    setup(root, "containerd", agent.address)
+    engine = containerd(
+        tmp_path / "containerd",
+        etc_containerd=root / "etc/containerd",
+        etc_docker=docker,
+        suite=suite,
+    )
+    with engine as running:
+        for name in FOREIGN:
+            assert running.cri_pull(name) == str(Digest.of(image.config))
+            assert agent.paths(name.partition("/")[0])
+        assert running.cri_pull(f"{agent.address}/app:1.1") == str(Digest.of(image.config))
+        agent.requests.clear()
+        hosts = ("--hosts-dir", "/etc/containerd/certs.d", "--snapshotter", "native")
+        running.ctr("-n", "test", "images", "pull", *hosts, FOREIGN[0])
+        assert agent.paths("ghcr.io")
+    undo(root, "containerd")
+    assert snapshot(root) == before
+
+
+def test_registries_are_reached_as_before(
+    root: Path, agent: StandIn, upstream: Registry, tmp_path: Path
+) -> None:
+    """Behind the agent, a registry's own certificates still count, and docket's plain HTTP too.
+
+    The names are none of loopback, which engines would trust anyway.
+    """
+    port = upstream.address.partition(":")[2]
+    config = put(root, "/etc/containerd/config.toml", NATIVE[""])
+    secure, authority = certificate(tmp_path)
+    with stand_in(tls=secure) as private:
+        name = f"registry.test:{private.address.partition(':')[2]}"
+        expected = Digest.of(tiny_image("private").config)
+        private.add("app:1", tiny_image("private"))
+        put(root, f"/etc/containerd/certs.d/{name}/ca.crt", authority)
+        config.write_text(
+            f'{NATIVE[""]}[plugins."io.containerd.grpc.v1.cri".registry]\n'
+            'config_path = "/etc/containerd/certs.d"\n'
+        )
+        setup(root, "containerd", agent.address, "-h", f"http://registry.test:{port}")
+        engine = containerd(
+            tmp_path / "containerd",
+            etc_containerd=root / "etc/containerd",
+            etc_docker=folder(root, "etc/docker"),
+        )
+        with engine as running:
+            assert running.cri_pull(f"{name}/app:1") == str(expected)
+            plain = running.cri_pull(f"registry.test:{port}/team/other:1")
+            assert plain == str(Digest.of(tiny_image("other").config))
+    assert "/v2/app/manifests/1" in agent.paths(name)
+    assert "/v2/team/other/manifests/1" in agent.paths(f"registry.test:{port}")
+
+
+def certificate(place: Path) -> tuple[ssl.SSLContext, str]:
+    """A server's TLS for registry.test, and the certificate that clients have to trust."""
+    need("openssl")
+    key, chain = place / "key.pem", place / "chain.pem"
+    subject = ("-subj", "/CN=registry.test", "-addext", "subjectAltName=DNS:registry.test")
+    new = ("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256")
+    run(*new, "-nodes", "-days", "2", *subject, "-keyout", key, "-out", chain)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(chain, key)
+    return context, chain.read_text()
+
+
+def podman_tools(root: Path, place: Path) -> dict[str, Sequence[object]]:
+    """The commands that read registries.conf, in a mount namespace with the host's files."""
+    need("podman", "skopeo", "buildah", "unshare")
+    need_root()
+    bind = f'mount --bind "{root}/etc/containers" /etc/containers; exec "$@"'
+    enter = ("unshare", "--mount", "--propagation=slave", "sh", "-ec", bind, "enter")
+    folders = (f"--root={place / 'images'}", f"--runroot={place / 'run'}", "--storage-driver=vfs")
+    return {
+        "podman": (*enter, "podman", *folders, f"--tmpdir={place / 'tmp'}", "pull"),
+        "buildah": (*enter, "buildah", *folders, "pull", "--policy=always"),
+        "skopeo": (*enter, "skopeo", "inspect", "--raw"),
+    }
+
+
+def test_podman_buildah_and_skopeo(
+    root: Path, agent: StandIn, upstream: Registry, image: TinyImage, tmp_path: Path
+) -> None:
+    """They ask the agent for ``<registry>/<name>``, and then the registry."""
+    policy = '{"default": [{"type": "insecureAcceptAnything"}]}'
+    put(root, "/etc/containers/policy.json", policy)
+    plain = f'[[registry]]\nlocation = "{upstream.address}"\ninsecure = true\n'
+    put(root, "/etc/containers/registries.conf", plain)
+    before = snapshot(root)
+    name = FOREIGN[0]
+    setup(root, "podman", agent.address, "-h", "http://registry.test:8000")
+    with short_folder() as place:
+        for program, argv in podman_tools(root, place).items():
+            scheme = "docker://" if program == "skopeo" else ""
+            agent.requests.clear()
+            run(*argv, f"{scheme}{name}")
+            assert "/v2/ghcr.io/acme/app/manifests/1.1" in agent.paths()
+            run(*argv, f"{scheme}{upstream.address}/team/other:1")
+            missed = f"/v2/{upstream.address.replace(':', '_')}/team/other/manifests/1"
+            assert missed in agent.paths()
+            run(*argv, f"{scheme}registry.test:8000/app:1.1")
+            assert "/v2/app/manifests/1.1" in agent.paths()
+    undo(root, "podman")
+    assert snapshot(root) == before
