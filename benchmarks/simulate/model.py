@@ -17,12 +17,11 @@ from benchmarks.simulate.policy import (
 )
 from benchmarks.simulate.scenario import MESSAGE, Setting
 from benchmarks.simulate.state import Host, Link, every, only
-from benchmarks.simulate.tracker import Meeting
-from docket.torrent.hash_exchange import ANSWER_SECONDS
+from benchmarks.simulate.tracker import SimulatedTracker
+from docket.torrent.hash_exchange import PEER_SECONDS
 from docket.torrent.peer.session_tuning import REQUEST_DEPTH, SWARM_DEPTH
 from docket.torrent.peer_id import GATEWAY_PEER, HOST_PEER, REGISTRY_PEER
 from docket.torrent.tracker.announce import COMPLETED
-from docket.torrent.tracker.hash_peers import HashPeers
 
 _MOST_PEERS = 4000
 """Connections of one host: ``connections_limit`` in `docket.torrent.peer.session`."""
@@ -52,9 +51,10 @@ class Model:
         self.registry.told_count = setting.pieces
         self.registry.done = 0.0
         self.hosts = [self._host(number) for number in range(setting.hosts)]
-        self._meeting = Meeting(self.registry, self.hosts, lambda: self._clock.now, setting.seed)
+        self._tracker = SimulatedTracker(
+            self.registry, self.hosts, lambda: self._clock.now, setting.seed
+        )
         self._fetching = setting.hosts
-        self._tellers = HashPeers(lambda: self._clock.now)
 
     @property
     def now(self) -> float:
@@ -95,19 +95,17 @@ class Model:
         for number, seconds in self.setting.deaths:
             if number == host.number:
                 self._clock.at(self.now + seconds, self._die, host)
-        is_gateway = self._meeting.invite(host)
-        if is_gateway:
+        admission = self._tracker.join(host)
+        if admission.is_gateway:
             host.peer_id = GATEWAY_PEER + host.peer_id[len(GATEWAY_PEER) :]
-        named = "" if is_gateway else self._tellers.choose(b"", host.zone)
-        self._tellers.add(b"", host.zone, str(host.number))
         asked = self.now + 2 * self.setting.delay
-        if named:
-            teller = self.hosts[int(named)]
+        if admission.hash_peer:
+            server = self.hosts[int(admission.hash_peer.partition(":")[0])]
             asked += 2 * self.setting.delay
-            if not teller.dead and max(teller.knows, teller.tells_until) < asked + ANSWER_SECONDS:
-                self._told(host, teller, asked)
+            if not server.dead and max(server.knows, server.tells_until) < asked + PEER_SECONDS:
+                self._told(host, server, asked)
                 return
-            asked += ANSWER_SECONDS + 2 * self.setting.delay
+            asked += PEER_SECONDS + 2 * self.setting.delay
         self._told(host, self.registry, asked)
 
     def _told(self, host: Host, teller: Host, asked: float) -> None:
@@ -133,13 +131,13 @@ class Model:
         """Ask the tracker; the answer, and then the handshakes, take their time."""
         if host.dead:
             return
-        for peer in self._meeting.announce(host, event):
+        for peer in self._tracker.announce(host, event):
             if peer.number not in host.takes and not (host.parted and peer is self.registry):
                 # a question and its answer before
                 soon = self.now + (2 + _SHAKES) * self.setting.delay
                 self._clock.at(soon, self._connect, host, peer)
         if event in ("", "started"):
-            self._clock.at(self.now + self._meeting.interval, self._announce, host, "")
+            self._clock.at(self.now + self._tracker.interval, self._announce, host, "")
 
     def _connect(self, one: Host, other: Host) -> None:
         if other.number in one.takes or one.dead or other.dead:
@@ -151,6 +149,8 @@ class Model:
             taker.takes[giver.number] = link
             taker.has_news = True
             giver.gives.append(link)
+            if giver is self.registry:
+                self._tracker.connected(taker)
             if giver.told_count == self.setting.pieces:
                 taker.seeds += 1
             if giver.told:

@@ -1,4 +1,4 @@
-"""Who hears of whom: docket's tracker, asked as hosts ask it."""
+"""docket's tracker, with the requests that hosts make."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ import struct
 from collections.abc import Callable, Sequence
 
 from benchmarks.simulate.state import Host
+from docket.torrent.tracker.admission import Admission, JoiningHost, join
 from docket.torrent.tracker.announce import MAX_PEERS, Announce
+from docket.torrent.tracker.hash_peers import HashPeers
 from docket.torrent.tracker.peers import Tracker
+from docket.torrent.zone import source_of
 
 _INFO_HASH = b"simulated-info-hash!"
 _PEERS = re.compile(rb"5:peers(\d+):")
@@ -29,7 +32,7 @@ def zone(number: int, hosts: int) -> bytes:
     return b"registry" if number < 0 else b"zone-%d" % (number // hosts)
 
 
-class Meeting:
+class SimulatedTracker:
     """The tracker of one swarm, of which the registry is a seed that doesn't announce."""
 
     def __init__(
@@ -37,7 +40,8 @@ class Meeting:
     ) -> None:
         # it spreads peers; it guards nothing
         self._tracker = Tracker(clock=clock, chance=random.Random(seed))  # noqa: S311
-        self._hosts = {one.compact: one for one in (registry, *hosts)}
+        self._hash_peers = HashPeers(clock)
+        self._hosts = {host.compact: host for host in (registry, *hosts)}
         self._seeds = [_address(registry.compact)]
         self._zone = registry.zone.decode()
 
@@ -46,31 +50,39 @@ class Meeting:
         """Seconds between a host's announces."""
         return self._tracker.interval
 
-    def invite(self, host: Host) -> bool:
-        """Whether *host* is to be one of those that ask the registry."""
-        in_registry_zone = host.zone.decode() == self._zone
-        token = str(host.number)
-        return self._tracker.invite(
-            _INFO_HASH, host.zone, token=token, in_registry_zone=in_registry_zone
+    def join(self, host: Host) -> Admission:
+        """Whether *host* becomes a gateway; its hash peer is the number of a host."""
+        joining = JoiningHost(
+            zone=host.zone,
+            source=source_of(host.compact),
+            in_registry_zone=host.zone.decode() == self._zone,
+            token=str(host.number),
+            hash_server=f"{host.number}:{_PORT}",
         )
+        return join(self._tracker, self._hash_peers, _INFO_HASH, joining)
+
+    def connected(self, host: Host) -> None:
+        """*host* has connected to the registry's seed."""
+        address, _ = _address(host.compact)
+        self._tracker.confirm_gateway(_INFO_HASH, host.peer_id, address)
 
     def announce(self, host: Host, event: str) -> list[Host]:
-        """What *host* hears of; the registry too, if it is a gateway."""
+        """The peers that *host* gets; the registry too, if it is a gateway."""
         report = Announce(
             info_hash=_INFO_HASH,
             peer_id=host.peer_id,
             compact=host.compact,
-            left=int(host.done is None),
+            left=host.lacking.bit_count() if host.done is None else 0,
             event=event,
             wanted=MAX_PEERS,
             zone=host.zone,
         )
-        told = self._tracker.announce(report, extra=self._seeds, extra_zone=self._zone)
-        found = _PEERS.search(told)
+        response = self._tracker.announce(report, extra=self._seeds, extra_zone=self._zone)
+        found = _PEERS.search(response)
         assert found
         start, size = found.end(), int(found[1])
-        listed = [told[place : place + 6] for place in range(start, start + size, 6)]
-        return [self._hosts[one] for one in listed]
+        endpoints = [response[place : place + 6] for place in range(start, start + size, 6)]
+        return [self._hosts[endpoint] for endpoint in endpoints]
 
 
 def _address(compact: bytes) -> tuple[str, int]:

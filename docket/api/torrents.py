@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
-from contextlib import suppress
-
 from anyio.to_thread import run_sync
+from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -17,10 +15,8 @@ from docket.oci.digest import Digest
 from docket.oci.reference import Reference
 from docket.store import StoredManifest
 from docket.torrent.metainfo import Metainfo
-from docket.torrent.zone import check_zone, compact, zone_of
-
-_MAX_TOKEN = 64
-_PORT = re.compile(r"[1-9][0-9]{0,4}")
+from docket.torrent.tracker.admission import Admission, JoiningHost, join
+from docket.torrent.zone import check_zone
 
 TORRENT_TYPE = "application/x-bittorrent"
 PIECES_TYPE = "application/octet-stream"
@@ -48,8 +44,8 @@ async def friendly_torrent(request: Request) -> Response:
 
 
 def _torrent(request: Request, announce: str) -> Response:
-    found, metainfo = _asked_for(request, announce)
-    headers = _joined(request, found, metainfo)
+    stored, metainfo = _asked_for(request, announce)
+    headers, _ = _joined(request, stored, metainfo)
     name = f"{repository_of(request).rpartition('/')[2]}.torrent"
     headers["Content-Disposition"] = f'attachment; filename="{name}"'
     return Response(metainfo.content, media_type=TORRENT_TYPE, headers=headers)
@@ -57,81 +53,65 @@ def _torrent(request: Request, announce: str) -> Response:
 
 def _pieces(request: Request, announce: str) -> Response:
     wanted = [
-        Digest.parse(one) for one in request.query_params.get("digests", "").split(",") if one
+        Digest.parse(text) for text in request.query_params.get("digests", "").split(",") if text
     ]
-    found, metainfo = _asked_for(request, announce)
+    stored, metainfo = _asked_for(request, announce)
     files = {file.digest: file for file in metainfo.files}
     for digest in wanted:
         if digest not in files:
             raise BlobUnknown(digest)
-    headers = _joined(request, found, metainfo) | {
+    headers, hash_peer = _joined(request, stored, metainfo)
+    headers |= {
         "Docket-Info-Hash": metainfo.info_hash.hex(),
         "Docket-Piece-Length": str(metainfo.piece_length),
         "Docket-Announce": metainfo.announce,
     }
-    hashes = b"".join(metainfo.hashes(files[digest]) for digest in wanted)
-    if teller := _teller(
-        request, metainfo.info_hash, is_gateway=headers["Docket-Gateway"] == "yes"
-    ):
-        headers["Docket-Hash-Peer"] = teller
-        hashes = b""
+    hashes = b""
+    if hash_peer:
+        headers["Docket-Hash-Peer"] = hash_peer
+    else:
+        hashes = b"".join(metainfo.hashes(files[digest]) for digest in dict.fromkeys(wanted))
     return Response(hashes, media_type=PIECES_TYPE, headers=headers)
-
-
-def _teller(request: Request, info_hash: bytes, *, is_gateway: bool) -> str:
-    """The host that is to tell this one, which will tell others; empty when the registry does.
-
-    Gateways are told by the registry: the sooner they begin, the sooner pieces leave it.
-    """
-    client = request.client.host if request.client else ""
-    with suppress(InvalidAnnounce):
-        zone = zone_of(compact(client, 0), request.query_params.get("zone", ""))
-        hash_peers = registry_of(request).hash_peers
-        if silent := request.query_params.get("failed_peer"):
-            hash_peers.remove(info_hash, zone, silent)
-        port = request.query_params.get("port", "")
-        if request.method == "GET" and _PORT.fullmatch(port) and int(port) < 1 << 16:
-            teller = "" if is_gateway else hash_peers.choose(info_hash, zone)
-            hash_peers.add(
-                info_hash, zone, f"[{client}]:{port}" if ":" in client else f"{client}:{port}"
-            )
-            return teller
-    return ""
 
 
 def _asked_for(request: Request, announce: str) -> tuple[StoredManifest, Metainfo]:
     registry = registry_of(request)
-    found = image_of(registry.store, request)
-    return found, registry.seeder.metainfo(found, announce=announce)
+    stored = image_of(registry.store, request)
+    return stored, registry.seeder.metainfo(stored, announce=announce)
 
 
-def _joined(request: Request, found: StoredManifest, metainfo: Metainfo) -> dict[str, str]:
-    """Seed the torrent from now on; what is said beside it."""
+def _joined(
+    request: Request, stored: StoredManifest, metainfo: Metainfo
+) -> tuple[dict[str, str], str]:
+    """Seed the torrent from now on; headers about it, and the host that sends the hashes."""
     registry = registry_of(request)
-    registry.seeder.seed(found)
-    is_gateway = registry.seeder.tracker is not None or _invite(request, metainfo.info_hash)
-    return {
-        "Docker-Content-Digest": str(found.digest),
+    registry.seeder.seed(stored)
+    admission = _admitted(request, metainfo.info_hash)
+    is_gateway = registry.seeder.tracker is not None or admission.is_gateway
+    headers = {
+        "Docker-Content-Digest": str(stored.digest),
         "Docket-Gateway": "yes" if is_gateway else "no",
     }
+    return headers, admission.hash_peer
 
 
-def _invite(request: Request, info_hash: bytes) -> bool:
-    """Whether this client is to be one of the hosts that ask the registry's seed.
-
-    Who only looks is not: it would take the place of one that comes.
-    """
+def _admitted(request: Request, info_hash: bytes) -> Admission:
+    """How this client joins the swarm; one whose address is unknown may be a gateway."""
     registry = registry_of(request)
-    client = request.client.host if request.client else ""
-    token = request.query_params.get("join_token", "")[:_MAX_TOKEN]
-    if not token or request.method != "GET":
-        return False
+    query = request.query_params if request.method == "GET" else QueryParams()
     try:
-        zone = zone_of(compact(client, 0), request.query_params.get("zone", ""))
-        own = zone_of(compact(registry.advertise or request.scope["server"][0], 0), registry.zone)
+        host = JoiningHost.parse(
+            request.client.host if request.client else "",
+            registry_address=registry.advertise or request.scope["server"][0],
+            registry_zone=registry.zone,
+            zone=request.query_params.get("zone", ""),
+            token=query.get("join_token", ""),
+            hash_port=query.get("port", ""),
+            failed_peer=query.get("failed_peer", ""),
+        )
     except InvalidAnnounce:
-        return True
-    return registry.tracker.invite(info_hash, zone, token=token, in_registry_zone=zone == own)
+        return Admission(is_gateway=bool(query.get("join_token")))
+    return join(registry.tracker, registry.hash_peers, info_hash, host)
 
 
 def _announce_url(request: Request) -> str:

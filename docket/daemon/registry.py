@@ -85,10 +85,12 @@ def serve(options: ServerOptions, *, on_ready: Callable[[str], None]) -> None:
             store, swarm, tracker=options.tracker or None, idle_seconds=options.idle_seconds
         )
         with contextlib.closing(seeder), _scrubbing(store, seeder, options):
+            tracker = Tracker()
+            swarm.on_peer(tracker.confirm_gateway)
             registry = Registry(
                 store,
                 seeder,
-                Tracker(),
+                tracker,
                 advertise=advertised,
                 zone=options.zone,
                 sending=RateLimiter(options.max_upload),

@@ -1,8 +1,8 @@
-"""Hosts that tell each other the piece hashes of an image, so that the registry needn't tell all.
+"""Hosts send each other the piece hashes of an image: the registry sends them to few hosts.
 
-HTTP of the smallest kind: ``GET /<info-hash>?digests=<digest>,…`` gives the hashes of these blobs,
-one behind the other, as the registry's own call does. What is heard is worth nothing until it makes
-the torrent with that info-hash, which the registry tells.
+A subset of HTTP/1.0: ``GET /<info-hash>?digests=<digest>,…`` returns the hashes of these blobs, one
+after the other, as the registry's own call does. The hashes are untrusted: the caller checks that
+they give the registry's info-hash.
 """
 
 from __future__ import annotations
@@ -10,141 +10,164 @@ from __future__ import annotations
 import http.client
 import socket
 import threading
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from http.server import BaseHTTPRequestHandler
-from typing import Any
 from urllib.parse import parse_qs
 
 from docket.oci.digest import READ_SIZE, Digest
 
-CONNECT_SECONDS = 1.0
-ANSWER_SECONDS = 2.0
-"""How long a host that says nothing is waited for."""
+PEER_SECONDS = 1.0
+"""How long a host waits for another one to connect and begin: then it asks the registry."""
 
-ALL_SECONDS = 10.0
-"""How long one is waited for in all, however slowly it says something."""
+SERVE_SECONDS = 10.0
+"""How long a host serves one request in all, however slowly its client sends or reads."""
 
-_AT_ONCE = 16
+MIN_RATE = 64 * 1024
+"""Bytes a second that a host has to send at least, to be waited for longer."""
+
+_MAX_CLIENTS = 16
+_MAX_OF_ADDRESS = 8  # several hosts may share one
+_MAX_HEAD = 64 * 1024
+_NOT_FOUND = b"HTTP/1.0 404 Not Found\r\nContent-Length: 0\r\n\r\n"
 
 
 class HashServer:
-    """Tells who asks, as soon as it is told itself, until it is closed."""
+    """Serves an image's piece hashes until it is closed; early requests wait 1 s for them."""
 
     def __init__(self) -> None:
-        """It listens at all addresses, at a free port. Raises OSError when it can't."""
-        self._known = threading.Event()
+        """Listen at all addresses, at a free port. Raises OSError when that fails."""
+        self._published = threading.Event()
         self._path = ""
         self._hashes: Mapping[str, bytes] = {}
-        self._room = threading.BoundedSemaphore(_AT_ONCE)
+        self._clients: Counter[str] = Counter()
+        self._lock = threading.Lock()
         both = socket.has_dualstack_ipv6()
         self._listener = socket.create_server(
             ("", 0), family=socket.AF_INET6 if both else socket.AF_INET, dualstack_ipv6=both
         )
         self.port: int = self._listener.getsockname()[1]
-        self._thread = threading.Thread(target=self._listen, name="teller", daemon=True)
+        self._thread = threading.Thread(target=self._listen, name="hash-server", daemon=True)
         self._thread.start()
 
-    def know(self, info_hash: bytes, hashes: Mapping[Digest, bytes]) -> None:
-        """From now on tell the piece *hashes* of the torrent's blobs."""
+    def publish(self, info_hash: bytes, hashes: Mapping[Digest, bytes]) -> None:
+        """From now on serve the piece *hashes* of the torrent's blobs."""
         self._path = f"/{info_hash.hex()}"
         self._hashes = {str(digest): value for digest, value in hashes.items()}
-        self._known.set()
+        self._published.set()
 
     def close(self) -> None:
-        """Answer nobody any more, but those who have asked."""
+        """Accept no more requests; those accepted are still served."""
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)  # ends the accept
         self._thread.join()
         self._listener.close()
 
-    def answer(self, target: str) -> bytes | None:
-        """What is asked for by *target*; None when it isn't here, or isn't in time."""
+    def find(self, target: str) -> list[bytes] | None:
+        """The hashes for the path and query of a request, each blob's once, in its order.
+
+        None when one of them isn't here, or isn't in time.
+        """
         path, _, query = target.partition("?")
-        if not self._known.wait(ANSWER_SECONDS) or path != self._path:
+        if not self._published.wait(PEER_SECONDS) or path != self._path:
             return None
-        asked = parse_qs(query).get("digests", [""])[0].split(",")
+        names = parse_qs(query).get("digests", [""])[0].split(",")
         with suppress(KeyError):
-            return b"".join([self._hashes[one] for one in asked if one])
+            return [self._hashes[name] for name in dict.fromkeys(names) if name]
         return None
 
     def _listen(self) -> None:
         with suppress(OSError):
             while True:
-                asking, address = self._listener.accept()
-                if self._room.acquire(blocking=False):
-                    tell = threading.Thread(target=self._tell, args=(asking, address), daemon=True)
-                    tell.start()
+                client, address = self._listener.accept()
+                if self._admits(address[0]):
+                    arguments = (client, address[0])
+                    threading.Thread(target=self._serve, args=arguments, daemon=True).start()
                 else:
-                    asking.close()
+                    client.close()
 
-    def _tell(self, asking: socket.socket, address: Any) -> None:
+    def _admits(self, address: str) -> bool:
+        with self._lock:
+            if self._clients.total() >= _MAX_CLIENTS or self._clients[address] >= _MAX_OF_ADDRESS:
+                return False
+            self._clients[address] += 1
+        return True
+
+    def _serve(self, client: socket.socket, address: str) -> None:
         try:
-            with asking, suppress(OSError):
-                _Handler(asking, address, self)  # type: ignore[arg-type]  # it only keeps it
+            with client, suppress(OSError), _disconnect_after(SERVE_SECONDS, client):
+                self._answer(client)
         finally:
-            self._room.release()
+            with self._lock:
+                self._clients[address] -= 1
+                if not self._clients[address]:
+                    del self._clients[address]
 
-
-class _Handler(BaseHTTPRequestHandler):
-    """One question; all of it happens when this is made."""
-
-    timeout = ANSWER_SECONDS
-    server: Any
-
-    def do_GET(self) -> None:
-        """Answer it."""
-        content = self.server.answer(self.path)
-        if content is None:
-            self.send_error(404)
+    def _answer(self, client: socket.socket) -> None:
+        target = _target(client)
+        hashes = self.find(target) if target else None
+        if hashes is None:
+            client.sendall(_NOT_FOUND)
             return
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, *_words: object) -> None:
-        """Nothing: the output is that of the pull."""
+        length = sum(map(len, hashes))
+        client.sendall(b"HTTP/1.0 200 OK\r\nContent-Length: %d\r\n\r\n" % length)
+        for value in hashes:
+            client.sendall(value)
 
 
 def fetch_hashes(
-    teller: str, info_hash: bytes, digests: Iterable[Digest], *, length: int
+    peer: str, info_hash: bytes, digests: Iterable[Digest], *, length: int
 ) -> bytes | None:
-    """The piece hashes of *digests* from the host at *teller*, *length* bytes in all.
+    """The piece hashes of *digests* from the host at *peer* (``address:port``), *length* bytes.
 
-    None when it doesn't tell as many in time. They may be wrong.
+    None when it sends another number of bytes, or not all in time. They may be wrong.
     """
-    address, _, port = teller.rpartition(":")
+    address, _, port = peer.rpartition(":")
+    if not (port.isascii() and port.isdigit()):
+        return None
     content = bytearray()
     try:
-        asking = http.client.HTTPConnection(address.strip("[]"), int(port), CONNECT_SECONDS)
+        connection = http.client.HTTPConnection(address.strip("[]"), int(port), PEER_SECONDS)
         try:
-            asking.connect()
-            asking.sock.settimeout(ANSWER_SECONDS)
-            with _hung_up_after(ALL_SECONDS, asking.sock):
-                asking.request("GET", f"/{info_hash.hex()}?digests={','.join(map(str, digests))}")
-                answer = asking.getresponse()
-                while answer.status == 200 and len(content) <= length:
-                    block = answer.read1(READ_SIZE)
+            connection.connect()
+            connection.sock.settimeout(PEER_SECONDS)
+            with _disconnect_after(PEER_SECONDS + length / MIN_RATE, connection.sock):
+                names = ",".join(map(str, digests))
+                connection.request("GET", f"/{info_hash.hex()}?digests={names}")
+                response = connection.getresponse()
+                while response.status == 200 and len(content) <= length:
+                    block = response.read1(READ_SIZE)
                     if not block:
                         break
                     content += block
         finally:
-            asking.close()
+            connection.close()
     except (OSError, http.client.HTTPException, ValueError, OverflowError):
         return None
     return bytes(content) if len(content) == length else None
 
 
+def _target(client: socket.socket) -> str:
+    """Path and query of the GET that *client* sends; empty for everything else."""
+    head = bytearray()
+    while b"\r\n\r\n" not in head:
+        block = client.recv(READ_SIZE)
+        head += block
+        if not block or len(head) > _MAX_HEAD:
+            return ""
+    words = head.partition(b"\r\n")[0].decode("latin-1").split(" ")
+    return words[1] if len(words) == 3 and words[0] == "GET" else ""
+
+
 @contextmanager
-def _hung_up_after(seconds: float, asking: socket.socket) -> Iterator[None]:
-    """A timeout is one for each read: who sends a byte now and then would be waited for forever."""
+def _disconnect_after(seconds: float, connection: socket.socket) -> Iterator[None]:
+    """Socket timeouts apply to each read or write; this enforces a total deadline."""
 
-    def hang_up() -> None:
+    def disconnect() -> None:
         with suppress(OSError):
-            asking.shutdown(socket.SHUT_RDWR)
+            connection.shutdown(socket.SHUT_RDWR)
 
-    timer = threading.Timer(seconds, hang_up)
+    timer = threading.Timer(seconds, disconnect)
     timer.daemon = True
     timer.start()
     try:

@@ -85,7 +85,7 @@ class MetainfoSource:
             self._is_gateway = is_gateway if self._is_gateway is None else self._is_gateway
         if self._teller:
             hashes = {one.digest: made.hashes(one) for one in made.files if one.digest}
-            self._teller.know(made.info_hash, hashes)
+            self._teller.publish(made.info_hash, hashes)
         return made
 
     def _made(self) -> Metainfo | None:

@@ -13,7 +13,7 @@ from docket.oci import manifest
 from docket.oci.digest import Digest
 from docket.oci.manifest import Descriptor, Platform
 from docket.torrent.metainfo import parse_metainfo
-from docket.torrent.tracker.peer_selection import GATEWAYS, NEAR_GATEWAYS
+from docket.torrent.tracker.peer_selection import OTHER_ZONE, REGISTRY_ZONE
 from tests.api.http import Answer, Registry, Repository
 from tests.store.samples import ENCODER, Image, image
 from tests.torrent.samples import decoded
@@ -208,24 +208,29 @@ def test_hosts_that_join_are_invited_to_be_gates(sweeping: Registry) -> None:
     calls = cycle(["torrent", "pieces"])
     near = [
         invited(repo, call=next(calls), join_token=f"host{number}")
-        for number in range(NEAR_GATEWAYS + 1)
+        for number in range(REGISTRY_ZONE.first + 1)
     ]
-    assert near == [True] * NEAR_GATEWAYS + [False]
+    assert near == [True] * REGISTRY_ZONE.first + [False]
     assert [invited(repo, join_token=one) for one in ("host0", "another")] == [True, False]
-    far = [invited(repo, join_token=f"host{number}", zone="far") for number in range(GATEWAYS + 1)]
-    assert far == [True] * GATEWAYS + [False]
+    far = [
+        invited(repo, join_token=f"host{number}", zone="far")
+        for number in range(OTHER_ZONE.first + 1)
+    ]
+    assert far == [True] * OTHER_ZONE.first + [False]
 
 
 def test_who_only_looks_takes_no_place_of_a_gate(sweeping: Registry) -> None:
     """Decision 23: HEAD, and a GET of a torrent by whoever doesn't say that it joins."""
     repo = sweeping.repository("app")
     repo.push(ONE, "v1")
-    looks = [invited(repo, *how) for how in (("GET",), ("HEAD",)) for _ in range(NEAR_GATEWAYS)]
+    looks = [
+        invited(repo, *how) for how in (("GET",), ("HEAD",)) for _ in range(REGISTRY_ZONE.first)
+    ]
     assert not any(looks)
     assert not any(
-        invited(repo, "HEAD", join_token=f"host{number}") for number in range(NEAR_GATEWAYS)
+        invited(repo, "HEAD", join_token=f"host{number}") for number in range(REGISTRY_ZONE.first)
     )
-    assert all(invited(repo, join_token=f"host{number}") for number in range(NEAR_GATEWAYS))
+    assert all(invited(repo, join_token=f"host{number}") for number in range(REGISTRY_ZONE.first))
 
 
 # -- images

@@ -6,7 +6,7 @@ import pytest
 
 from docket.oci.digest import Digest
 from docket.torrent.metainfo import parse_metainfo
-from docket.torrent.tracker.peer_selection import NEAR_GATEWAYS
+from docket.torrent.tracker.peer_selection import REGISTRY_ZONE
 from tests.api.http import Registry, Repository
 from tests.store.samples import image
 
@@ -59,7 +59,7 @@ def test_hosts_tell_others_of_their_zone(sweeping: Registry) -> None:
     assert told_by(repo, 4003, zone="far") == ""
     assert told_by(repo, 4004, zone="far") == "127.0.0.1:4003"
     assert told_by(repo, "", failed_peer="127.0.0.1:4001") == ""
-    assert told_by(repo, 4005) == "127.0.0.1:4002"
+    assert told_by(repo, 4005) == ""
 
 
 @pytest.mark.parametrize("port", ["", "0", "65536", "123456", "http", "-1", "1.5"])
@@ -77,8 +77,10 @@ def test_gates_are_told_by_the_registry(sweeping: Registry) -> None:
     """Decision 28: as long as there is room for gateways."""
     repo = sweeping.repository("app")
     repo.push(ONE, "v1")
-    told = [told_by(repo, 4000 + one, join_token=f"host{one}") for one in range(NEAR_GATEWAYS + 1)]
-    assert told == [""] * NEAR_GATEWAYS + ["127.0.0.1:4000"]
+    told = [
+        told_by(repo, 4000 + one, join_token=f"host{one}") for one in range(REGISTRY_ZONE.first + 1)
+    ]
+    assert told == [""] * REGISTRY_ZONE.first + ["127.0.0.1:4000"]
 
 
 def test_a_bad_question_takes_no_place_of_a_gate(sweeping: Registry) -> None:
@@ -86,8 +88,10 @@ def test_a_bad_question_takes_no_place_of_a_gate(sweeping: Registry) -> None:
     repo = sweeping.repository("app")
     repo.push(ONE, "v1")
     other = str(Digest.of(next(one for one in TWO.blobs if one not in ONE.blobs)))
-    for number in range(NEAR_GATEWAYS):
+    for number in range(REGISTRY_ZONE.first):
         asked = {"digests": other, "join_token": f"lost{number}", "port": 4001}
         assert repo.ask("GET", "_docket/pieces/v1", **asked).refused(404, "BLOB_UNKNOWN")
-    told = [told_by(repo, 5000 + one, join_token=f"host{one}") for one in range(NEAR_GATEWAYS + 1)]
-    assert told == [""] * NEAR_GATEWAYS + ["127.0.0.1:5000"]
+    told = [
+        told_by(repo, 5000 + one, join_token=f"host{one}") for one in range(REGISTRY_ZONE.first + 1)
+    ]
+    assert told == [""] * REGISTRY_ZONE.first + ["127.0.0.1:5000"]

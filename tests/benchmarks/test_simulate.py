@@ -18,8 +18,8 @@ from benchmarks.simulate.model import Model
 from benchmarks.simulate.report import as_json
 from benchmarks.simulate.scenario import Setting
 from docket.pieces import HASH_SIZE
-from docket.torrent.tracker.hash_peers import TURNS
-from docket.torrent.tracker.peer_selection import NEAR_GATEWAYS
+from docket.torrent.tracker.hash_peers import RECIPIENTS
+from docket.torrent.tracker.peer_selection import REGISTRY_ZONE
 
 _SIMULATE = (sys.executable, "-m", "benchmarks.simulate")
 _RESULTS = Path(results.__file__).parents[1] / "results" / "simulate"
@@ -100,11 +100,11 @@ def test_the_registry_tells_the_gates_alone() -> None:
     told = setting.torrent * HEADERS
     blocks = setting.payload * HEADERS
     assert setting.torrent > 200 * HASH_SIZE
-    assert model.registry.egress >= NEAR_GATEWAYS * told + blocks
+    assert model.registry.egress >= REGISTRY_ZONE.first * told + blocks
     sent = sum(one.egress for one in (model.registry, *model.hosts))
     assert sent >= 60 * (told + blocks) * 0.999
     hash_peers = [one for one in model.hosts if one.tells_until]
-    assert 60 - NEAR_GATEWAYS >= len(hash_peers) >= (60 - NEAR_GATEWAYS) / TURNS
+    assert 60 - REGISTRY_ZONE.first >= len(hash_peers) >= (60 - REGISTRY_ZONE.first) / RECIPIENTS
     assert all(one.knows <= one.joined for one in model.hosts)
 
 

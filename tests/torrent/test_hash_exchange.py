@@ -23,7 +23,7 @@ _HASHES = {_ONE: b"1" * 40, _TWO: b"2" * 20}
 def teller() -> Iterator[HashServer]:
     """One that knows `_HASHES`."""
     with closing(HashServer()) as found:
-        found.know(_HASH, _HASHES)
+        found.publish(_HASH, _HASHES)
         yield found
 
 
@@ -38,7 +38,7 @@ def test_who_asks_early_waits() -> None:
     """It hears as soon as the teller knows."""
     with closing(HashServer()) as teller, ThreadPoolExecutor(1) as pool:
         heard = pool.submit(fetch_hashes, f"127.0.0.1:{teller.port}", _HASH, [_ONE], length=40)
-        teller.know(_HASH, _HASHES)
+        teller.publish(_HASH, _HASHES)
         assert heard.result() == b"1" * 40
 
 
@@ -73,7 +73,7 @@ def test_who_says_other_things_or_goes_away(said: bytes) -> None:
 
 def test_who_says_nothing_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """One that takes the question and is silent, and one that is never told itself."""
-    monkeypatch.setattr(hash_exchange, "ANSWER_SECONDS", 0.05)
+    monkeypatch.setattr(hash_exchange, "PEER_SECONDS", 0.05)
     with socket.create_server(("127.0.0.1", 0)) as silent, closing(HashServer()) as untold:
         for port in (silent.getsockname()[1], untold.port):
             assert fetch_hashes(f"127.0.0.1:{port}", _HASH, [_ONE], length=40) is None
@@ -81,7 +81,7 @@ def test_who_says_nothing_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_who_says_a_little_now_and_then_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """In the headers already, where each byte would be waited for anew."""
-    monkeypatch.setattr(hash_exchange, "ALL_SECONDS", 0.2)
+    monkeypatch.setattr(hash_exchange, "PEER_SECONDS", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
         place = f"127.0.0.1:{server.getsockname()[1]}"
         heard = pool.submit(fetch_hashes, place, _HASH, [_ONE], length=40)

@@ -16,7 +16,7 @@ from docket.oci.digest import Digest
 from docket.oci.reference import Reference
 from docket.remote.client import Client
 from docket.store import Sample
-from docket.torrent.tracker.peer_selection import NEAR_GATEWAYS
+from docket.torrent.tracker.peer_selection import REGISTRY_ZONE
 from tests.store.samples import open_store
 from tests.support.commands import DOCKET, Commands, registry
 from tests.support.releases import Release, release
@@ -106,8 +106,10 @@ def test_only_who_joins_the_swarm_takes_the_place_of_a_gate(
     reference = Reference.parse(SMALL.name)
     with Client(registry_url) as client:
         client.torrent(reference)
-        joined = [client.torrent(reference, is_peer=True)[1] for _ in range(NEAR_GATEWAYS + 1)]
-        assert joined == [True] * NEAR_GATEWAYS + [False]
+        joined = [
+            client.torrent(reference, is_peer=True)[1] for _ in range(REGISTRY_ZONE.first + 1)
+        ]
+        assert joined == [True] * REGISTRY_ZONE.first + [False]
         assert client.torrent(reference, is_peer=True, zone="far")[1]
 
 

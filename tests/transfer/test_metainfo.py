@@ -24,8 +24,8 @@ from docket.torrent.hash_exchange import HashServer
 from docket.torrent.metainfo import Metainfo, parse_metainfo
 from docket.torrent.peer.session_options import SessionOptions
 from docket.torrent.peer.swarm import Swarm
-from docket.torrent.tracker.hash_peers import TURNS
-from docket.torrent.tracker.peer_selection import NEAR_GATEWAYS
+from docket.torrent.tracker.hash_peers import RECIPIENTS
+from docket.torrent.tracker.peer_selection import REGISTRY_ZONE
 from docket.transfer.metainfo import MetainfoSource
 from docket.transfer.pull import plan, pull, resolve, to_fetch
 from tests.store.samples import open_store
@@ -150,7 +150,7 @@ def _whole(client: Client, image: Release) -> Metainfo:
 
 
 def _take_the_gates(client: Client, image: Release) -> None:
-    for _ in range(NEAR_GATEWAYS):
+    for _ in range(REGISTRY_ZONE.first):
         assert Client.torrent(client, Reference.parse(image.name), is_peer=True)[1]
 
 
@@ -169,12 +169,12 @@ def test_a_host_hears_from_one_that_was_told(client: Asked, tmp_path: Path) -> N
     told = client.watch()
     with assembly(client, tmp_path / "a", LARGE) as first:
         content = [first.metainfo().content]
-        for number in range(TURNS):
+        for number in range(RECIPIENTS):
             with assembly(client, tmp_path / f"b{number}", LARGE) as other:
                 content.append(other.metainfo().content)
                 assert not other.is_gateway
-    assert [bool(one.hash_peer) for one in told] == [False] + [True] * TURNS
-    assert [bool(one.hashes) for one in told] == [True] + [False] * TURNS
+    assert [bool(one.hash_peer) for one in told] == [False] + [True] * RECIPIENTS
+    assert [bool(one.hashes) for one in told] == [True] + [False] * RECIPIENTS
     assert {parse_metainfo(one).info_hash for one in content} == {_whole(client, LARGE).info_hash}
     assert client.torrents == 0
 
@@ -231,7 +231,7 @@ def _liar(client: Client) -> Iterator[str]:
     torrent = _whole(client, LARGE)
     with closing(HashServer()) as teller:
         wrong = {one.digest: bytes(len(torrent.hashes(one))) for one in torrent.files if one.digest}
-        teller.know(torrent.info_hash, wrong)
+        teller.publish(torrent.info_hash, wrong)
         yield f"127.0.0.1:{teller.port}"
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 from urllib.request import urlopen
 
-from docket.torrent.tracker.peer_selection import GATEWAYS
+from docket.torrent.tracker.peer_selection import OTHER_ZONE
 from tests.support.commands import Commands, registry
 from tests.support.namespaces import Host, namespaces
 from tests.support.processes import short_folder
@@ -100,7 +100,7 @@ def test_a_host_whose_zone_gives_nothing_hears_of_the_outside(host: Named, tmp_p
     """
     host("build")("push", SMALL.name, "--archive", SMALL.archive(tmp_path / "image.tar"))
     found = host("build")("inspect", SMALL.name)
-    for port in range(1, 1 + GATEWAYS):
+    for port in range(1, 1 + OTHER_ZONE.first):
         query = {"info_hash": bytes.fromhex(found["info_hash"]), "peer_id": f"{port:020}"}
         query |= {"port": str(port), "left": "1", "event": "started"}
         # a plus stands for itself here

@@ -27,11 +27,11 @@ class ForeignClients:
     def __init__(
         self,
         on_change: Callable[[bool], None],
-        on_peer: Callable[[bytes, bytes], None] = lambda _info_hash, _peer_id: None,
+        on_peer: Callable[[bytes, bytes, str], None] = lambda *_peer: None,
     ) -> None:
         """*on_change* is called with whether any is connected, when that changes.
 
-        *on_peer* is called with info-hash and peer id of each peer after its handshake.
+        *on_peer* is called with info-hash, id and address of each peer after its handshake.
         """
         self._on_change = on_change
         self._on_peer = on_peer
@@ -85,7 +85,7 @@ class ForeignClients:
                     known = False
                 elif peer.ip not in self._met:
                     self._met.add(peer.ip)
-                    self._on_peer(info_hash, peer_id)
+                    self._on_peer(info_hash, peer_id, peer.ip[0])
                     if not (is_docket(peer_id) or is_registry(peer_id)):
                         self._foreign_clients.add(peer.ip)
         return known

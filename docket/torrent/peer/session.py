@@ -66,7 +66,7 @@ class Session:
         self._lock = threading.Lock()
         self._listening = threading.Event()
         self._closing = False
-        self._on_peer: Callable[[bytes, bytes], None] = lambda _info_hash, _peer_id: None
+        self._on_peer: Callable[[bytes, bytes, str], None] = lambda *_peer: None
         self.tuning = SessionTuning(self)
         self._foreign_clients = ForeignClients(
             self._adapt_to_foreign_clients, lambda *peer: self._on_peer(*peer)
@@ -124,8 +124,8 @@ class Session:
                 blocked.add_rule(address, address, _BLOCKED)
             session.set_ip_filter(blocked)
 
-    def on_peer(self, call: Callable[[bytes, bytes], None]) -> None:
-        """From now on *call* with info-hash and peer id of every peer that completes a handshake.
+    def on_peer(self, call: Callable[[bytes, bytes, str], None]) -> None:
+        """*call* with info-hash, id and address of every peer that completes a handshake.
 
         It is called on the alert thread, so it must not wait.
         """

@@ -59,6 +59,13 @@ class Swarm:
         """The TCP port that peers connect to."""
         return self._session.port
 
+    def on_peer(self, call: Callable[[bytes, bytes, str], None]) -> None:
+        """From now on *call* with info-hash, id and address of every peer that connects.
+
+        It is called on the thread that serves all peers, so it must not wait.
+        """
+        self._session.on_peer(call)
+
     def close(self) -> None:
         """Leave all swarms; files stay. A fetch in progress ends with `SwarmError`."""
         with self._lock:

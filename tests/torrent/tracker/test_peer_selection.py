@@ -13,24 +13,30 @@ import pytest
 from docket.torrent.peer_id import GATEWAY_PEER, HOST_PEER
 from docket.torrent.tracker.announce import MAX_PEERS, Announce
 from docket.torrent.tracker.peer_selection import (
+    CONFIRM_SECONDS,
     FURTHER,
-    GATEWAYS,
-    MOST_GATEWAYS,
-    MOST_NEAR_GATEWAYS,
-    NEAR_GATEWAYS,
     NEIGHBOURS,
+    OTHER_ZONE,
     OUTSIDERS,
+    REGISTRY_ZONE,
     SEED_SHARE,
     Bag,
+    Gateway,
     Zone,
     choose,
 )
-from docket.torrent.tracker.peers import INTERVAL, MAX_INVITED, Tracker
-from docket.torrent.zone import compact
+from docket.torrent.tracker.peers import (
+    INTERVAL,
+    MAX_RESERVATIONS,
+    MAX_RESERVATIONS_OF_SOURCE,
+    Tracker,
+)
+from docket.torrent.zone import compact, source_of
 from tests.torrent.samples import decoded
 
 _HASH = b"z" * 20
 _REGISTRY = ("192.0.2.1", 9999)
+_SHARED = "10.7.0.1"
 
 Peer = tuple[str, int]
 SEED: Peer = ("registry", 0)
@@ -38,13 +44,19 @@ SEED: Peer = ("registry", 0)
 
 @dataclass
 class Fleet:
-    """A tracker whose registry is elsewhere, and hosts by zone and number."""
+    """A tracker whose registry is elsewhere, and hosts by zone and number.
+
+    Hosts receive something between two announces, and connect to the registry's seed when they get
+    it, unless *are_dead*.
+    """
 
     now: float = 1000.0
     registry_zone: str = ""
+    are_dead: bool = False
     names: dict[bytes, Peer] = field(default_factory=lambda: {compact(*_REGISTRY): SEED})
     tracker: Tracker = field(init=False)
-    asked: int = 0
+    requests: int = 0
+    left: int = 1_000_000
 
     def __post_init__(self) -> None:
         self.tracker = Tracker(clock=lambda: self.now)
@@ -55,16 +67,24 @@ class Fleet:
         number: int,
         *,
         address: str = "",
-        left: int = 1,
+        left: int | None = None,
         event: str = "",
         prefix: bytes = b"",
     ) -> set[Peer]:
-        """Zone and number of the peers that a host hears of when it announces."""
-        label = "" if address else zone
+        """Zone and number of the peers that a host gets when it announces."""
+        self.left -= 1
+        label = "" if address and not zone.startswith("=") else zone.removeprefix("=")
         endpoint = _endpoint(zone, number, address)
+        peer_id = _peer_id(prefix, endpoint[1])
         report = Announce.parse(
             b"info_hash=%b&peer_id=%b&port=%d&left=%d&event=%b"
-            % (_HASH, _peer_id(prefix, endpoint[1]), endpoint[1], left, event.encode()),
+            % (
+                _HASH,
+                peer_id,
+                endpoint[1],
+                (0 if self.are_dead else self.left) + 1 if left is None else left,
+                event.encode(),
+            ),
             address=endpoint[0],
             zone=label,
         )
@@ -72,16 +92,35 @@ class Fleet:
         answer: dict[bytes, Any] = decoded(
             self.tracker.announce(report, extra=[_REGISTRY], extra_zone=self.registry_zone)
         )
-        return set(self._named(answer))
+        peers = set(self._named(answer))
+        if SEED in peers and not self.are_dead:
+            self.tracker.confirm_gateway(_HASH, peer_id, endpoint[0])
+        return peers
 
-    def invited(self, zone: str, token: str = "") -> bool:
-        """Whether a host of *zone* is invited; without *token*, one that never asked before."""
-        in_registry_zone = zone == self.registry_zone
-        self.asked += 1
-        token = token or str(self.asked)
-        return self.tracker.invite(
-            _HASH, zone.encode(), token=token, in_registry_zone=in_registry_zone
+    def reserved(
+        self, zone: str, token: str = "", *, number: int | None = None, address: str = ""
+    ) -> bool:
+        """Whether a host of *zone* gets a reservation; without *token*, one that never asked.
+
+        It is at *address*, or at that of the host with *number*.
+        """
+        self.requests += 1
+        token = token or str(self.requests)
+        number = self.requests if number is None else number
+        host = address or _endpoint(zone, number, "")[0]
+        label = zone.removeprefix("=")
+        return self.tracker.reserve_gateway(
+            _HASH,
+            label.encode(),
+            token=token,
+            source=source_of(compact(host, 0)),
+            in_registry_zone=label == self.registry_zone,
         )
+
+    def joined(self, zone: str, number: int, **more: Any) -> set[Peer]:
+        """What a host gets that reserves a gateway's place, and announces itself as one."""
+        self.reserved(zone, number=number, address=more.get("address", ""))
+        return self.heard(zone, number, prefix=GATEWAY_PEER, **more)
 
     def outside(self, zone: str, number: int, **more: Any) -> set[Peer]:
         """Those of them that aren't in the host's zone."""
@@ -105,9 +144,9 @@ def fleet() -> Fleet:
 
 def test_only_the_first_leeches_of_a_zone_hear_of_the_outside(fleet: Fleet) -> None:
     """Two gateways hear of the registry's seed; whoever comes later hears of the zone alone."""
-    for number in range(GATEWAYS):
+    for number in range(OTHER_ZONE.first):
         assert fleet.outside("a", number) == {SEED}
-    for number in range(GATEWAYS, 20):
+    for number in range(OTHER_ZONE.first, 20):
         assert fleet.heard("a", number) == {("a", other) for other in range(number)}
 
 
@@ -168,7 +207,7 @@ def test_slow_gates_get_company(fleet: Fleet, prefix: bytes) -> None:
     for more in range(1, 12):
         fleet.now += INTERVAL
         gateways = {number for number in range(20) if fleet.outside("a", number, prefix=prefix)}
-        assert len(gateways) == min(GATEWAYS + more, MOST_GATEWAYS)
+        assert len(gateways) == min(OTHER_ZONE.first + more, OTHER_ZONE.most)
 
 
 def test_gates_near_the_registry_get_no_company_for_being_slow() -> None:
@@ -176,7 +215,7 @@ def test_gates_near_the_registry_get_no_company_for_being_slow() -> None:
     fleet = Fleet(registry_zone="a")
     for _ in range(10):
         heard = [fleet.heard("a", number, prefix=HOST_PEER) for number in range(40)]
-        assert sum(SEED in one for one in heard) == NEAR_GATEWAYS
+        assert sum(SEED in one for one in heard) == REGISTRY_ZONE.first
         fleet.now += INTERVAL
 
 
@@ -187,20 +226,22 @@ def test_a_leech_that_cannot_wait_becomes_a_gate(fleet: Fleet, prefix: bytes) ->
         fleet.heard("a", number, prefix=prefix)
     fleet.now += INTERVAL / 3
     outsiders = [
-        number for number in range(GATEWAYS, 20) if fleet.outside("a", number, prefix=prefix)
+        number
+        for number in range(OTHER_ZONE.first, 20)
+        if fleet.outside("a", number, prefix=prefix)
     ]
-    assert outsiders == list(range(GATEWAYS, MOST_GATEWAYS))
+    assert outsiders == list(range(OTHER_ZONE.first, OTHER_ZONE.most))
 
 
 def test_a_host_near_the_registry_that_cannot_wait_hears_of_its_seed() -> None:
     """However many gateways there were at first, there is room for some that starve."""
     fleet = Fleet(registry_zone="a")
     for number in range(40):
-        fleet.heard("a", number, prefix=GATEWAY_PEER if number < NEAR_GATEWAYS else HOST_PEER)
+        fleet.joined("a", number)
     fleet.now += INTERVAL / 3
-    starving = range(NEAR_GATEWAYS, 40)
+    starving = range(REGISTRY_ZONE.first, 40)
     heard = [number for number in starving if SEED in fleet.heard("a", number, prefix=HOST_PEER)]
-    assert heard == list(range(NEAR_GATEWAYS, MOST_NEAR_GATEWAYS))
+    assert heard == list(range(REGISTRY_ZONE.first, REGISTRY_ZONE.most))
 
 
 def test_without_labels_a_network_is_a_zone(fleet: Fleet) -> None:
@@ -222,7 +263,7 @@ def test_other_programs_in_the_registrys_zone_hear_of_its_seed_always() -> None:
     """By its label, or else by its network; of docket's hosts only gateways do."""
     labelled = Fleet(registry_zone="a")
     plain = Fleet()
-    for number in range(1, MOST_NEAR_GATEWAYS + 10):
+    for number in range(1, REGISTRY_ZONE.most + 10):
         assert SEED in labelled.heard("a", number)
         assert SEED in plain.heard("near", number, address=f"192.0.2.{number + 1}")
     assert [SEED in labelled.heard("b", number) for number in range(3)] == [True, True, False]
@@ -231,54 +272,58 @@ def test_other_programs_in_the_registrys_zone_hear_of_its_seed_always() -> None:
 def test_hosts_in_the_registrys_zone_are_invited_up_to_a_number() -> None:
     """They hear of the seed; docket's other hosts there hear of them, and of no seed."""
     fleet = Fleet(registry_zone="a")
-    invited = [fleet.invited("a") for _ in range(NEAR_GATEWAYS + 2)]
-    assert invited == [True] * NEAR_GATEWAYS + [False, False]
-    for number, is_gateway in enumerate(invited):
+    reserved = [fleet.reserved("a") for _ in range(REGISTRY_ZONE.first + 2)]
+    assert reserved == [True] * REGISTRY_ZONE.first + [False, False]
+    for number, is_gateway in enumerate(reserved, 1):
         heard = fleet.heard("a", number, prefix=GATEWAY_PEER if is_gateway else HOST_PEER)
         assert (SEED in heard) is is_gateway
-    assert fleet.invited("b")
+    assert fleet.reserved("b")
 
 
 def test_an_invitation_that_nobody_follows_is_forgotten() -> None:
     """A host that got the torrent and never came leaves its place to others."""
     fleet = Fleet(registry_zone="a")
-    for _ in range(NEAR_GATEWAYS):
-        assert fleet.invited("a")
-    assert not fleet.invited("a")
+    for _ in range(REGISTRY_ZONE.first):
+        assert fleet.reserved("a")
+    assert not fleet.reserved("a")
     assert SEED not in fleet.heard("a", 0, prefix=HOST_PEER)
     fleet.now += INTERVAL + 1
-    assert fleet.invited("a")
+    assert fleet.reserved("a")
     assert SEED in fleet.heard("a", 0, prefix=HOST_PEER)
 
 
 def test_who_asks_again_takes_no_second_place() -> None:
     """A host that got no answer asks with the same token, and is answered the same."""
     fleet = Fleet(registry_zone="a")
-    assert [fleet.invited("a", "one") for _ in range(NEAR_GATEWAYS + 2)] == [True] * (
-        NEAR_GATEWAYS + 2
+    assert [fleet.reserved("a", "one") for _ in range(REGISTRY_ZONE.first + 2)] == [True] * (
+        REGISTRY_ZONE.first + 2
     )
-    others = [fleet.invited("a") for _ in range(NEAR_GATEWAYS)]
-    assert others == [True] * (NEAR_GATEWAYS - 1) + [False]
+    others = [fleet.reserved("a") for _ in range(REGISTRY_ZONE.first)]
+    assert others == [True] * (REGISTRY_ZONE.first - 1) + [False]
 
 
 def test_who_was_not_invited_takes_no_invitation(fleet: Fleet) -> None:
     """Another program, or a host that is no gateway, leaves the place to who was told yes."""
-    assert [fleet.invited("a") for _ in range(GATEWAYS + 1)] == [True] * GATEWAYS + [False]
+    reserved = [fleet.reserved("a", number=2 + more) for more in range(OTHER_ZONE.first + 1)]
+    assert reserved == [True] * OTHER_ZONE.first + [False]
     for number, prefix in enumerate((b"", HOST_PEER)):
         assert SEED not in fleet.heard("a", number, prefix=prefix)
-    assert not fleet.invited("a")
+    assert not fleet.reserved("a")
     assert SEED in fleet.heard("a", 2, prefix=GATEWAY_PEER)
-    assert not fleet.invited("a")
+    assert not fleet.reserved("a")
 
 
 def test_zones_that_only_asked_are_forgotten(fleet: Fleet) -> None:
     """Hostile input: a flood of labels takes memory for an interval, and up to a bound."""
     before = _zones()
     fleet.heard("a", 0)
-    invited = [fleet.invited(f"zone{number}") for number in range(MAX_INVITED + 2)]
-    assert invited == [True] * MAX_INVITED + [False] * 2
+    reserved = [
+        fleet.reserved(f"zone{number}", address=f"10.{number >> 8}.{number & 255}.1")
+        for number in range(MAX_RESERVATIONS + 2)
+    ]
+    assert reserved == [True] * MAX_RESERVATIONS + [False] * 2
     fleet.now += INTERVAL + 1
-    assert fleet.invited("b")
+    assert fleet.reserved("b", number=1)
     assert _zones() == before + 2
 
 
@@ -287,7 +332,7 @@ def test_a_zone_whose_last_peer_went_while_one_was_invited(fleet: Fleet, event: 
     """It is forgotten with the invitation."""
     before = _zones()
     fleet.heard("a", 0)
-    assert fleet.invited("a")
+    assert fleet.reserved("a")
     if event:
         fleet.heard("a", 0, event=event)
     fleet.now += 2 * INTERVAL + 1
@@ -299,24 +344,27 @@ def test_gates_of_a_zone_hear_of_all_of_them() -> None:
     """However many hosts there are, those that share the registry's seed know each other."""
     fleet = Fleet(registry_zone="a")
     for number in range(100):
-        fleet.heard("a", number, prefix=GATEWAY_PEER if number < NEAR_GATEWAYS else HOST_PEER)
+        fleet.joined("a", number)
     heard = fleet.heard("a", 0, prefix=GATEWAY_PEER)
-    assert heard >= {SEED, *(("a", number) for number in range(1, NEAR_GATEWAYS))}
+    assert heard >= {SEED, *(("a", number) for number in range(1, REGISTRY_ZONE.first))}
 
 
 def test_where_the_registry_is_seeds_do_not_take_its_place() -> None:
     """They may be gone without a word; the registry isn't."""
     fleet = Fleet(registry_zone="a")
-    for number in range(NEAR_GATEWAYS):
+    for number in range(REGISTRY_ZONE.first):
         fleet.heard("a", number, left=0)
-    assert fleet.invited("a")
+    assert fleet.reserved("a", number=99)
     assert SEED in fleet.heard("a", 99, prefix=GATEWAY_PEER)
 
 
 def test_a_host_hears_of_few_others_and_of_fewer_when_it_has_met_some(fleet: Fleet) -> None:
     """Docket's hosts; who announces before its time gets nothing, and hears of as many again."""
     for number in range(100):
-        fleet.heard("a", number, prefix=GATEWAY_PEER if number < MOST_GATEWAYS else HOST_PEER)
+        fleet.heard("a", number, prefix=HOST_PEER)
+    fleet.now += INTERVAL / 3
+    for number in range(OTHER_ZONE.most):
+        fleet.heard("a", number, prefix=HOST_PEER)
     assert len(fleet.heard("a", 100, prefix=HOST_PEER)) == NEIGHBOURS
     fleet.now += INTERVAL
     assert len(fleet.heard("a", 100, prefix=HOST_PEER)) == FURTHER
@@ -381,7 +429,7 @@ def test_a_gate_keeps_places_for_outsiders(wanted: int) -> None:
     gateways = Bag()
     for number in range(3):
         endpoint = _peer("l", number)
-        zone.gateways[endpoint] = 0.0
+        zone.gateways[endpoint] = Gateway(0.0)
         gateways.add(endpoint)
     for number in range(40):
         gateways.add(_peer("o", number))
@@ -394,6 +442,118 @@ def test_a_gate_keeps_places_for_outsiders(wanted: int) -> None:
         assert all(one in gateways for one in last)
         assert len(last) == min(wanted, OUTSIDERS)
         assert _peer("l", 0) not in found
+
+
+def test_invented_gateways_keep_out_nobody() -> None:
+    """24 announces with dead ports and a gateway's id, from the address of an honest host."""
+    fleet = Fleet(registry_zone="a", are_dead=True)
+    for number in range(REGISTRY_ZONE.most):
+        fleet.heard("=a", number, prefix=GATEWAY_PEER, address=_SHARED)
+    fleet.are_dead = False
+    fleet.now += CONFIRM_SECONDS + 0.1
+    assert fleet.reserved("=a", number=50, address=_SHARED)
+    assert SEED in fleet.heard("=a", 50, prefix=GATEWAY_PEER, address=_SHARED)
+    fleet.are_dead = True
+    for _ in range(3):
+        for number in range(REGISTRY_ZONE.most):
+            fleet.heard("=a", number, prefix=GATEWAY_PEER, address=_SHARED, event="started")
+        fleet.now += 10
+    for number in range(REGISTRY_ZONE.most):
+        peers = fleet.heard("=a", number, prefix=GATEWAY_PEER, address=_SHARED, event="started")
+        assert SEED not in peers
+
+
+def test_one_address_leaves_places_to_hosts_at_others() -> None:
+    """While nothing has been proven yet: reservations and invented gateways alike."""
+    fleet = Fleet(registry_zone="a", are_dead=True)
+    for number in range(REGISTRY_ZONE.first // 2):
+        fleet.heard("=a", number, address=_SHARED, prefix=HOST_PEER)
+        assert fleet.reserved("=a", address=_SHARED)
+    assert not fleet.reserved("=a", address=_SHARED)
+    fleet.are_dead = False
+    assert fleet.reserved("=a", number=60, address="10.7.0.60")
+    assert SEED in fleet.heard("=a", 60, address="10.7.0.60", prefix=GATEWAY_PEER)
+    assert SEED in fleet.heard("=a", 61, address="10.7.0.61", prefix=HOST_PEER)
+
+
+def test_gateways_that_proved_themselves_yield_to_nobody() -> None:
+    """Hosts behind one NAT that are connected keep their places, whoever comes later."""
+    fleet = Fleet(registry_zone="a")
+    for number in range(REGISTRY_ZONE.first):
+        assert SEED in fleet.heard("=a", number, address=_SHARED, prefix=HOST_PEER)
+    fleet.now += CONFIRM_SECONDS + 1
+    assert not fleet.reserved("=a", address="10.7.0.60")
+    assert SEED not in fleet.heard("=a", 60, address="10.7.0.60", prefix=HOST_PEER)
+
+
+def test_a_gateway_that_receives_nothing_loses_its_place(fleet: Fleet) -> None:
+    """Connected to the seed, but with the same number of bytes missing after an interval."""
+    for number in range(OTHER_ZONE.first):
+        assert SEED in fleet.heard("a", number, left=500)
+    assert SEED not in fleet.heard("a", 8)
+    fleet.now += INTERVAL
+    assert SEED not in fleet.heard("a", 0, left=500)
+    assert SEED in fleet.heard("a", 1, left=499)
+    assert SEED in fleet.heard("a", 8)
+
+
+def test_a_gateway_that_connects_late_gets_its_place_back(fleet: Fleet) -> None:
+    """It proves itself whenever it connects; until then others may take the place."""
+    fleet.are_dead = True
+    assert SEED in fleet.heard("a", 0, left=500)
+    fleet.now += CONFIRM_SECONDS + 1
+    fleet.are_dead = False
+    for number in range(1, 1 + OTHER_ZONE.first):
+        assert SEED in fleet.heard("a", number)
+    assert SEED not in fleet.heard("a", 0, left=400)
+    endpoint = _endpoint("a", 0, "")
+    fleet.tracker.confirm_gateway(_HASH, _peer_id(b"", endpoint[1]), endpoint[0])
+    fleet.now += INTERVAL
+    assert SEED in fleet.heard("a", 0, left=300)
+
+
+def test_one_connection_proves_one_gateway() -> None:
+    """A peer id that many endpoints announce counts for the newest of its address alone."""
+    tracker = Tracker(clock=lambda: 0.0)
+    for port in range(1, 1 + REGISTRY_ZONE.first):
+        query = b"info_hash=%b&peer_id=%b&port=%d&left=9" % (_HASH, b"-DK0100-aaaaaaaaaaaa", port)
+        report = Announce.parse(query, address=_SHARED, zone="a")
+        tracker.announce(report, extra=[_REGISTRY], extra_zone="a")
+    tracker.confirm_gateway(_HASH, b"-DK0100-aaaaaaaaaaaa", _SHARED)
+    (zone,) = tracker._swarms[_HASH].zones.values()
+    assert [gateway.confirmed for gateway in zone.gateways.values()].count(True) == 1
+
+
+def test_one_address_reserves_a_bounded_number(fleet: Fleet) -> None:
+    """A flood of labels leaves reservations to hosts at other addresses."""
+    reserved = [
+        fleet.reserved(f"zone{number}", address=_SHARED)
+        for number in range(MAX_RESERVATIONS_OF_SOURCE + 1)
+    ]
+    assert reserved == [True] * MAX_RESERVATIONS_OF_SOURCE + [False]
+    assert fleet.reserved("b", number=1)
+
+
+def test_a_reservation_belongs_to_its_address(fleet: Fleet) -> None:
+    """A gateway's peer id alone takes no place; the host that reserved it does."""
+    for number in (5, 6):
+        assert fleet.reserved("a", number=number)
+    assert SEED not in fleet.heard("a", 7, prefix=GATEWAY_PEER)
+    assert SEED in fleet.heard("a", 5, prefix=GATEWAY_PEER)
+
+
+@pytest.mark.parametrize("addresses", [("10.3.3.3", "10.3.3.3"), ("fd00::1", "fd00::ffff")])
+def test_an_address_with_many_peers_is_drawn_no_oftener(addresses: tuple[str, str]) -> None:
+    """A thousand peers at one IPv4 address or /64, and ten hosts at their own."""
+    bag = Bag()
+    for number in range(1000):
+        bag.add(compact(addresses[number % 2], 1000 + number))
+    for number in range(10):
+        bag.add(compact(f"10.1.1.{number}", 99))
+    drawn = bag.draw(6, random.Random(3))
+    assert sum(source_of(endpoint)[:2] != b"\x0a\x01" for endpoint in drawn) <= 1
+    every = bag.draw(2000, random.Random(3))
+    assert len(every) == len(set(every)) == len(bag) == 1010
 
 
 def test_all_of_a_bag_are_drawn_alike() -> None:
@@ -433,7 +593,7 @@ def _zone(leeches: int, seeds: int) -> Zone:
 
 
 def _peer(kind: str, number: int) -> bytes:
-    return b"%b%05d" % (kind.encode(), number)
+    return kind.encode() + number.to_bytes(3, "big") + b"\0\1"
 
 
 def _endpoint(zone: str, number: int, address: str) -> tuple[str, int]:

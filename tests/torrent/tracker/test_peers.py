@@ -20,7 +20,7 @@ from docket.torrent.peer_id import (
     is_registry,
 )
 from docket.torrent.tracker.announce import MAX_PEERS, Announce, failure
-from docket.torrent.tracker.peers import INTERVAL, Tracker
+from docket.torrent.tracker.peers import INTERVAL, MAX_OF_SOURCE_IN_TORRENT, Tracker
 from docket.torrent.zone import compact, zone_of
 from tests.torrent.samples import decoded
 
@@ -260,8 +260,41 @@ def test_a_torrent_too_many_is_answered_and_not_remembered(swarm: Swarm) -> None
     swarm.tracker.announce(other)
     assert swarm.tracker.peers(_OTHER_HASH) == 0
     swarm.announce(1, event="stopped")
+    swarm.clock.now += 1
     swarm.tracker.announce(other)
     assert swarm.tracker.peers(_OTHER_HASH) == 1
+
+
+@pytest.mark.parametrize("addresses", [["10.8.0.1"], ["fd00::1", "fd00::ffff:2"]])
+def test_one_source_fills_no_table(swarm: Swarm, addresses: list[str]) -> None:
+    """An address or /64 has a bound of places in a torrent, whatever ports it announces."""
+    for number in range(MAX_OF_SOURCE_IN_TORRENT + 50):
+        query = _query(peer_id=b"%020d" % number, port=1 + number)
+        address = addresses[number % len(addresses)]
+        swarm.tracker.announce(Announce.parse(query, address=address, zone="z"))
+    assert swarm.tracker.peers(_HASH) == MAX_OF_SOURCE_IN_TORRENT
+    swarm.announce(1)
+    assert swarm.tracker.peers(_HASH) == MAX_OF_SOURCE_IN_TORRENT + 1
+
+
+def test_in_a_full_table_a_new_source_takes_the_place_of_a_crowded_one() -> None:
+    """Two addresses hold all places; a host at a third is remembered, one of theirs is not."""
+    swarm = Swarm()
+    swarm.tracker = Tracker(max_peers=40, clock=swarm.clock)
+    for number in range(40):
+        query = _query(peer_id=b"%020d" % number, port=1 + number)
+        swarm.tracker.announce(Announce.parse(query, address=f"10.8.0.{number % 2}"))
+    swarm.announce(1)
+    assert swarm.told(2) == [1]
+    assert swarm.tracker.peers(_HASH) == 40
+
+
+def test_a_thousand_hosts_behind_one_address_are_remembered(swarm: Swarm) -> None:
+    """A bound of places must not refuse an honest fleet behind a NAT."""
+    for number in range(1000):
+        query = _query(peer_id=b"-DK0100-%012d" % number, port=1 + number)
+        swarm.tracker.announce(Announce.parse(query, address="10.8.0.1"))
+    assert swarm.tracker.peers(_HASH) == 1000
 
 
 def test_the_tracker_knows_when_a_torrent_was_admitted(swarm: Swarm) -> None:
