@@ -21,6 +21,7 @@
     │   ├── BlobUnknown
     │   ├── ManifestUnknown
     │   ├── ManifestBlobUnknown
+    │   ├── LayerElsewhere      a foreign layer that the registry doesn't have
     │   ├── RepositoryUnknown
     │   ├── UploadUnknown
     │   ├── DeployUnknown
@@ -193,6 +194,19 @@ class ManifestBlobUnknown(NotFound):
         )
 
 
+class LayerElsewhere(NotFound):
+    """A layer that the registry doesn't have, since it may not be redistributed."""
+
+    def __init__(self, reference: object, digest: object, urls: Sequence[str]) -> None:
+        self.digest = digest
+        self.urls = urls
+        place = f" but at {urls[0][:200]}" if urls else ""
+        super().__init__(
+            f"layer {digest} of {reference} is not in the registry{place}; docket fetches no "
+            "layers from other servers: push it there, or load the base image into the engine first"
+        )
+
+
 class RepositoryUnknown(NotFound):
     """No such repository."""
 
@@ -293,10 +307,14 @@ class IndexDamaged(StoreError):
 class StoreFull(StoreError):
     """The disk that holds the store is full."""
 
-    def __init__(self, location: object) -> None:
+    def __init__(self, location: object, *, needed: int = 0, free: int = 0) -> None:
         self.location = location
+        self.needed = needed
+        self.free = free
+        short = f" for {needed} bytes more, it has {free}" if needed else ""
         super().__init__(
-            f"no space left on the disk of {location}; free some, e.g. by docket rm and docket gc"
+            f"no space left on the disk of {location}{short}; "
+            "free some, e.g. by docket rm and docket gc"
         )
 
 

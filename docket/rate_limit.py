@@ -1,4 +1,4 @@
-"""Keeping streams of bytes at a rate, for those that libtorrent doesn't limit."""
+"""A limit for streams of bytes that libtorrent doesn't move."""
 
 from __future__ import annotations
 

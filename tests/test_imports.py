@@ -225,7 +225,7 @@ def test_the_store_changes_files_in_one_place(path: Path) -> None:
 
 def test_the_command_line_loads_no_store_swarm_or_engine() -> None:
     """An unchanged push spends most of its time on imports: it imports only what it uses."""
-    loaded = "import sys, docket.cli, docket.transfer.publish; print(*sys.modules)"
+    loaded = "import sys, docket.cli, docket.transfer.push; print(*sys.modules)"
     printed = subprocess.run([sys.executable, "-c", loaded], check=True, capture_output=True).stdout
     assert {"docket.cli", "docket.transfer.push"} <= set(printed.decode().split())
     assert not {"docker", "libtorrent", "lmdb", "starlette"} & set(printed.decode().split())

@@ -1,4 +1,4 @@
-"""A pace deals out time, so that streams together keep to a rate."""
+"""A limiter says how long to wait, so that streams together keep to a rate."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ def test_no_rate_is_no_wait() -> None:
 
 def test_streams_share_a_rate() -> None:
     """Each wait counts what all have moved before."""
-    pace = RateLimiter(1000)
-    assert pace.delay(1000) == pytest.approx(1.0, abs=0.2)
-    assert pace.delay(500) == pytest.approx(1.5, abs=0.2)
+    limiter = RateLimiter(1000)
+    assert limiter.delay(1000) == pytest.approx(1.0, abs=0.2)
+    assert limiter.delay(500) == pytest.approx(1.5, abs=0.2)
 
 
 def test_idle_time_is_no_licence_for_a_burst() -> None:
     """After a long pause as many bytes wait as ever, but for those of a moment."""
-    pace = RateLimiter(1_000_000)
-    pace.delay(1)
+    limiter = RateLimiter(1_000_000)
+    limiter.delay(1)
     before = time.monotonic()
     while time.monotonic() < before + 0.5:
         pass
-    assert pace.delay(1_000_000) > 0.8
+    assert limiter.delay(1_000_000) > 0.8
 
 
 def test_slow_streams_move_little_at_a_time() -> None:

@@ -16,10 +16,10 @@ from docket.oci.reference import Reference
 @platform_option
 def inspect(options: Options, image: str, platform: Platform) -> None:
     """Show an image's manifest, layers and torrent."""
-    from docket.transfer import deploy
+    from docket.transfer.resolve import inspect_image
 
     with options.client() as client:
-        report = deploy.inspect_image(client, Reference.parse(image), platform)
+        report = inspect_image(client, Reference.parse(image), platform)
     if options.json:
         print_json(report)
         return

@@ -19,7 +19,8 @@ from docket.oci.reference import Reference
 from docket.progress import ENGINE, HELD, MISSING
 
 if TYPE_CHECKING:
-    from docket.transfer.pull import LayerPlan, Resolved
+    from docket.transfer.plan import LayerPlan
+    from docket.transfer.resolve import ResolvedImage
 
 _WORDS = {MISSING: "to be fetched", ENGINE: "in the engine", HELD: "in the store"}
 
@@ -35,10 +36,10 @@ _WORDS = {MISSING: "to be fetched", ENGINE: "in the engine", HELD: "in the store
 @platform_option
 def plan(options: Options, image: str, layers_only: bool, platform: Platform) -> None:
     """Show what a pull would move, without moving it."""
-    from docket.transfer import deploy
+    from docket.transfer.plan import plan_image
 
     with options.client() as client, options.store() as store:
-        resolved, rows = deploy.plan_image(
+        resolved, rows = plan_image(
             client, store, Reference.parse(image), platform, ask_engine=not layers_only
         )
     missing = sum(_sizes(rows, MISSING).values())
@@ -48,7 +49,7 @@ def plan(options: Options, image: str, layers_only: bool, platform: Platform) ->
     print_table(
         ["LAYER", "SIZE", "WHERE"],
         [
-            [row.descriptor.digest.short, format_size(row.descriptor.size), _WORDS[row.place]]
+            [row.descriptor.digest.short, format_size(row.descriptor.size), _WORDS[row.source]]
             for row in rows
         ],
         right=frozenset({"SIZE"}),
@@ -57,16 +58,16 @@ def plan(options: Options, image: str, layers_only: bool, platform: Platform) ->
     print_line(f"a pull would move {format_size(missing)} of {format_size(total)}")
 
 
-def _sizes(rows: list[LayerPlan], *places: str) -> dict[object, int]:
-    """The size of each distinct layer at *places*, or of all."""
+def _sizes(rows: list[LayerPlan], *sources: str) -> dict[object, int]:
+    """The size of each distinct layer from *sources*, or of all."""
     return {
         row.descriptor.digest: row.descriptor.size
         for row in rows
-        if not places or row.place in places
+        if not sources or row.source in sources
     }
 
 
-def _to_json(image: Resolved, rows: list[LayerPlan], missing: int) -> dict[str, Any]:
+def _to_json(image: ResolvedImage, rows: list[LayerPlan], missing: int) -> dict[str, Any]:
     return {
         "name": str(image.reference),
         "digest": str(image.digest),
@@ -77,7 +78,7 @@ def _to_json(image: Resolved, rows: list[LayerPlan], missing: int) -> dict[str, 
                 "digest": str(row.descriptor.digest),
                 "diff_id": str(row.diff_id),
                 "size": row.descriptor.size,
-                "source": row.place,
+                "source": row.source,
             }
             for row in rows
         ],

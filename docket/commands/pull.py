@@ -77,6 +77,7 @@ def pull(
     seed_for: float,
     peer_timeout: float,
     count_sources: bool,
+    no_swarm: bool,
     **limits: Any,
 ) -> None:
     """Fetch the missing layers of an image and load it into the container engine.
@@ -89,30 +90,36 @@ def pull(
     docket -h registry pull app:1.0 --layers-only
     docket -h registry pull app:1.0 --output - | docker load
     """
-    from docket.transfer import deploy
+    from docket.transfer.options import TransferOptions
+    from docket.transfer.output import is_stdout
+    from docket.transfer.pull import PullRequest, Target
+    from docket.transfer.pull import pull as pull_image
 
     if layers_only and output:
         raise click.UsageError("--layers-only and --output exclude each other")
     if output == "-":
         terminal.require_standard_output()
-    request = deploy.PullRequest(
+    request = PullRequest(
         reference=Reference.parse(image),
         platform=platform,
-        target=deploy.Target.of(layers_only=layers_only, output=output),
-        output=output,
-        seed=seed_for,
-        patience=peer_timeout,
-        sources=count_sources,
-        **limits,
+        target=Target.of(layers_only=layers_only, output=output),
+        output=output or "",
+        seed_for=seed_for,
+        options=TransferOptions(
+            use_swarm=not no_swarm,
+            peer_timeout=peer_timeout,
+            count_sources=count_sources,
+            **limits,
+        ),
     )
     with options.client() as client, ExitStack() as bars:
         progress = bars.enter_context(terminal.progress(quiet=options.silent))
 
         def on_done(report: PullReport) -> None:
             bars.close()
-            _print(report, as_json=options.json, to_stderr=output == "-")
+            _print(report, as_json=options.json, to_stderr=output is not None and is_stdout(output))
 
-        deploy.pull_image(client, options.store, request, progress=progress, on_done=on_done)
+        pull_image(client, options.store, request, progress=progress, on_done=on_done)
 
 
 def _print(report: PullReport, *, as_json: bool, to_stderr: bool) -> None:

@@ -60,8 +60,7 @@ def push(
     docket -h registry push app:1.0
     docker save app:1.0 | docket -h registry push app:1.0 --archive -
     """
-    from docket.transfer import publish
-    from docket.transfer.push import Compression
+    from docket.transfer.push import Compression, push_archive, push_from_engine
 
     if compression == GZIP and level and level > 9:
         raise click.BadParameter("gzip has levels 1 to 9", param_hint="--level")
@@ -71,9 +70,9 @@ def push(
     method = Compression(compression, level, threads)
     with options.client() as client, terminal.progress(quiet=options.silent) as progress:
         if archive is None:
-            report = publish.push_from_engine(client, reference, method, progress=progress)
+            report = push_from_engine(client, reference, method, progress)
         else:
-            report = publish.push_archive(client, reference, archive, method, progress=progress)
+            report = push_archive(client, reference, archive, method, progress)
     _print(report, as_json=options.json)
 
 

@@ -1,1 +1,1 @@
-"""One story each: push an image, or pull it."""
+"""Pushing and pulling images: `push`; `resolve`, `plan`, `metainfo`, `fetch`, `load` and `pull`."""

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Event
 
-from docket.config import PEER_TIMEOUT
 from docket.errors import (
     InvalidMetainfo,
     NotFound,
     RegistryRefused,
     RegistryUnreachable,
     SizeMismatch,
+    StoreFull,
     SwarmError,
     summary,
 )
@@ -23,24 +23,29 @@ from docket.oci.digest import Digest
 from docket.progress import FETCHING, HTTP, SWARM, VERIFIED, LayerProgress, Progress
 from docket.rate_limit import RateLimiter
 from docket.remote.client import Client
-from docket.store import DownloadWriter, Store
+from docket.store import Download, DownloadWriter, Store
 from docket.torrent.metainfo import Metainfo, layout_files
 from docket.torrent.peer.block_counts import BlockCount
-from docket.torrent.peer.download import FetchProgress
+from docket.torrent.peer.download import FetchProgress, FetchResult
+from docket.torrent.peer.session_options import SessionOptions
 from docket.torrent.peer.swarm import Swarm
-from docket.transfer.metainfo import FetchRequest, MetainfoSource
+from docket.transfer.metainfo import MetainfoSource
+from docket.transfer.options import TransferOptions
+from docket.transfer.plan import FetchRequest
 
 _WAITS = (0.0, 0.5, 1.0, 2.0, 4.0)
-"""Seconds before each try to go on over HTTP: a registry that is restarted comes back soon."""
+"""Seconds before each try to continue over HTTP: a restarted registry comes back soon."""
+
+_PROGRESS = 64 * 1024
+"""Bytes after which a broken connection counts as the first again."""
 
 
 @dataclass(slots=True)
 class Fetched:
     """Where each layer came from, with payload bytes and seconds until it was verified.
 
-    *verifying* is how many of all seconds hashing and making durable took. *blocks* splits what the
-    swarm gave by the registry's seed and other hosts, for each layer, in a swarm that watches
-    blocks.
+    *verifying* is how many of all seconds hashing and syncing took. *blocks* splits the bytes of
+    each layer from the swarm by the registry's seed and other hosts, in a swarm that counts them.
     """
 
     sources: dict[Digest, str] = field(default_factory=dict)
@@ -53,68 +58,78 @@ class Fetched:
 
 
 class Fetch:
-    """One image on its way into a store."""
+    """Brings layers of one image into a store; its swarm serves other hosts until it is closed."""
 
     def __init__(
-        self,
-        client: Client,
-        store: Store,
-        image: FetchRequest,
-        *,
-        swarm: Callable[[], Swarm] | None,
-        progress: Progress,
-        patience: float = PEER_TIMEOUT,
-        zone: str = "",
-        pace: RateLimiter | None = None,
-        cancelled: Event | None = None,
+        self, client: Client, store: Store, options: TransferOptions, progress: Progress
     ) -> None:
-        """*swarm* begins the BitTorrent session; None: everything comes over HTTP, at *pace*.
-
-        *zone* is the label that the tracker is told.
-        """
         self._client = client
         self._store = store
-        self._image = image
-        self._swarm = swarm
+        self._options = options
         self._progress = progress
-        self._patience = patience
-        self._pace = pace or RateLimiter()
-        self._cancelled = cancelled
-        self._download = store.downloads.get(image.digest)
-        self._wanted = {one.digest: one for one in image.wanted}
+        self._limiter = RateLimiter(options.max_download)
+        self._swarm: Swarm | None = None
         self._began = time.monotonic()
-        self._assembly = MetainfoSource(client, store, image, zone=zone, joins=swarm is not None)
-        self._checked: dict[Digest, bytes] = {}
         self._result = Fetched()
+        self._hashes: dict[Digest, bytes] = {}
 
-    def run(self) -> Fetched:
-        """Fetch, verify and adopt what is wanted.
+    def close(self) -> None:
+        """Leave the swarm."""
+        if self._swarm:
+            self._swarm.close()
+
+    @property
+    def is_seeding(self) -> bool:
+        """Whether the image is served to other hosts."""
+        return self._swarm is not None and self._result.info_hash is not None
+
+    def run(self, request: FetchRequest, download: Download) -> Fetched:
+        """Fetch, verify and adopt what *request* wants; once in the life of this object.
 
         Returning means that the store holds all of it. What was fetched before an error or a
-        Ctrl-C stays in the folder, and the next fetch goes on there. Raises `StoreFull`.
+        Ctrl-C stays in *download*, and the next fetch continues there. Raises `StoreFull`, before
+        anything is fetched if the disk has too little space for it.
         """
-        with self._store.space(), closing(self._assembly):
-            return self._run()
+        self._request = request
+        self._download = download
+        self._wanted = {layer.digest: layer for layer in request.wanted}
+        if not self._wanted:
+            return self._result
+        self._check_space()
+        with (
+            self._store.space(),
+            closing(MetainfoSource(self._client, self._store, request, self._options)) as source,
+        ):
+            self._run(source)
+        return self._result
 
-    def _run(self) -> Fetched:
-        gaps = {digest: [(0, one.size)] for digest, one in self._wanted.items()}
-        if metainfo := self._metainfo():
+    def _check_space(self) -> None:
+        needed = sum(
+            max(layer.size - _stored(self._download.folder / layer.digest.layout_path), 0)
+            for layer in self._wanted.values()
+        )
+        free = shutil.disk_usage(self._download.folder).free
+        if needed > free:
+            raise StoreFull(self._store.location, needed=needed, free=free)
+
+    def _run(self, source: MetainfoSource) -> None:
+        gaps = {digest: [(0, layer.size)] for digest, layer in self._wanted.items()}
+        if metainfo := self._metainfo(source):
             have = self._have(metainfo)
-            if self._swarm:
-                have = self._from_swarm(metainfo, self._swarm, have)
+            if self._options.use_swarm:
+                have = self._from_swarm(metainfo, have, is_gateway=source.is_gateway)
             gaps = {
-                digest: list(_gaps(have[digest], metainfo.piece_length, one.size))
-                for digest, one in self._wanted.items()
+                digest: list(_gaps(have[digest], metainfo.piece_length, layer.size))
+                for digest, layer in self._wanted.items()
                 if digest not in self._result.sources
             }
         if gaps:
             self._from_registry(gaps)
-        return self._result
 
-    def _metainfo(self) -> Metainfo | None:
-        """The image's torrent, or None (with a note) when HTTP is all there is."""
+    def _metainfo(self, source: MetainfoSource) -> Metainfo | None:
+        """The image's torrent, or None (with a note) if HTTP is all there is."""
         try:
-            metainfo = self._assembly.metainfo()
+            metainfo = source.metainfo()
             self._check(metainfo)
         except (NotFound, RegistryRefused, InvalidMetainfo) as error:
             self._progress.note(f"no torrent ({summary(error)}); layers come over HTTP")
@@ -122,12 +137,15 @@ class Fetch:
         return metainfo
 
     def _check(self, metainfo: Metainfo) -> None:
-        files = {file.digest: file.size for file in metainfo.files if file.digest}
-        for digest, one in self._wanted.items():
-            if files.get(digest) != one.size:
-                raise InvalidMetainfo(f"the torrent lacks layer {digest}")
-        if metainfo.name != self._image.digest.hex:
+        """A torrent of anything but the manifest's own blobs could fill this host's disk."""
+        image = self._request.image
+        blobs = (image.config_descriptor, *image.layers)
+        expected = {blob.digest: blob.size for blob in blobs}
+        expected[image.digest] = len(image.manifest.content)
+        if metainfo.name != image.digest.hex:
             raise InvalidMetainfo("the torrent is that of another image")
+        if {file.digest: file.size for file in metainfo.files if file.digest} != expected:
+            raise InvalidMetainfo("the torrent has other files than the image")
 
     def _have(self, metainfo: Metainfo) -> dict[Digest, list[bool]]:
         """Which pieces of the wanted layers lie here from an earlier fetch."""
@@ -143,28 +161,26 @@ class Fetch:
         }
 
     def _from_swarm(
-        self,
-        metainfo: Metainfo,
-        begin: Callable[[], Swarm],
-        have: dict[Digest, list[bool]],
+        self, metainfo: Metainfo, have: dict[Digest, list[bool]], *, is_gateway: bool
     ) -> dict[Digest, list[bool]]:
-        """Fetch from peers; the pieces of each layer that are here then."""
+        """Fetch from peers; gives the pieces of each layer that are here after that."""
         self._lay_out(metainfo)
-        self._checked = {one.digest: metainfo.hashes(one) for one in metainfo.files if one.digest}
+        self._hashes = {
+            file.digest: metainfo.hashes(file) for file in metainfo.files if file.digest
+        }
         try:
             with self._store.space():
-                result = begin().fetch(
+                result = self._started_swarm().fetch(
                     metainfo,
                     self._download.folder,
                     wanted=list(self._wanted),
-                    held=self._image.held,
+                    held=self._request.held,
                     have=have,
                     on_progress=self._on_progress,
                     on_complete=self._on_complete,
-                    is_gateway=self._assembly.is_gateway,
-                    trip_seconds=self._image.trip_seconds,
-                    patience=self._patience,
-                    cancelled=self._cancelled,
+                    is_gateway=is_gateway,
+                    trip_seconds=self._request.image.trip_seconds,
+                    patience=self._options.peer_timeout,
                 )
         except SwarmError as error:
             self._progress.note(f"the swarm failed ({summary(error)}); layers come over HTTP")
@@ -172,40 +188,62 @@ class Fetch:
         self._result.swarm_bytes += result.payload
         self._result.blocks = result.blocks
         self._result.info_hash = metainfo.info_hash
-        left = len(self._wanted) - len(self._result.sources)
-        if left:
-            why = "stalled" if result.payload else f"gave nothing for {self._patience:g} s"
-            self._progress.note(f"the swarm {why}; {left} layers go on over HTTP")
+        self._note_missing(result)
         return result.pieces
+
+    def _started_swarm(self) -> Swarm:
+        options = self._options
+        if self._swarm is None:
+            self._swarm = Swarm(
+                SessionOptions(
+                    max_upload=options.max_upload,
+                    max_download=options.max_download,
+                    watch_blocks=options.count_sources,
+                )
+            )
+        return self._swarm
+
+    def _note_missing(self, result: FetchResult) -> None:
+        missing = len(self._wanted) - len(self._result.sources)
+        if not missing:
+            return
+        reason = "sent no more" if result.payload else "sent nothing"
+        reason = f"peers {reason} for {self._options.peer_timeout:g} s"
+        if result.tracker_error:
+            reason = f"the tracker can't be reached: {result.tracker_error}"
+        layers = "1 layer comes" if missing == 1 else f"{missing} layers come"
+        self._progress.note(f"{layers} over HTTP ({reason})")
 
     def _lay_out(self, metainfo: Metainfo) -> None:
         """Hard links to what is held, and the two small files, in the torrent's folder."""
         for file in metainfo.files:
-            if file.digest and file.digest in self._image.held:
+            if file.digest and file.digest in self._request.held:
                 self._download.link_held(file.digest)
-        image = self._image
-        small = layout_files(image.digest, media_type=image.media_type, size=image.size)
+        image = self._request.image
+        small = layout_files(
+            image.digest, media_type=image.manifest.media_type, size=len(image.manifest.content)
+        )
         for name, content in small.items():
             self._download.write_file(name, content)
 
     def _on_progress(self, report: FetchProgress) -> None:
         for digest, done in report.done.items():
             if digest not in self._result.sources:
-                self._tell(digest, FETCHING, done, rate=report.rate, peers=report.peers)
+                self._report(digest, FETCHING, done, rate=report.rate, peers=report.peers)
 
     def _on_complete(self, digest: Digest, _path: Path) -> None:
         # every piece of it has been hashed on its way in
-        self._adopt(digest, SWARM, piece_hashes=self._checked[digest])
+        self._adopt(digest, SWARM, piece_hashes=self._hashes[digest])
 
     def _adopt(self, digest: Digest, source: str, *, piece_hashes: bytes | None = None) -> None:
         began = time.monotonic()
-        unpacked = self._image.unpacked.get(digest)
+        unpacked = self._request.image.unpacked.get(digest)
         self._download.adopt(digest, unpacked=unpacked, piece_hashes=piece_hashes)
         self._result.sources[digest] = source
         now = time.monotonic()
         self._result.seconds[digest] = now - self._began
         self._result.verifying += now - began
-        self._tell(digest, VERIFIED, self._wanted[digest].size)
+        self._report(digest, VERIFIED, self._wanted[digest].size)
 
     def _from_registry(self, gaps: dict[Digest, list[tuple[int, int]]]) -> None:
         for digest, ranges in gaps.items():
@@ -218,31 +256,39 @@ class Fetch:
 
     def _fetch_range(self, digest: Digest, writer: DownloadWriter, start: int, end: int) -> None:
         """Bytes *start* to *end* of a layer into the file, going on where a connection broke."""
-        repository = self._image.reference.repository
+        repository = self._request.image.reference.repository
         tries = 0
         size = self._wanted[digest].size
         while start < end:
             before = start
             try:
-                # what was asked for comes as fast as it can: with a pace, little is at a time
-                part = start + self._pace.share(end - start)
+                # a response comes as fast as it can: under a limit, small ones are requested
+                part = start + self._limiter.share(end - start)
                 for block in self._client.blob_range(repository, digest, start, part):
                     writer.write(block, start)
                     start += len(block)
                     self._result.http_bytes += len(block)
-                    self._tell(digest, FETCHING, size - (end - start))
-                    time.sleep(self._pace.delay(len(block)))
+                    self._report(digest, FETCHING, size - (end - start))
+                    time.sleep(self._limiter.delay(len(block)))
             except (RegistryUnreachable, SizeMismatch):
-                tries = 0 if start > before else tries + 1
+                tries = 0 if start - before >= _PROGRESS else tries + 1
                 if tries >= len(_WAITS):
                     raise
                 time.sleep(_WAITS[tries])
 
-    def _tell(
+    def _report(
         self, digest: Digest, state: str, done: int, *, rate: float = 0.0, peers: int = 0
     ) -> None:
         total = self._wanted[digest].size
         self._progress.layer(LayerProgress(digest.short, state, done, total, rate, peers))
+
+
+def _stored(path: Path) -> int:
+    """The bytes that a sparse file takes on the disk, 0 if there is none."""
+    try:
+        return path.stat().st_blocks * 512
+    except FileNotFoundError:
+        return 0
 
 
 def _gaps(have: Sequence[bool], piece_length: int, size: int) -> Iterator[tuple[int, int]]:

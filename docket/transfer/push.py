@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import BinaryIO, Protocol
 
+from docket import archive
 from docket.compression import DEFAULT_LEVELS, ZSTD, compressor, encoder, media_suffix
 from docket.oci import manifest
 from docket.oci.digest import READ_SIZE, Digest
@@ -122,12 +126,12 @@ class Push:
 
     def expect(self, diff_ids: Iterable[Digest]) -> None:
         """Ask which of *diff_ids*, all of the image, the registry lacks: `offer` uploads those."""
-        unknown = [one for one in dict.fromkeys(diff_ids) if not self._is_known(one)]
+        unknown = [diff_id for diff_id in dict.fromkeys(diff_ids) if not self._is_known(diff_id)]
         if not unknown:
             return
         held = self._client.missing(self._reference.repository, unknown)
-        for diff_id, there in held.items():
-            _report(self._progress, diff_id, HELD, there.descriptor.size, there.descriptor.size)
+        for diff_id, layer in held.items():
+            _report(self._progress, diff_id, HELD, layer.descriptor.size, layer.descriptor.size)
         self._held |= held
         self._lacking |= set(unknown) - held.keys()
 
@@ -143,19 +147,19 @@ class Push:
         self.expect(layer.diff_id for layer in layers)
         for layer in layers:
             self.offer(layer)
-        uploaded = {diff_id: one.result() for diff_id, one in self._uploads.items()}
+        uploaded = {diff_id: upload.result() for diff_id, upload in self._uploads.items()}
         repository = self._reference.repository
         config_digest = Digest.of(config)
         if self._client.blob_size(repository, config_digest) is None:
             self._client.put_blob(repository, [config])
-        ordered = [(self._held.get(one.diff_id) or uploaded[one.diff_id]) for one in layers]
+        ordered = [self._held.get(layer.diff_id) or uploaded[layer.diff_id] for layer in layers]
         digest = _put_manifest(self._client, self._reference, config_digest, len(config), ordered)
         return PushReport(
             reference=self._reference,
             digest=digest,
             config=config_digest,
-            layers=tuple(_pushed(one, uploaded) for one in ordered),
-            uploaded=sum(one.descriptor.size for one in uploaded.values()),
+            layers=tuple(_pushed(layer, uploaded) for layer in ordered),
+            uploaded=sum(layer.descriptor.size for layer in uploaded.values()),
             seconds=time.monotonic() - self._began,
         )
 
@@ -170,13 +174,13 @@ class Push:
             done += size
             _report(self._progress, layer.diff_id, UPLOADING, done, layer.size)
 
-        how = self._compression
+        compression = self._compression
         with plain:
-            blocks = compressed(plain, layer.size, how, on_read=count)
+            blocks = compressed(plain, layer.size, compression, on_read=count)
             digest, size = self._client.put_blob(self._reference.repository, blocks)
         _report(self._progress, layer.diff_id, DONE, size, size)
-        written_by = encoder(how.name, how.chosen_level)
-        media_type = f"{manifest.OCI_LAYER}{media_suffix(how.name)}"
+        written_by = encoder(compression.name, compression.chosen_level)
+        media_type = f"{manifest.OCI_LAYER}{media_suffix(compression.name)}"
         descriptor = Descriptor(media_type, digest, size, {manifest.ANNOTATION_ENCODER: written_by})
         return RemoteLayer(descriptor, layer.diff_id, layer.size)
 
@@ -198,14 +202,69 @@ def push_known(
     if size is None:
         return None
     held = client.missing(reference.repository, list(dict.fromkeys(diff_ids)))
-    if any(one not in held for one in diff_ids):
+    if any(diff_id not in held for diff_id in diff_ids):
         return None
-    for diff_id, there in held.items():
-        _report(progress, diff_id, HELD, there.descriptor.size, there.descriptor.size)
-    ordered = [held[one] for one in diff_ids]
+    for diff_id, layer in held.items():
+        _report(progress, diff_id, HELD, layer.descriptor.size, layer.descriptor.size)
+    ordered = [held[diff_id] for diff_id in diff_ids]
     digest = _put_manifest(client, reference, config, size, ordered)
-    layers = tuple(_pushed(one, {}) for one in ordered)
+    layers = tuple(_pushed(layer, {}) for layer in ordered)
     return PushReport(reference, digest, config, layers, 0, time.monotonic() - began)
+
+
+def push_archive(
+    client: Client, reference: Reference, source: str, compression: Compression, progress: Progress
+) -> PushReport:
+    """Push the image of an archive: a file, a folder (OCI layout), or ``-`` for standard input."""
+    opened = sys.stdin.buffer if source == "-" else Path(source)
+    return _push_stream(client, reference, opened, compression, progress)
+
+
+def push_from_engine(
+    client: Client, reference: Reference, compression: Compression, progress: Progress
+) -> PushReport:
+    """Push an image that the container engine has.
+
+    When the registry has all its layers, the engine isn't asked for their bytes.
+    """
+    # docker's package is a third of what loading this takes, and archives have no use for it
+    from docket.engine import Engine
+
+    with closing(Engine.connect()) as engine:
+        image = engine.image(str(reference))
+        if image.config:
+            report = push_known(
+                client,
+                reference,
+                config=image.config,
+                diff_ids=image.diff_ids,
+                progress=progress,
+            )
+            if report:
+                return report
+        with engine.save(str(reference)) as stream:
+            return _push_stream(
+                client, reference, stream, compression, progress, expected=image.diff_ids
+            )
+
+
+def _push_stream(
+    client: Client,
+    reference: Reference,
+    source: Path | BinaryIO,
+    compression: Compression,
+    progress: Progress,
+    *,
+    expected: Sequence[Digest] = (),
+) -> PushReport:
+    """Push the image in *source*; layers that are *expected* there go up while it is read."""
+    with (
+        tempfile.TemporaryDirectory(prefix="docket-push-") as spool,
+        Push(client, reference, compression, progress) as push,
+    ):
+        push.expect(expected)
+        image = archive.read(source, spool=Path(spool), name=str(reference), on_layer=push.offer)
+        return push.finish(config=image.config, layers=image.layers)
 
 
 def _put_manifest(

@@ -14,7 +14,7 @@ from docket.oci.manifest import Descriptor
 from docket.oci.reference import Reference
 from docket.remote.client import Client
 from docket.remote.transport import MAX_REDIRECTS
-from tests.remote.servers import Handler, Server, serving
+from tests.support.http_servers import Handler, Server, serving
 
 NAME = Reference.parse("app:1.0")
 DIGEST = Digest.of(b"layer")

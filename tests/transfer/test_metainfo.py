@@ -1,4 +1,4 @@
-"""How a host gets an image's torrent: made of what it holds and hears, or from the registry."""
+"""How a host gets an image's torrent: built from piece hashes, or whole from the registry."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ from docket.remote.values import RemotePieces
 from docket.store import Sample
 from docket.torrent.hash_exchange import HashServer
 from docket.torrent.metainfo import Metainfo, parse_metainfo
-from docket.torrent.peer.session_options import SessionOptions
-from docket.torrent.peer.swarm import Swarm
 from docket.torrent.tracker.hash_peers import RECIPIENTS
 from docket.torrent.tracker.peer_selection import REGISTRY_ZONE
 from docket.transfer.metainfo import MetainfoSource
-from docket.transfer.pull import plan, pull, resolve, to_fetch
+from docket.transfer.options import TransferOptions
+from docket.transfer.plan import fetch_request, plan_layers
+from docket.transfer.pull import PullRequest, Target, pull
+from docket.transfer.resolve import resolve
 from tests.store.samples import open_store
 from tests.support.commands import Commands
 from tests.support.releases import Release, release
@@ -45,179 +46,185 @@ def pushed(host: Commands, image: Release, place: Path) -> None:
     host("push", image.name, "--archive", archive)
 
 
-class Asked(Client):
-    """A client that counts whole torrents, and changes what it is told of pieces."""
+class Requests(Client):
+    """A client that counts whole torrents, and changes what the registry sends of pieces."""
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
         self.torrents = 0
         self.failed_peer: list[str] = []
-        self.change: Callable[[RemotePieces], RemotePieces] = lambda told: told
-        self._told: list[RemotePieces] = []
+        self.change: Callable[[RemotePieces], RemotePieces] = lambda pieces: pieces
+        self._sent: list[RemotePieces] = []
 
     def watch(self) -> list[RemotePieces]:
-        """What is told of pieces from now on."""
-        self._told = []
-        return self._told
+        """What the registry sends of pieces from now on."""
+        self._sent = []
+        return self._sent
 
     def torrent(self, *arguments: Any, **more: Any) -> tuple[bytes, bool]:
         self.torrents += 1
         return super().torrent(*arguments, **more)
 
     def pieces(self, *arguments: Any, **more: Any) -> RemotePieces:
-        if silent := more.get("failed_peer"):
-            self.failed_peer.append(silent)
-        told = self.change(super().pieces(*arguments, **more))
-        self._told.append(told)
-        return told
+        if failed := more.get("failed_peer"):
+            self.failed_peer.append(failed)
+        pieces = self.change(super().pieces(*arguments, **more))
+        self._sent.append(pieces)
+        return pieces
 
 
-def _old_registry(_told: RemotePieces) -> RemotePieces:
+def _old_registry(_pieces: RemotePieces) -> RemotePieces:
     raise NotFound
 
 
-_ODD_ANSWERS: list[Callable[[RemotePieces], RemotePieces]] = [
-    lambda told: replace(told, info_hash=bytes(20)),
-    lambda told: replace(told, hashes=bytes(len(told.hashes))),
-    lambda told: replace(told, hashes=told.hashes[:-1]),
-    lambda told: replace(told, hashes=told.hashes + bytes(20)),
-    lambda told: replace(told, piece_length=2 * told.piece_length),
-    lambda told: replace(told, piece_length=0),
-    lambda told: replace(told, announce="no URL"),
+_ODD_RESPONSES: list[Callable[[RemotePieces], RemotePieces]] = [
+    lambda pieces: replace(pieces, info_hash=bytes(20)),
+    lambda pieces: replace(pieces, hashes=bytes(len(pieces.hashes))),
+    lambda pieces: replace(pieces, hashes=pieces.hashes[:-1]),
+    lambda pieces: replace(pieces, hashes=pieces.hashes + bytes(20)),
+    lambda pieces: replace(pieces, piece_length=2 * pieces.piece_length),
+    lambda pieces: replace(pieces, piece_length=0),
+    lambda pieces: replace(pieces, announce="no URL"),
     _old_registry,
 ]
 
 
-def _updated(place: Path, client: Asked) -> list[str]:
+def _updated(place: Path, client: Requests) -> list[str]:
     """Pull a release over the one before it; where its layers came from."""
-    with open_store(place) as store, Swarm(SessionOptions(listen="127.0.0.1:0")) as swarm:
-        for image in (SMALL, NEXT):
-            found = resolve(client, Reference.parse(image.name), Platform.of_host())
-            report = pull(client, store, found, engine=None, swarm=lambda: swarm, progress=Silent())
+    for image in (SMALL, NEXT):
+        request = PullRequest(Reference.parse(image.name), Platform.of_host(), Target.STORE)
+        report = pull(client, lambda: open_store(place), request, progress=Silent())
+        with open_store(place) as store:
             assert store.maintenance.fsck(sample=Sample()).findings == []
-    return sorted(one.source for one in report.layers)
+    return sorted(layer.source for layer in report.layers)
 
 
-def test_of_a_release_only_new_piece_hashes_are_asked(
+def test_of_a_release_only_new_piece_hashes_are_requested(
     host: Host, registry_url: str, tmp_path: Path
 ) -> None:
     """Decision 27: with those of the layers that it holds a host makes the same torrent."""
     for image in (SMALL, NEXT):
         pushed(host("build"), image, tmp_path)
-    client = Asked(registry_url)
-    told = client.watch()
+    client = Requests(registry_url)
+    sent = client.watch()
     with client:
         assert _updated(tmp_path / "a", client) == ["held", "held", "swarm"]
     assert client.torrents == 0
     # half of a layer can be compressed
-    assert [len(one.hashes) // HASH_SIZE for one in told] == [4 + 3 + 2, 2]
+    assert [len(pieces.hashes) // HASH_SIZE for pieces in sent] == [4 + 3 + 2, 2]
 
 
-@pytest.mark.parametrize("change", _ODD_ANSWERS)
+@pytest.mark.parametrize("change", _ODD_RESPONSES)
 def test_odd_piece_hashes_are_not_used(
     host: Host,
     registry_url: str,
     tmp_path: Path,
     change: Callable[[RemotePieces], RemotePieces],
 ) -> None:
-    """What doesn't give the torrent that was told, or isn't known: the torrent is asked for."""
+    """Hashes that don't give the info-hash, or a registry without them: the torrent is fetched."""
     for image in (SMALL, NEXT):
         pushed(host("build"), image, tmp_path)
-    client = Asked(registry_url)
+    client = Requests(registry_url)
     client.change = change
     with client:
         assert _updated(tmp_path / "a", client) == ["held", "held", "swarm"]
         assert client.torrents == 2
 
 
-# -- hosts that tell each other
+# -- hosts that serve piece hashes to each other
 
 
 @contextmanager
-def assembly(
+def metainfo_source(
     client: Client, place: Path, image: Release, *, zone: str = ""
 ) -> Iterator[MetainfoSource]:
-    """That of a host with an empty store at *place*, which joins the swarm."""
+    """The source of a host with an empty store at *place*, which joins the swarm."""
     found = resolve(client, Reference.parse(image.name), Platform.of_host())
     with open_store(place) as store:
-        asked = to_fetch(found, store, plan(found, store, engine=None))
-        with closing(MetainfoSource(client, store, asked, zone=zone, joins=True)) as made:
-            yield made
+        for content in (found.config, found.manifest.content):
+            store.blobs.put(content)
+        plans = plan_layers(found, store, engine=None)
+        wanted = fetch_request(client, found, store, plans)
+        options = TransferOptions(zone=zone)
+        with closing(MetainfoSource(client, store, wanted, options)) as source:
+            yield source
 
 
 def _whole(client: Client, image: Release) -> Metainfo:
     return parse_metainfo(Client.torrent(client, Reference.parse(image.name))[0])
 
 
-def _take_the_gates(client: Client, image: Release) -> None:
+def _take_the_gateways(client: Client, image: Release) -> None:
     for _ in range(REGISTRY_ZONE.first):
         assert Client.torrent(client, Reference.parse(image.name), is_peer=True)[1]
 
 
 @pytest.fixture
-def client(host: Host, registry_url: str, tmp_path: Path) -> Iterator[Asked]:
-    """Of a registry that has `LARGE`, whose places for gateways are taken."""
+def client(host: Host, registry_url: str, tmp_path: Path) -> Iterator[Requests]:
+    """A client of a registry that has `LARGE`, whose places for gateways are taken."""
     pushed(host("build"), LARGE, tmp_path)
-    client = Asked(registry_url)
+    client = Requests(registry_url)
     with client:
-        _take_the_gates(client, LARGE)
+        _take_the_gateways(client, LARGE)
         yield client
 
 
-def test_a_host_hears_from_one_that_was_told(client: Asked, tmp_path: Path) -> None:
-    """Decision 28: the registry tells the first, which tells others; the torrent is the same."""
-    told = client.watch()
-    with assembly(client, tmp_path / "a", LARGE) as first:
+def test_a_host_gets_hashes_from_one_that_has_them(client: Requests, tmp_path: Path) -> None:
+    """Decision 28: the registry sends them to the first host, which serves others."""
+    sent = client.watch()
+    with metainfo_source(client, tmp_path / "a", LARGE) as first:
         content = [first.metainfo().content]
         for number in range(RECIPIENTS):
-            with assembly(client, tmp_path / f"b{number}", LARGE) as other:
+            with metainfo_source(client, tmp_path / f"b{number}", LARGE) as other:
                 content.append(other.metainfo().content)
                 assert not other.is_gateway
-    assert [bool(one.hash_peer) for one in told] == [False] + [True] * RECIPIENTS
-    assert [bool(one.hashes) for one in told] == [True] + [False] * RECIPIENTS
-    assert {parse_metainfo(one).info_hash for one in content} == {_whole(client, LARGE).info_hash}
+    assert [bool(pieces.hash_peer) for pieces in sent] == [False] + [True] * RECIPIENTS
+    assert [bool(pieces.hashes) for pieces in sent] == [True] + [False] * RECIPIENTS
+    assert {parse_metainfo(torrent).info_hash for torrent in content} == {
+        _whole(client, LARGE).info_hash
+    }
     assert client.torrents == 0
 
 
-def test_a_host_is_told_to_wait_for_one_that_is_being_told(client: Asked, tmp_path: Path) -> None:
-    """A crowd asks at one moment: who tells may not know yet."""
+def test_a_host_waits_for_one_that_is_getting_them(client: Requests, tmp_path: Path) -> None:
+    """Many hosts at one moment: the host that serves the hashes may not have them yet."""
     with ThreadPoolExecutor(8) as pool, ExitStack() as stack:
         hosts = [
-            stack.enter_context(assembly(client, tmp_path / str(number), LARGE))
+            stack.enter_context(metainfo_source(client, tmp_path / str(number), LARGE))
             for number in range(8)
         ]
-        torrents = list(pool.map(lambda one: one.metainfo().info_hash, hosts))
+        torrents = list(pool.map(lambda source: source.metainfo().info_hash, hosts))
     assert set(torrents) == {_whole(client, LARGE).info_hash}
     assert client.torrents == 0
 
 
-def test_gates_are_told_by_the_registry(client: Asked, tmp_path: Path) -> None:
-    """In a zone with room for gateways, whoever tells there."""
-    told = client.watch()
+def test_gateways_get_hashes_from_the_registry(client: Requests, tmp_path: Path) -> None:
+    """In a zone with room for gateways, whatever hosts serve hashes there."""
+    sent = client.watch()
     for number in range(2):
         place = tmp_path / str(number)
-        with assembly(client, place, LARGE, zone="far") as one:
-            one.metainfo()
-            assert one.is_gateway
-    assert [bool(one.hash_peer) for one in told] == [False, False]
+        with metainfo_source(client, place, LARGE, zone="far") as source:
+            source.metainfo()
+            assert source.is_gateway
+    assert [bool(pieces.hash_peer) for pieces in sent] == [False, False]
 
 
-def test_a_small_torrent_is_told_by_the_registry(client: Asked, host: Host, tmp_path: Path) -> None:
-    """A few hashes are sooner told than another host is asked."""
+def test_few_hashes_come_from_the_registry(client: Requests, host: Host, tmp_path: Path) -> None:
+    """A few hashes arrive sooner than another host could be connected."""
     pushed(host("build"), SMALL, tmp_path)
-    _take_the_gates(client, SMALL)
-    told = client.watch()
+    _take_the_gateways(client, SMALL)
+    sent = client.watch()
     for number in range(2):
-        with assembly(client, tmp_path / str(number), SMALL) as one:
-            one.metainfo()
-    assert [bool(one.hash_peer) for one in told] == [False, False]
+        with metainfo_source(client, tmp_path / str(number), SMALL) as source:
+            source.metainfo()
+    assert [bool(pieces.hash_peer) for pieces in sent] == [False, False]
 
 
 @contextmanager
 def _gone(_client: Client) -> Iterator[str]:
-    teller = HashServer()
-    teller.close()
-    yield f"127.0.0.1:{teller.port}"
+    server = HashServer()
+    server.close()
+    yield f"127.0.0.1:{server.port}"
 
 
 @contextmanager
@@ -227,27 +234,31 @@ def _nowhere(_client: Client) -> Iterator[str]:
 
 @contextmanager
 def _liar(client: Client) -> Iterator[str]:
-    """A host that tells as many hashes as are asked for, and none of them true."""
+    """A host that serves as many hashes as are requested, and none of them true."""
     torrent = _whole(client, LARGE)
-    with closing(HashServer()) as teller:
-        wrong = {one.digest: bytes(len(torrent.hashes(one))) for one in torrent.files if one.digest}
-        teller.publish(torrent.info_hash, wrong)
-        yield f"127.0.0.1:{teller.port}"
+    with closing(HashServer()) as server:
+        wrong = {
+            file.digest: bytes(len(torrent.hashes(file))) for file in torrent.files if file.digest
+        }
+        server.publish(torrent.info_hash, wrong)
+        yield f"127.0.0.1:{server.port}"
 
 
-@pytest.mark.parametrize("kind", [_gone, _nowhere, _liar])
-def test_who_tells_nothing_true_is_not_asked_again(
-    client: Asked, tmp_path: Path, kind: Callable[[Client], AbstractContextManager[str]]
+@pytest.mark.parametrize("serving", [_gone, _nowhere, _liar])
+def test_a_host_that_serves_no_true_hashes_is_dropped(
+    client: Requests, tmp_path: Path, serving: Callable[[Client], AbstractContextManager[str]]
 ) -> None:
-    """The registry tells instead, and names that host to nobody any more."""
+    """The registry sends them instead, and names that host to nobody any more."""
     with (
-        kind(client) as teller,
-        assembly(client, tmp_path / "a", LARGE) as first,
-        assembly(client, tmp_path / "b", LARGE) as other,
+        serving(client) as address,
+        metainfo_source(client, tmp_path / "a", LARGE) as first,
+        metainfo_source(client, tmp_path / "b", LARGE) as other,
     ):
-        client.change = lambda told: replace(told, hash_peer=teller) if not told.hashes else told
-        told = client.watch()
+        client.change = lambda pieces: (
+            replace(pieces, hash_peer=address) if not pieces.hashes else pieces
+        )
+        sent = client.watch()
         assert first.metainfo().info_hash == other.metainfo().info_hash
-    assert [one.hash_peer for one in told] == ["", teller, ""]
-    assert client.failed_peer == [teller]
+    assert [pieces.hash_peer for pieces in sent] == ["", address, ""]
+    assert client.failed_peer == [address]
     assert client.torrents == 0

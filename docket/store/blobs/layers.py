@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from msgspec.structs import replace
+
 from docket.oci.digest import Digest
 from docket.store.index.environment import Index
 from docket.store.index.records import BlobRecord, key_of
+from docket.store.index.tables import Transaction
 from docket.store.pins import Pins
 from docket.store.types import LayerBlob
 
@@ -36,6 +39,25 @@ class Layers:
         with self._index.read() as txn:
             record = self._index.blobs.get(txn, key_of(digest))
         return _layer_blob(key_of(digest), record) if record and record.diff_id else None
+
+    def correct(self, digest: Digest, *, diff_id: Digest, plain_size: int) -> None:
+        """Record what unpacking the stored layer gave, in place of what was recorded before.
+
+        A no-op for a blob that isn't held.
+        """
+        key = key_of(digest)
+
+        def change(txn: Transaction) -> None:
+            record = self._index.blobs.get(txn, key)
+            if record is None:
+                return
+            if record.diff_id:
+                self._index.layers.remove(txn, record.diff_id.encode(), key)
+            corrected = replace(record, diff_id=str(diff_id), plain_size=plain_size)
+            self._index.blobs.put(txn, key, corrected)
+            self._index.layers.add(txn, corrected.diff_id.encode(), key)
+
+        self._index.update(change)
 
 
 def _layer_blob(key: bytes, record: BlobRecord) -> LayerBlob:

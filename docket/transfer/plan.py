@@ -1,0 +1,134 @@
+"""What a pull of an image would take from where: the engine, this host's store, or the network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from docket.archive import LoadLayer, load_manifest
+from docket.errors import LayerElsewhere
+from docket.oci import manifest
+from docket.oci.digest import Digest
+from docket.oci.manifest import Descriptor, Platform
+from docket.oci.reference import Reference
+from docket.progress import ENGINE, HELD, MISSING
+from docket.remote.client import Client
+from docket.store import Store
+from docket.transfer.resolve import ResolvedImage, resolve
+
+if TYPE_CHECKING:
+    from docket.engine import Engine
+
+LoadedImages = Callable[[], Mapping[Digest, Sequence[Digest]]]
+"""Images that docket loaded: the engine's ids for them, with the diff_ids of their layers."""
+
+
+class EngineLayers(Protocol):
+    """What a plan needs to know of the container engine."""
+
+    def held_prefix(self, diff_ids: Sequence[Digest], loaded: LoadedImages, /) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class LayerPlan:
+    """Where a layer will come from: *source* is ``engine``, ``held`` or ``missing``."""
+
+    descriptor: Descriptor
+    diff_id: Digest
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class FetchRequest:
+    """An image, and the layers of it that are *wanted* from the network.
+
+    *held* is what the store has of its blobs, the manifest first.
+    """
+
+    image: ResolvedImage
+    held: Sequence[Digest]
+    wanted: Sequence[Descriptor]
+
+
+def plan_layers(
+    image: ResolvedImage, store: Store, *, engine: EngineLayers | None
+) -> list[LayerPlan]:
+    """Where each layer would come from, if it were pulled now."""
+    prefix = held_prefix(image, store, engine) if engine else 0
+    plans = []
+    for number, (layer, diff_id) in enumerate(zip(image.layers, image.diff_ids, strict=True)):
+        source = HELD if store.blobs.has(layer.digest) else MISSING
+        plans.append(LayerPlan(layer, diff_id, ENGINE if number < prefix else source))
+    return plans
+
+
+def plan_image(
+    client: Client, store: Store, reference: Reference, platform: Platform, *, ask_engine: bool
+) -> tuple[ResolvedImage, list[LayerPlan]]:
+    """Where each layer of an image would come from."""
+    image = resolve(client, reference, platform)
+    if not ask_engine:
+        return image, plan_layers(image, store, engine=None)
+    with closing(connect_engine()) as engine:
+        return image, plan_layers(image, store, engine=engine)
+
+
+def connect_engine() -> Engine:
+    """The container engine of this host. Raises `EngineUnreachable`."""
+    # docker's package is a tenth of a pull's start, and --layers-only has no use for it
+    from docket.engine import Engine
+
+    return Engine.connect()
+
+
+def held_prefix(image: ResolvedImage, store: Store, engine: EngineLayers) -> int:
+    """How many of the image's first layers the engine has."""
+    return engine.held_prefix(image.diff_ids, lambda: _loaded_images(store))
+
+
+def fetch_request(
+    client: Client, image: ResolvedImage, store: Store, plans: Iterable[LayerPlan]
+) -> FetchRequest:
+    """What *plans* leave to be fetched. Raises `LayerElsewhere`."""
+    held = [plan.descriptor.digest for plan in plans if store.blobs.has(plan.descriptor.digest)]
+    wanted = {plan.descriptor.digest: plan.descriptor for plan in plans if plan.source == MISSING}
+    for layer in wanted.values():
+        _check_is_in_registry(client, image, layer)
+    return FetchRequest(
+        image=image,
+        held=[image.digest, image.config_descriptor.digest, *dict.fromkeys(held)],
+        wanted=list(wanted.values()),
+    )
+
+
+def _check_is_in_registry(client: Client, image: ResolvedImage, layer: Descriptor) -> None:
+    """A registry needs not have layers that may not be redistributed, such as those of Windows."""
+    if layer.distributable and not layer.urls:
+        return
+    if client.blob_size(image.reference.repository, layer.digest) is None:
+        raise LayerElsewhere(image.reference, layer.digest, layer.urls)
+
+
+def _loaded_images(store: Store) -> dict[Digest, tuple[Digest, ...]]:
+    """The ids of this host's images in an engine that docket loaded them into.
+
+    An engine that names images by their manifest has docket's own archive of one exactly when the
+    digest of that archive's manifest is among its images.
+    """
+    loaded: dict[Digest, tuple[Digest, ...]] = {}
+    for tagged in store.manifests.tagged():
+        stored = store.manifests.get(tagged.repository, tagged.digest)
+        image = manifest.parse(stored.content, content_type=stored.media_type)
+        if not isinstance(image, manifest.Manifest):
+            continue
+        config = store.blobs.read(image.config.digest)
+        layers = [store.layers.get(layer.digest) for layer in image.layers]
+        if all(layers):
+            members = [
+                LoadLayer(layer.diff_id, layer.plain_size, None) for layer in layers if layer
+            ]
+            diff_ids = manifest.parse_config(config).diff_ids
+            loaded[Digest.of(load_manifest(config, members))] = diff_ids
+    return loaded
