@@ -32,7 +32,9 @@
     ├── StoreError
     │   ├── StoreLocked         another process owns the store
     │   ├── StoreFormat         the store is not one this version reads
+    │   │   └── IndexUnreadable the index is damaged, and has to be rebuilt
     │   ├── IndexDamaged        a row of the index fails its checksum
+    │   ├── StoreUnusable       its disk can't be written, read or linked on
     │   ├── NoHome              no folder is known for the store
     │   └── StoreFull           no space left
     ├── RegistryError
@@ -291,6 +293,25 @@ class NoHome(StoreError):
         super().__init__(
             f"user id {user_id} has no home folder; set HOME or give the store's location with -l"
         )
+
+
+class IndexUnreadable(StoreFormat):
+    """The index is damaged; blobs and journal are what it is rebuilt from."""
+
+    def __init__(self, location: object, why: str) -> None:
+        self.location = location
+        super().__init__(
+            f"the index of the store at {location} is damaged ({why}); nothing was changed; stop "
+            f"what uses it and run docket fsck --local --rebuild-index -l {location}"
+        )
+
+
+class StoreUnusable(StoreError):
+    """The disk of the store fails, is read-only, or is more than one."""
+
+    def __init__(self, location: object, why: str) -> None:
+        self.location = location
+        super().__init__(f"the store at {location} can't be used: {why}")
 
 
 class IndexDamaged(StoreError):

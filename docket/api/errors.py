@@ -32,6 +32,8 @@ _TABLE: tuple[tuple[type[errors.DocketError], int, str], ...] = (
     (errors.UploadConflict, 409, "BLOB_UPLOAD_INVALID"),
     (errors.UploadOutOfOrder, 416, "BLOB_UPLOAD_INVALID"),
     (errors.StoreFull, 507, "TOOMANYREQUESTS"),
+    (errors.StoreUnusable, 503, "UNAVAILABLE"),
+    (errors.IndexUnreadable, 503, "UNAVAILABLE"),
     (errors.DocketError, 500, "UNKNOWN"),
 )
 

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Self
 
 from docket.config import PIN_SECONDS
-from docket.errors import StoreFormat
 from docket.store.blobs.blobs import Blobs
 from docket.store.blobs.downloads import Download, Downloads, DownloadWriter
 from docket.store.blobs.files import BlobFiles
@@ -31,7 +30,7 @@ from docket.store.blobs.verify import Verifier
 from docket.store.filesystem import Filesystem, no_step
 from docket.store.index.environment import Index
 from docket.store.index.journal import Journal
-from docket.store.layout import FOLDERS, INDEX, JOURNAL, check_format, index_is_missing
+from docket.store.layout import FOLDERS, INDEX, JOURNAL, check_format
 from docket.store.lock import Lock
 from docket.store.maintenance.fsck import Finding, FsckReport, Sample
 from docket.store.maintenance.gc import GcReport
@@ -102,10 +101,6 @@ class Store:
         for name in FOLDERS:
             filesystem.make_folder(self.location / name)
         journal = Journal(self.location / JOURNAL, filesystem)
-        if index_is_missing(self.location):
-            raise StoreFormat(
-                f"the store at {self.location} has lost its index; run docket fsck --rebuild-index"
-            )
         index = Index(self.location / INDEX, journal=journal, filesystem=filesystem)
         files = BlobFiles(self.location, index, filesystem)
         verifier = Verifier(index, files)

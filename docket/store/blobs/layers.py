@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from docket.oci.digest import Digest
 from docket.store.index.environment import Index
-from docket.store.index.records import BlobRecord, key_of
+from docket.store.index.records import BlobRecord, digest_of, key_of
 from docket.store.index.tables import Transaction
 from docket.store.pins import Pins
 from docket.store.types import LayerBlob
@@ -27,7 +27,7 @@ class Layers:
         for diff_id in diff_ids:
             with self._index.read() as txn:
                 keys = list(self._index.layers.values(txn, key_of(diff_id)))
-            self._pins.pin(*(Digest.parse(key.decode()) for key in keys))
+            self._pins.pin(*(digest_of(key) for key in keys))
             with self._index.read() as txn:
                 for key in keys:
                     if record := self._index.blobs.get(txn, key):
@@ -62,7 +62,7 @@ class Layers:
 
 def _layer_blob(key: bytes, record: BlobRecord) -> LayerBlob:
     return LayerBlob(
-        digest=Digest.parse(key.decode()),
+        digest=digest_of(key),
         size=record.size,
         diff_id=Digest.parse(record.diff_id),
         plain_size=record.plain_size,

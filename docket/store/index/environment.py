@@ -33,15 +33,18 @@ from typing import Any, TypeVar
 
 import lmdb
 
-from docket.errors import IndexDamaged, StoreFormat, StoreFull
+from docket.errors import IndexDamaged, IndexUnreadable, StoreFull, StoreUnusable
 from docket.store.filesystem import Filesystem
+from docket.store.index.file_check import damage_in
 from docket.store.index.journal import Journal, Position, entry_line
 from docket.store.index.records import BlobRecord, ManifestRecord, TagRecord, UploadRecord
 from docket.store.index.tables import JournalBuffer, MultiTable, Table, Transaction
 
 T = TypeVar("T")
 
-_FIRST_MAP = 1 << 30
+# the address space for the file: it grows without a pause for readers; less where a limit says so
+_MAP = 1 << 40
+_SMALLEST_MAP = 1 << 28
 _READERS = 512
 # a cache line each, and what LMDB writes before them
 _LOCK_FILE_BYTES = _READERS * 64 + (1 << 12)
@@ -51,6 +54,7 @@ _AHEAD = 4 << 20
 _MOST_LINES_A_ROW = 4
 _FEW_LINES = 10_000
 _POSITION = b"journal"
+_OF_THE_DISK = ("Input/output error", "Read-only file system", "Permission denied", "Stale file")
 _BATCH = 500
 _ON_DISK_FORMAT = 0  # LMDB 0.9 files: every LMDB tool and older binding reads them
 
@@ -63,12 +67,16 @@ class Index:
         folder: Path,
         *,
         journal: Journal | None = None,
-        map_size: int = _FIRST_MAP,
+        renew_journal: bool = False,
+        map_size: int = _MAP,
         filesystem: Filesystem | None = None,
     ) -> None:
         """Open the index in *folder*, or begin one; *filesystem* sees each change to its files.
 
         Without *journal* nothing is written there: for reading, and for an index in the making.
+        With *renew_journal* the index is right and the journal is written from it; otherwise a
+        journal is replaced only by an index that says how much of a journal is committed, and that
+        isn't older than it. Raises `IndexUnreadable`, then nothing was changed; or `StoreFull`.
         """
         self._location = folder.parent
         self._file = folder / "data.mdb"
@@ -94,11 +102,17 @@ class Index:
         self._env = _open_environment(
             folder, map_size=map_size, tables=len(tables), filesystem=self._filesystem
         )
-        with _translated(self._location):
-            for table in tables:
-                table.open(self._env)
-        if journal:
-            self._continue(journal)
+        try:
+            with _translated(self._location):
+                for table in tables:
+                    table.open(self._env)
+            if journal and renew_journal:
+                self._renew(journal, set_aside=True)
+            elif journal:
+                self._continue(journal)
+        except BaseException:
+            self._env.close()
+            raise
 
     @property
     def tables(self) -> list[Table[Any]]:
@@ -118,7 +132,11 @@ class Index:
     @contextmanager
     def read(self) -> Iterator[Transaction]:
         """A snapshot of all tables."""
-        with self._entered(), self._env.begin(buffers=False) as txn:
+        with (
+            self._entered(),
+            _translated(self._location),
+            self._env.begin(buffers=False) as txn,
+        ):
             yield txn
 
     def update(self, change: Callable[[Transaction], T]) -> T:
@@ -169,10 +187,14 @@ class Index:
             position = self.position(txn)
         if position and journal.holds(position):
             journal.keep_only(position.generation)
+        elif position is None and journal.newest():
+            raise IndexUnreadable(self._location, "it doesn't say how much of the journal it has")
+        elif position and journal.newest() > position.generation:
+            raise IndexUnreadable(self._location, "it is older than the journal")
         else:
-            self._renew(journal)
+            self._renew(journal, set_aside=True)
 
-    def _renew(self, journal: Journal) -> None:
+    def _renew(self, journal: Journal, *, set_aside: bool = False) -> None:
         with self.read() as txn:
             before = self.position(txn)
             generation = max(journal.newest(), before.generation if before else 0) + 1
@@ -188,6 +210,8 @@ class Index:
 
         with draft:
             self.update(change)
+        if set_aside:
+            journal.set_aside(generation)
         journal.keep_only(generation)
 
     def _rows(self, txn: Transaction) -> Iterator[bytes]:
@@ -248,12 +272,15 @@ class Index:
     def _preallocate(self) -> None:
         """Allocate space in the file for what comes; on a full disk, what is there must do."""
         used = (self._env.info()["last_pgno"] + 1) * self._env.stat()["psize"]
-        with suppress(StoreFull), self._file.open("rb+", buffering=0) as file:
+        with self._file.open("rb+", buffering=0) as file:
             size = os.fstat(file.fileno()).st_size
-            if size < used + _AHEAD // 2:
-                more = used + self._filesystem.spare(_AHEAD) - size
-                if more > 0:
+            more = used + self._filesystem.spare(_AHEAD) - size
+            if size < used + _AHEAD // 2 and more > 0:
+                try:
                     self._filesystem.allocate(file.fileno(), size, more)
+                except StoreFull:
+                    # pages that were freed before they were written may lie behind the end
+                    self._filesystem.extend(file.fileno(), used)
 
     def _grow(self) -> None:
         """Double the map; LMDB wants no transaction of this process under way meanwhile."""
@@ -265,18 +292,28 @@ class Index:
 
 
 def _open_environment(folder: Path, *, map_size: int, tables: int, filesystem: Filesystem) -> Any:
-    try:
-        with _translated(folder.parent):
-            if not (folder / "data.mdb").exists():
-                _begin_environment(folder, filesystem)
-            _allocate_lock_file(folder, filesystem)
-            environment = lmdb.open(
+    with _translated(folder.parent):
+        if not (folder / "data.mdb").exists():
+            _begin_environment(folder, filesystem)
+        elif damage := damage_in(folder / "data.mdb"):
+            raise IndexUnreadable(folder.parent, damage)
+        _allocate_lock_file(folder, filesystem)
+        environment = _mapped(folder, map_size, tables)
+        environment.reader_check()
+    return environment
+
+
+def _mapped(folder: Path, map_size: int, tables: int) -> Any:
+    """The environment with a map of *map_size* bytes, or of as many as may be mapped."""
+    while True:
+        try:
+            return lmdb.open(
                 os.fsencode(folder), map_size=map_size, max_dbs=tables, max_readers=_READERS
             )
-    except lmdb.Error as error:
-        raise StoreFormat(f"the index at {folder} can't be opened: {error}") from error
-    environment.reader_check()
-    return environment
+        except lmdb.MemoryError:
+            if map_size <= _SMALLEST_MAP:
+                raise
+            map_size //= 4
 
 
 def _begin_environment(folder: Path, filesystem: Filesystem) -> None:
@@ -300,12 +337,17 @@ def _allocate_lock_file(folder: Path, filesystem: Filesystem) -> None:
 
 @contextmanager
 def _translated(location: Path) -> Iterator[None]:
-    """Turns LMDB's ways to say "no space left" into `StoreFull`."""
+    """Turns LMDB's errors into those of the store; `_grow` takes care of a map that is full."""
     try:
         yield
+    except lmdb.MapFullError:
+        raise
     except lmdb.DiskError as error:
         raise StoreFull(location) from error
     except lmdb.Error as error:
-        if "No space left" in str(error) or "quota" in str(error):
+        text = str(error)
+        if "No space left" in text or "quota" in text:
             raise StoreFull(location) from error
-        raise
+        if any(reason in text for reason in _OF_THE_DISK):
+            raise StoreUnusable(location, text) from error
+        raise IndexUnreadable(location, text) from error

@@ -29,6 +29,7 @@ _AHEAD = 1 << 20
 
 _LINES_A_WRITE = 5000
 _SUFFIX = ".log"
+_OLD = ".old"
 
 
 class Position(msgspec.Struct, frozen=True, array_like=True):
@@ -63,11 +64,13 @@ class Journal:
         self._filesystem.make_folder(folder)
 
     def holds(self, position: Position) -> bool:
-        """Whether all that is committed by *position* is there."""
+        """Whether all that is committed by *position* is there, up to the end of a line."""
         try:
-            return self._path(position.generation).stat().st_size >= position.length
+            with self._path(position.generation).open("rb") as file:
+                end = os.pread(file.fileno(), 1, max(position.length - 1, 0))
         except FileNotFoundError:
             return False
+        return not position.length or end == b"\n"
 
     def append(self, position: Position, lines: list[bytes], *, only_frees_space: bool) -> Position:
         """Write *lines* behind *position*; returning means that they are durable.
@@ -96,10 +99,16 @@ class Journal:
         return max(_generations(self._folder), default=0)
 
     def keep_only(self, generation: int) -> None:
-        """Remove all files but that of *generation*."""
+        """Remove all files but that of *generation*, and what was set aside."""
         for path in self._folder.iterdir():
-            if path != self._path(generation):
+            if path != self._path(generation) and path.suffix != _OLD:
                 self._filesystem.remove(path)
+
+    def set_aside(self, generation: int) -> None:
+        """Rename all files but that of *generation*: ``<name>.old``, which nobody reads."""
+        for path in self._folder.glob(f"*{_SUFFIX}"):
+            if path != self._path(generation):
+                self._filesystem.rename(path, path.with_name(f"{path.name}{_OLD}"))
 
     def entries(self, position: Position | None = None) -> Iterator[Entry | None]:
         """All changes up to *position*, or of the newest file; None for a line that is damaged."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from docket.errors import IndexDamaged, InvalidDigest
 from docket.oci.digest import Digest
 
 
@@ -49,9 +50,12 @@ def scoped(repository: str, name: object = "") -> bytes:
 
 
 def unscoped(key: bytes) -> tuple[str, str]:
-    """The repository and name that `scoped` put together."""
+    """The repository and name that `scoped` put together. Raises `IndexDamaged`."""
     repository, _, name = key.partition(b"\0")
-    return repository.decode(), name.decode()
+    try:
+        return repository.decode(), name.decode()
+    except UnicodeDecodeError as error:
+        raise IndexDamaged("the key", key) from error
 
 
 def edge(repository: str, why: str, name: object = "") -> bytes:
@@ -61,6 +65,14 @@ def edge(repository: str, why: str, name: object = "") -> bytes:
     itself a manifest of the repository).
     """
     return scoped(repository, f"{why}{name}")
+
+
+def digest_of(key: bytes) -> Digest:
+    """The digest that `key_of` made *key* of. Raises `IndexDamaged`."""
+    try:
+        return Digest.parse(key.decode())
+    except (InvalidDigest, UnicodeDecodeError) as error:
+        raise IndexDamaged("the key", key) from error
 
 
 def key_of(digest: Digest) -> bytes:

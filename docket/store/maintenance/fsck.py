@@ -14,7 +14,7 @@ from docket.oci.digest import Digest
 from docket.store.blobs.files import BlobFiles
 from docket.store.blobs.verify import UNAVAILABLE, BlobStatus, Verified, Verifier
 from docket.store.index.environment import Index
-from docket.store.index.records import key_of, scoped, unscoped
+from docket.store.index.records import digest_of, key_of, scoped, unscoped
 from docket.store.index.tables import Table, Transaction
 from docket.store.maintenance.edge_check import Structure
 from docket.store.maintenance.repair import Difference, Rows
@@ -129,7 +129,7 @@ class Fsck:
             total = self._index.blobs.count(txn)
         sound: list[Digest] = []
         for number, key in enumerate(self._keys(self._index.blobs), 1):
-            digest = Digest.parse(key.decode())
+            digest = digest_of(key)
             read = self._must_read(digest) or (sample is not None and sample.has(digest))
             verified = self._verifier.check(digest, read=read)
             self._note(digest, verified, was_read=read)

@@ -10,7 +10,7 @@ from typing import TypeVar
 from docket.oci.digest import Digest
 from docket.store.blobs.files import BlobFiles
 from docket.store.index.environment import Index
-from docket.store.index.records import ManifestRecord, key_of, scoped, unscoped
+from docket.store.index.records import ManifestRecord, digest_of, key_of, scoped, unscoped
 from docket.store.index.tables import Transaction
 from docket.store.maintenance.retention import Retention
 from docket.store.manifests.attachments import attached_tags, is_attachment
@@ -149,7 +149,7 @@ class Sweep:
             if subject not in self._dead and self._index.manifests.has(txn, subject):
                 return True
         return any(
-            (why := unscoped(parent)[1])[0] in "mt"
+            (why := unscoped(parent)[1])[:1] in ("m", "t")
             and scoped(repository, why[1:]) not in self._dead
             for parent in self._index.parents.values(txn, digest.encode(), scoped(repository))
         )
@@ -188,9 +188,9 @@ class Sweep:
                 record = self._index.blobs.get(txn, key)
                 if record is None:
                     continue
-                digest = Digest.parse(key.decode())
+                digest = digest_of(key)
                 parents = self._index.parents.values(txn, key)
-                if any(self._lives(key.decode(), parent) for parent in parents):
+                if any(self._lives(str(digest), parent) for parent in parents):
                     fates.kept.append(record.size)
                 elif pinned(digest):
                     fates.pinned.append(record.size)
@@ -217,6 +217,8 @@ class Sweep:
     def _lives(self, digest: str, parent: bytes) -> bool:
         """Whether the edge *parent* of *digest* is one of a manifest that stays."""
         repository, why = unscoped(parent)
+        if why[:1] not in ("m", "t", "h"):
+            return True  # damaged: fsck repairs it, and the blob stays until then
         return scoped(repository, why[1:] if why[0] == "m" else digest) not in self._dead
 
     def _sweep_orphans(self) -> None:
@@ -225,7 +227,7 @@ class Sweep:
         def sweep(txn: Transaction, batch: list[bytes], _pinned: IsPinned) -> list[int]:
             sizes: list[int] = []
             for key in batch:
-                digest = Digest.parse(key.decode())
+                digest = digest_of(key)
                 path = self._files.path(digest)
                 named = self._index.blobs.has(txn, key) or self._index.parents.has(txn, key)
                 if named or not path.exists():

@@ -8,22 +8,20 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from docket.errors import StoreFormat
-from docket.oci.digest import Digest
 from docket.store.blobs.files import BlobFiles
 from docket.store.blobs.ingest import Ingested
 from docket.store.filesystem import Filesystem, no_step
 from docket.store.index.environment import Index
 from docket.store.index.journal import Journal
-from docket.store.index.records import key_of
+from docket.store.index.records import digest_of, key_of
 from docket.store.index.replay import replay
 from docket.store.index.tables import Transaction
-from docket.store.layout import INDEX, JOURNAL, check_format
+from docket.store.layout import INDEX, JOURNAL, OLD_INDEX, repair_format
 from docket.store.lock import Lock
 from docket.store.maintenance.edge_check import Structure
 from docket.store.maintenance.fsck import FsckReport, OnBlob
 
 _NEW = "index.new"
-_OLD = "index.old"
 
 
 def rebuild_index(
@@ -37,13 +35,14 @@ def rebuild_index(
 
     Returning means that the new one is in its place, and durable: all blobs whose bytes are what
     their names say, and all links, manifests, tags and torrents of the journal. What is wrong is in
-    quarantine and in the report. Raises `StoreLocked`, or `StoreFormat` when there is no journal.
+    quarantine and in the report; the old index and journal are set aside (``*.old``). Raises
+    `StoreLocked`, or `StoreFormat` when there is no journal.
     """
     filesystem = Filesystem(location, step=step)
     lock = Lock(location / "lock")
     lock.acquire(owner)
     try:
-        check_format(location, filesystem)
+        repair_format(location, filesystem)
         return _rebuild(location, filesystem, on_blob)
     finally:
         lock.release()
@@ -61,7 +60,7 @@ def _rebuild(location: Path, filesystem: Filesystem, on_blob: OnBlob) -> FsckRep
     finally:
         index.close()
     # its journal is written from what was found, while the old index still stands
-    Index(location / _NEW, journal=journal, filesystem=filesystem).close()
+    Index(location / _NEW, journal=journal, renew_journal=True, filesystem=filesystem).close()
     _put_in_place(location, filesystem)
     return report
 
@@ -127,7 +126,7 @@ def _drop_lost(index: Index, sound: set[bytes], report: FsckReport) -> None:
         if lost:
             index.update(change)
         for key in lost:
-            report.add("blob-missing", Digest.parse(key.decode()), "push or pull it again")
+            report.add("blob-missing", digest_of(key), "push or pull it again")
 
 
 def _link(structure: Structure, txn: Transaction, table: object, batch: list[bytes]) -> None:
@@ -137,9 +136,8 @@ def _link(structure: Structure, txn: Transaction, table: object, batch: list[byt
 
 
 def _put_in_place(location: Path, filesystem: Filesystem) -> None:
-    old = location / _OLD
+    old = location / OLD_INDEX
     filesystem.remove_folder(old)
     if (location / INDEX).exists():
         filesystem.rename(location / INDEX, old)
     filesystem.rename(location / _NEW, location / INDEX)
-    filesystem.remove_folder(old)

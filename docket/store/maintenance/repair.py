@@ -14,7 +14,15 @@ from docket.oci import manifest
 from docket.oci.digest import Digest
 from docket.store.blobs.files import BlobFiles, blob_row
 from docket.store.index.environment import Index
-from docket.store.index.records import BlobRecord, ManifestRecord, edge, key_of, scoped, unscoped
+from docket.store.index.records import (
+    BlobRecord,
+    ManifestRecord,
+    digest_of,
+    edge,
+    key_of,
+    scoped,
+    unscoped,
+)
 from docket.store.index.tables import Table, Transaction
 
 _FROM_JOURNAL = "restored from the journal"
@@ -157,7 +165,7 @@ class Rows:
         if table is self._index.blobs:
             return self._blob_row(key), _FROM_BLOB
         if table is self._index.pieces:
-            found = self._files.reread(Digest.parse(key.decode()))
+            found = self._files.reread(digest_of(key))
             return found.piece_hashes if found else None, _FROM_BLOB
         if table is self._index.links:
             return time.time(), "made anew"
@@ -166,7 +174,7 @@ class Rows:
         return None, ""
 
     def _blob_row(self, key: bytes) -> BlobRecord | None:
-        found = self._files.reread(Digest.parse(key.decode()))
+        found = self._files.reread(digest_of(key))
         return blob_row(found, time.time()) if found else None
 
     def _manifest_row(self, key: bytes) -> ManifestRecord | None:
@@ -200,12 +208,12 @@ def _is_possible(table: str, key: bytes) -> bool:
     """Whether *key* has the form that keys of *table* have."""
     try:
         if table in ("blobs", "pieces"):
-            return key_of(Digest.parse(key.decode())) == key
+            return key_of(digest_of(key)) == key
         if table in ("links", "manifests"):
             Digest.parse(unscoped(key)[1])
         elif table == "tags":
             unscoped(key)
-    except (InvalidDigest, UnicodeDecodeError):
+    except (IndexDamaged, InvalidDigest, UnicodeDecodeError):
         return False
     return True
 

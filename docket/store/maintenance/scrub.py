@@ -12,6 +12,7 @@ from docket.errors import IndexDamaged
 from docket.oci.digest import Digest
 from docket.store.blobs.verify import UNAVAILABLE, BlobStatus, Verifier
 from docket.store.index.environment import Index
+from docket.store.index.records import digest_of
 
 _AT_ONCE = 1000
 
@@ -53,7 +54,7 @@ class Scrub:
         rows: list[tuple[float, bytes]] = []
         for batch in self._index.batches(self._index.blobs):
             rows = nsmallest(_AT_ONCE, [*rows, *self._rows(batch, older_than)])
-        return [Digest.parse(key.decode()) for _, key in rows]
+        return [digest_of(key) for _, key in rows]
 
     def _rows(self, batch: list[bytes], older_than: float) -> list[tuple[float, bytes]]:
         found: list[tuple[float, bytes]] = []

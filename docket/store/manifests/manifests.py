@@ -12,7 +12,7 @@ from docket.oci.manifest import Manifest
 from docket.store.blobs.blobs import Blobs
 from docket.store.blobs.ingest import ingest_bytes
 from docket.store.index.environment import Index
-from docket.store.index.records import key_of, scoped, unscoped
+from docket.store.index.records import digest_of, key_of, scoped, unscoped
 from docket.store.index.tables import Transaction
 from docket.store.manifests import edges
 from docket.store.manifests.removal import drop_manifest
@@ -115,7 +115,7 @@ class Manifests:
         """Manifests of *repository* whose subject is *subject*, sorted by digest."""
         with self._index.read() as txn:
             keys = list(self._index.referrers.values(txn, scoped(repository, subject)))
-        return [self.get(repository, Digest.parse(key.decode())) for key in keys]
+        return [self.get(repository, digest_of(key)) for key in keys]
 
     def is_shared(self, digest: Digest, manifest: Digest) -> bool:
         """Whether any manifest but *manifest*, in any repository, lists the blob *digest*."""

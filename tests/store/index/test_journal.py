@@ -10,7 +10,7 @@ import lmdb
 import msgspec
 import pytest
 
-from docket.errors import ManifestUnknown, StoreFormat, StoreLocked
+from docket.errors import IndexUnreadable, ManifestUnknown, StoreFormat, StoreLocked
 from docket.oci.digest import Digest
 from docket.store import FsckReport, Store, rebuild_index
 from docket.store.filesystem import Filesystem
@@ -115,7 +115,7 @@ def test_rebuild_beside_a_damaged_index(tmp_path: Path) -> None:
     assert rows(tmp_path) == before
     assert {path.name for path in tmp_path.iterdir()} >= {"index", "journal", "blobs"}
     assert not (tmp_path / "index.new").exists()
-    assert not (tmp_path / "index.old").exists()
+    assert (tmp_path / "index.old" / "data.mdb").exists(), "nothing is deleted"
 
 
 def test_a_lost_index_is_never_begun_anew(tmp_path: Path) -> None:
@@ -244,12 +244,17 @@ def test_a_lost_journal_is_made_anew(tmp_path: Path, harm: str) -> None:
 
 
 def test_a_damaged_position(tmp_path: Path) -> None:
-    """A start finds out that nobody knows how far the journal goes, and writes it anew."""
+    """An index that can't say how much of the journal it has replaces no journal."""
     with open_store(tmp_path) as store:
         push(store, "app", ONE, tag="1")
+    before = log(tmp_path).read_bytes()
     _damage_position(tmp_path)
+    with pytest.raises(IndexUnreadable, match="--rebuild-index"):
+        open_store(tmp_path)
+    assert log(tmp_path).read_bytes() == before
+    rebuild(tmp_path)
     with open_store(tmp_path) as store:
-        push(store, "app", TWO, tag="2")
+        assert_readable(store, "app", "1")
         assert store.maintenance.fsck().findings == []
 
 
