@@ -103,7 +103,7 @@ def _read_stream(source: BinaryIO, contents: Spool, chosen: Callable[[Contents],
 def _image(contents: Contents, name: str | None, image: str | None, platform: Platform) -> Image:
     try:
         images = listed_images(contents, platform)
-        listed = choose(images, image or name, must_match=image is not None)
+        listed = choose(images, name if image is None else image, must_match=image is not None)
         config = contents.text(listed.config)
         if config is None:
             raise InvalidArchive(

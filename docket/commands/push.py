@@ -10,6 +10,7 @@ from docket.commands import terminal
 from docket.commands.options import Options, command_options, image_argument, option
 from docket.commands.terminal import format_size, print_json, print_line
 from docket.compression import GZIP, ZSTD
+from docket.oci.platform import Platform
 from docket.oci.reference import Reference
 from docket.progress import HELD
 
@@ -23,7 +24,19 @@ if TYPE_CHECKING:
 @option(
     "--archive",
     metavar="FILE|-",
-    help="Read a docker-save or OCI archive, or an OCI layout folder; - is standard input.",
+    help="Read a docker-save or OCI archive, or a folder (OCI layout, skopeo's dir:); "
+    "- is standard input.",
+)
+@option(
+    "--image",
+    "choice",
+    metavar="NAME|@N|ID",
+    help="The image in an archive of several: its name, its number from @0 on, its ID or digest.",
+)
+@option(
+    "--platform",
+    metavar="OS/ARCH",
+    help="The platform in an archive of several; that of this host by default.",
 )
 @option(
     "--compression",
@@ -48,6 +61,8 @@ def push(
     options: Options,
     image: str,
     archive: str | None,
+    choice: str | None,
+    platform: str | None,
     compression: str,
     level: int | None,
     threads: int,
@@ -59,11 +74,14 @@ def push(
     \b
     docket -h registry push app:1.0
     docker save app:1.0 | docket -h registry push app:1.0 --archive -
+    docket -h registry push app:1.0 --archive two.tar --image reg:5000/app:1.0
     """
     from docket.transfer.push import Compression, push_archive, push_from_engine
 
     if compression == GZIP and level and level > 9:
         raise click.BadParameter("gzip has levels 1 to 9", param_hint="--level")
+    if archive is None and choice:
+        raise click.UsageError("--image chooses in an archive: it needs --archive")
     if archive == "-":
         terminal.require_standard_input()
     reference = Reference.parse(image)
@@ -72,7 +90,15 @@ def push(
         if archive is None:
             report = push_from_engine(client, reference, method, progress)
         else:
-            report = push_archive(client, reference, archive, method, progress)
+            report = push_archive(
+                client,
+                reference,
+                archive,
+                method,
+                progress,
+                image=choice,
+                platform=Platform.parse(platform) if platform else None,
+            )
     _print(report, as_json=options.json)
 
 

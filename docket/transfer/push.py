@@ -17,6 +17,7 @@ from docket.compression import DEFAULT_LEVELS, ZSTD, compressor, encoder, media_
 from docket.oci import manifest
 from docket.oci.digest import READ_SIZE, Digest
 from docket.oci.manifest import Descriptor
+from docket.oci.platform import Platform
 from docket.oci.reference import Reference
 from docket.progress import DONE, HELD, UPLOADING, LayerProgress, Progress
 from docket.remote.client import Client
@@ -213,11 +214,23 @@ def push_known(
 
 
 def push_archive(
-    client: Client, reference: Reference, source: str, compression: Compression, progress: Progress
+    client: Client,
+    reference: Reference,
+    source: str,
+    compression: Compression,
+    progress: Progress,
+    *,
+    image: str | None = None,
+    platform: Platform | None = None,
 ) -> PushReport:
-    """Push the image of an archive: a file, a folder (OCI layout), or ``-`` for standard input."""
+    """Push the image of an archive: a file, a folder (OCI layout), or ``-`` for standard input.
+
+    *image* and *platform* choose one of several; see `archive.read`.
+    """
     opened = sys.stdin.buffer if source == "-" else Path(source)
-    return _push_stream(client, reference, opened, compression, progress)
+    return _push_stream(
+        client, reference, opened, compression, progress, image=image, platform=platform
+    )
 
 
 def push_from_engine(
@@ -256,6 +269,8 @@ def _push_stream(
     progress: Progress,
     *,
     expected: Sequence[Digest] = (),
+    image: str | None = None,
+    platform: Platform | None = None,
 ) -> PushReport:
     """Push the image in *source*; layers that are *expected* there go up while it is read."""
     with (
@@ -263,8 +278,15 @@ def _push_stream(
         Push(client, reference, compression, progress) as push,
     ):
         push.expect(expected)
-        image = archive.read(source, spool=Path(spool), name=str(reference), on_layer=push.offer)
-        return push.finish(config=image.config, layers=image.layers)
+        archived = archive.read(
+            source,
+            spool=Path(spool),
+            name=str(reference),
+            image=image,
+            platform=platform,
+            on_layer=push.offer,
+        )
+        return push.finish(config=archived.config, layers=archived.layers)
 
 
 def _put_manifest(
