@@ -9,7 +9,7 @@ JOBS ?= 2
 FUZZ_SECONDS ?= 60
 FUZZ_TARGETS := archive members stream manifest name announce range torrent call
 
-.PHONY: help install demo test torture bench bench-full check fix fuzz images clean
+.PHONY: help install demo test torture clients bench bench-full check fix fuzz images clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -54,6 +54,10 @@ fuzz: $(VENV)/.fuzz  ## Search for inputs that break docket, FUZZ_SECONDS (60) f
 	@for target in $(FUZZ_TARGETS); do \
 	    $(BIN)/python -m tests.fuzz $$target --seconds $(FUZZ_SECONDS) || exit 1; \
 	done
+
+clients: $(VENV)/.dev  ## Build other registry clients with Go, once, and run them against a registry
+	$(BIN)/python -m tests.clients.tools
+	DOCKET_ALL_CLIENTS=1 $(BIN)/python -m pytest -n $(JOBS) -rs tests/clients tests/api/test_clients.py
 
 bench: $(VENV)/.dev  ## Measure with small images, in under ten minutes: benchmarks/results/small
 	$(BIN)/python -m benchmarks.suite

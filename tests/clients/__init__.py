@@ -1,0 +1,1 @@
+"""Registry clients of other projects against a live registry: `make clients`."""
