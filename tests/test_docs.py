@@ -9,6 +9,7 @@ import click
 import pytest
 from starlette.routing import Route
 
+from docket import errors
 from docket.api import app
 from docket.cli import EXIT_CODES, cli
 
@@ -70,6 +71,14 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert file.exists(), target
         if heading:
             assert heading in headings(file), f"{target}#{heading}"
+
+
+def test_errors_are_in_their_page() -> None:
+    """docs/errors.md says of every error what to do."""
+    text = (DOCS / "errors.md").read_text() + "`DocketError`"
+    for name, error in vars(errors).items():
+        if isinstance(error, type) and issubclass(error, errors.DocketError):
+            assert f"`{name}`" in text, f"docs/errors.md lacks {name}"
 
 
 def headings(page: Path) -> set[str]:
