@@ -7,6 +7,7 @@
     │   ├── InvalidOption       a value of a command's option
     │   ├── InvalidAddress      where a registry, host or tracker can't be
     │   ├── InvalidRequest      an HTTP request that docket's API doesn't take
+    │   │   └── WrongMediaType
     │   ├── InvalidManifest
     │   ├── InvalidArchive
     │   │   └── WindowTooLarge  zstd that needs more memory than it may have
@@ -43,6 +44,7 @@
     ├── EngineError
     │   ├── EngineUnreachable
     │   └── EngineImageUnknown
+    ├── Stopped                 ended before it was done
     ├── SwarmError              the BitTorrent session failed
     └── OutputError             standard output can't be written to
 
@@ -99,6 +101,15 @@ class InvalidAddress(InvalidInput):
 
 class InvalidRequest(InvalidInput):
     """An HTTP request that docket's own API doesn't take."""
+
+
+class WrongMediaType(InvalidRequest):
+    """A body of another media type than the call takes."""
+
+    def __init__(self, media_type: str) -> None:
+        self.media_type = media_type
+        shown = media_type[:100] or "none"
+        super().__init__(f"this call takes Content-Type: application/json, not {shown}")
 
 
 class InvalidManifest(InvalidInput):
@@ -248,6 +259,13 @@ class ImageNotInArchive(NotFound):
         super().__init__(
             f"{name} is not in the archive; it holds {', '.join(names)}; choose one with --image"
         )
+
+
+class Stopped(DocketError):
+    """Something that takes long was ended before it was done, because the process stops."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what} was stopped before its end; start it again")
 
 
 class UploadConflict(DocketError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -12,7 +13,7 @@ from starlette.responses import Response
 from starlette.routing import Match, Route
 
 from docket import errors
-from docket.api.responses import answer_json
+from docket.api.responses import json_response
 
 _TABLE: tuple[tuple[type[errors.DocketError], int, str], ...] = (
     (errors.InvalidDigest, 400, "DIGEST_INVALID"),
@@ -20,6 +21,7 @@ _TABLE: tuple[tuple[type[errors.DocketError], int, str], ...] = (
     (errors.SizeMismatch, 400, "SIZE_INVALID"),
     (errors.InvalidReference, 400, "NAME_INVALID"),
     (errors.InvalidManifest, 400, "MANIFEST_INVALID"),
+    (errors.WrongMediaType, 415, "UNSUPPORTED"),
     (errors.InvalidRequest, 400, "UNSUPPORTED"),
     (errors.TooLarge, 413, "SIZE_INVALID"),
     (errors.InvalidInput, 400, "UNSUPPORTED"),
@@ -32,12 +34,12 @@ _TABLE: tuple[tuple[type[errors.DocketError], int, str], ...] = (
     (errors.UploadConflict, 409, "BLOB_UPLOAD_INVALID"),
     (errors.UploadOutOfOrder, 416, "BLOB_UPLOAD_INVALID"),
     (errors.StoreFull, 507, "TOOMANYREQUESTS"),
-    (errors.StoreUnusable, 503, "UNAVAILABLE"),
-    (errors.IndexUnreadable, 503, "UNAVAILABLE"),
-    (errors.DocketError, 500, "UNKNOWN"),
+    (errors.StoreError, 503, "UNAVAILABLE"),
 )
 
 _BY_STATUS = {404: "NAME_UNKNOWN", 405: "UNSUPPORTED"}
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FAULT = "the registry failed at this request; its log says where"
 
 log = logging.getLogger("docket.api")
 
@@ -47,14 +49,30 @@ def problem(
 ) -> Response:
     """An error as OCI distribution 1.1 § error codes spells it."""
     body = {"errors": [{"code": code, "message": message, "detail": None}]}
-    return answer_json(body, status=status, headers=headers)
+    return json_response(body, status=status, headers=headers)
+
+
+def error_response(error: Exception) -> Response:
+    """The response to *error*; what is the registry's own fault is logged by the caller."""
+    status, code = status_of(error)
+    message = errors.summary(error) if isinstance(error, errors.DocketError) else _FAULT
+    if isinstance(error, OSError):
+        message = f"the registry's disk or system failed: {error.strerror or type(error).__name__}"
+    return problem(status, code, message)
+
+
+def status_of(error: Exception) -> tuple[int, str]:
+    """The HTTP status and the OCI error code of *error*."""
+    if isinstance(error, OSError):
+        return (507, "TOOMANYREQUESTS") if error.errno in _FULL else (503, "UNAVAILABLE")
+    rows = ((status, code) for kind, status, code in _TABLE if isinstance(error, kind))
+    return next(rows, (500, "UNKNOWN"))
 
 
 async def _docket_error(_request: Request, error: Exception) -> Response:
-    status, code = next((status, code) for kind, status, code in _TABLE if isinstance(error, kind))
-    if status >= 500:
+    if status_of(error)[0] >= 500:
         log.error("%s", errors.summary(error))
-    return problem(status, code, errors.summary(error))
+    return error_response(error)
 
 
 async def _http_exception(request: Request, error: Exception) -> Response:
@@ -69,8 +87,9 @@ async def _http_exception(request: Request, error: Exception) -> Response:
 def _allowed(request: Request) -> set[str]:
     """The methods of the path's routes, all of them: Starlette names those of the first."""
     routes = [route for route in request.app.routes if isinstance(route, Route)]
-    found = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
-    return set().union(*(route.methods or () for route in found if route.path == found[0].path))
+    matching = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
+    first = matching[0].path
+    return set().union(*(route.methods or () for route in matching if route.path == first))
 
 
 async def _disconnected(_request: Request, _error: Exception) -> Response:

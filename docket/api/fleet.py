@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 
 import msgspec
-from anyio.to_thread import run_sync
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from docket.api.fleet_hub import FleetHub, OrderStream
-from docket.api.responses import answer_empty, answer_json, decoded, read_body
+from docket.api.responses import empty_response, json_response, read_json
 from docket.api.services import registry_of
 from docket.errors import InvalidRequest
 from docket.fleet.hosts import Selector, page_key
@@ -30,8 +29,7 @@ _ID = re.compile(r"[0-9a-f]{32}")
 async def connect(request: Request) -> Response:
     """POST a `HostInfo`: the answer is the stream of orders to this host."""
     hub = await _hub(request)
-    body = await read_body(request, limit=_MAX_INFO, what="the host's description")
-    info = decoded(body, HostInfo)
+    info = await read_json(request, HostInfo, limit=_MAX_INFO)
     return OrderStream(hub, info, request.client.host if request.client else "")
 
 
@@ -41,9 +39,8 @@ async def report(request: Request) -> Response:
     agent = request.path_params["agent"]
     if not _ID.fullmatch(agent):
         raise InvalidRequest("an agent's id has 32 hex digits")
-    body = await read_body(request, limit=_MAX_INFO, what="the report")
-    await hub.report(agent, decoded(body, AgentReport))
-    return answer_empty(204, {})
+    await hub.report(agent, await read_json(request, AgentReport, limit=_MAX_INFO))
+    return empty_response(204, {})
 
 
 async def hosts(request: Request) -> Response:
@@ -55,25 +52,24 @@ async def hosts(request: Request) -> Response:
     limit = _count(request, "n", MAX_ROWS)
     last = query.get("last", "")
     page = [row for row in rows if page_key(row) > last][:limit]
-    return answer_json(msgspec.to_builtins(HostRows(hosts=page, total=len(rows))))
+    return json_response(msgspec.to_builtins(HostRows(hosts=page, total=len(rows))))
 
 
 async def create(request: Request) -> Response:
     """POST a `DeployRequest`: 201 with the deploy, whose digest is fixed from now on."""
     hub = await _hub(request)
-    body = await read_body(request, limit=_MAX_REQUEST, what="the deploy")
-    wanted = decoded(body, DeployRequest)
-    digest = await run_sync(_fixed, request, wanted)
+    wanted = await read_json(request, DeployRequest, limit=_MAX_REQUEST)
+    digest = await registry_of(request).threads.read(lambda: _fixed(request, wanted))
     deploy = await hub.create(wanted, str(digest))
     headers = {"Location": f"/v2/_docket/deploys/{deploy.id}"}
-    return answer_json(msgspec.to_builtins(deploy.status()), status=201, headers=headers)
+    return json_response(msgspec.to_builtins(deploy.status()), status=201, headers=headers)
 
 
 async def deploys(request: Request) -> Response:
     """GET all deploys that are remembered, the newest first, without their hosts."""
     hub = await _hub(request)
     rows = [deploy.status() for deploy in hub.deploys.all()]
-    return answer_json(msgspec.to_builtins(DeployRows(deploys=rows)))
+    return json_response(msgspec.to_builtins(DeployRows(deploys=rows)))
 
 
 async def deploy(request: Request) -> Response:
@@ -83,14 +79,14 @@ async def deploy(request: Request) -> Response:
     if "after" in request.query_params:
         await hub.news(chosen, _count(request, "after", 1 << 53), MAX_WAIT_SECONDS)
     shown = _count(request, "hosts", MAX_ROWS * 2)
-    return answer_json(msgspec.to_builtins(chosen.status(hosts=shown)))
+    return json_response(msgspec.to_builtins(chosen.status(hosts=shown)))
 
 
 async def stop(request: Request) -> Response:
     """DELETE: stop the deploy; hosts that have the image keep it."""
     hub = await _hub(request)
     await hub.apply(hub.deploys.stop(request.path_params["deploy"]))
-    return answer_empty(202, {})
+    return empty_response(202, {})
 
 
 async def _hub(request: Request) -> FleetHub:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 
-from anyio.to_thread import run_sync
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from docket.api.responses import answer_json
+from docket.api.responses import API_VERSION
 from docket.api.services import read_listed, registry_of
 from docket.errors import NotFound
 from docket.oci import manifest
@@ -23,10 +23,15 @@ from docket.wire import ImageList, ImageRow
 
 async def images(request: Request) -> Response:
     """GET all tagged images: stored bytes, and how many of them no other image has."""
-    store = registry_of(request).store
+    registry = registry_of(request)
     repository = request.query_params.get("name")
-    rows = await run_sync(lambda: list(_rows(store, store.manifests.tagged(repository))))
-    return answer_json(ImageList(rows))
+
+    def listed() -> bytes:
+        tagged = registry.store.manifests.tagged(repository)
+        return msgspec.json.encode(ImageList(list(_rows(registry.store, tagged))))
+
+    content = await registry.threads.maintain(listed)
+    return Response(content, media_type="application/json", headers=API_VERSION)
 
 
 def _rows(store: Store, tagged: list[Tagged]) -> Iterator[ImageRow]:

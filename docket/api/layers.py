@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from anyio.to_thread import run_sync
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from docket import compression
-from docket.api.responses import answer_json, decoded, read_body
+from docket.api.responses import json_response, read_json
 from docket.api.services import image_of, manifest_of, registry_of, repository_of
 from docket.oci import manifest
 from docket.oci.digest import Digest
@@ -19,12 +18,11 @@ from docket.wire import ImageLayers, LayerInfo, MissingLayers, MissingLayersRequ
 async def missing(request: Request) -> Response:
     """POST diff_ids: those that are held become blobs of this repository, and are pinned."""
     repository = repository_of(request)
-    store = registry_of(request).store
-    body = await read_body(request, limit=1 << 20, what="the request")
-    wanted = decoded(body, MissingLayersRequest)
+    registry = registry_of(request)
+    wanted = await read_json(request, MissingLayersRequest, limit=1 << 20)
     diff_ids = [Digest.parse(text) for text in dict.fromkeys(wanted.diff_ids)]
-    held = await run_sync(lambda: _mount_layers(store, repository, diff_ids))
-    return answer_json(
+    held = await registry.threads.write(lambda: _mount_layers(registry.store, repository, diff_ids))
+    return json_response(
         MissingLayers(
             held=[_layer_info(layer) for layer in held.values()],
             missing=[str(diff_id) for diff_id in diff_ids if diff_id not in held],
@@ -34,7 +32,8 @@ async def missing(request: Request) -> Response:
 
 async def layers(request: Request) -> Response:
     """GET what each layer of an image unpacks to, as far as the registry knows."""
-    store = registry_of(request).store
+    registry = registry_of(request)
+    store = registry.store
 
     def described() -> ImageLayers:
         image = image_of(store, request)
@@ -44,7 +43,7 @@ async def layers(request: Request) -> Response:
             layers=[_layer_info(layer) if layer else None for layer in known],
         )
 
-    return answer_json(await run_sync(described))
+    return json_response(await registry.threads.read(described))
 
 
 def _mount_layers(store: Store, repository: str, diff_ids: list[Digest]) -> dict[Digest, LayerBlob]:

@@ -5,30 +5,34 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, TypeVar
 
 import msgspec
-from anyio.to_thread import run_sync
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from docket.errors import InvalidRequest, TooLarge
-from docket.rate_limit import RateLimiter
-from docket.store import Blob, BlobReader, Store
+from docket.api.services import Registry, registry_of
+from docket.errors import InvalidRequest, TooLarge, WrongMediaType
+from docket.store import Blob, BlobReader
 
 API_VERSION = {"Docker-Distribution-Api-Version": "registry/2.0"}
 """docker 20.10 asks for this header on every answer."""
 
-# 1 MiB a read served twice what 64 KiB did
-_BLOCK = 1 << 20
+_BLOCK = 256 * 1024
+"""Bytes of a blob that are held for each reader, however slow it is."""
+
+_SMALL_BLOCK = 64 * 1024
+
+_T = TypeVar("_T")
 
 # more digits than any size has: not a number that Python should be asked to read
-_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})\Z")
+_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})\Z")
 
 
-def answer_json(
+def json_response(
     body: Any,
     *,
     status: int = 200,
@@ -44,7 +48,7 @@ def answer_json(
     )
 
 
-def answer_empty(status: int, headers: Mapping[str, str]) -> Response:
+def empty_response(status: int, headers: Mapping[str, str]) -> Response:
     """No body; a Content-Length all the same, for clients that wait for one."""
     return Response(status_code=status, headers={**API_VERSION, **headers})
 
@@ -66,6 +70,19 @@ def wanted_range(header: str | None, size: int) -> tuple[int, int] | None:
     return (start, end) if start < end else (size, size)
 
 
+async def read_json(request: Request, kind: type[_T], *, limit: int, optional: bool = False) -> _T:
+    """The body as a value of *kind*; with *optional*, an empty one is ``{}``.
+
+    A web page can send other types than application/json to any server without asking it first, so
+    they are refused. Raises `InvalidRequest`, `WrongMediaType`, or `TooLarge`.
+    """
+    body = await read_body(request, limit=limit, what="the request")
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != "application/json" and (body or media_type or not optional):
+        raise WrongMediaType(media_type)
+    return await registry_of(request).threads.parse(lambda: decoded(body or b"{}", kind))
+
+
 async def read_body(request: Request, *, limit: int, what: str) -> bytes:
     """The whole body. Raises `TooLarge` as soon as it is over *limit* bytes."""
     content = bytearray()
@@ -76,7 +93,7 @@ async def read_body(request: Request, *, limit: int, what: str) -> bytes:
     return bytes(content)
 
 
-def decoded(body: bytes, kind: type[Any]) -> Any:
+def decoded(body: bytes, kind: type[_T]) -> _T:
     """A JSON *body* as a value of *kind*. Raises `InvalidRequest`."""
     try:
         return msgspec.json.decode(body, type=kind)
@@ -84,17 +101,36 @@ def decoded(body: bytes, kind: type[Any]) -> Any:
         raise InvalidRequest(f"the request is not what this call takes: {error}") from error
 
 
-class BlobAnswer(Response):
+class StreamedBytes(Response):
+    """*parts*, one behind the other, in small blocks: a slow reader holds none of it twice."""
+
+    def __init__(self, parts: Sequence[memoryview], *, headers: Mapping[str, str]) -> None:
+        self._parts = parts
+        length = {"Content-Length": str(sum(map(len, parts)))}
+        super().__init__(headers={**headers, **length}, media_type="application/octet-stream")
+
+    async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
+        start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
+        await send(start)
+        for part in self._parts if scope["method"] != "HEAD" else ():
+            for offset in range(0, len(part), _SMALL_BLOCK):
+                block = bytes(part[offset : offset + _SMALL_BLOCK])
+                await send({"type": "http.response.body", "body": block, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+class BlobResponse(Response):
     """A blob, or one range of it, read in threads, at a pace.
 
     Breaks off rather than send a wrong length, or more of a blob that was found to be wrong.
     """
 
-    def __init__(self, store: Store, blob: Blob, request: Request, *, pace: RateLimiter) -> None:
-        self._store = store
+    def __init__(self, registry: Registry, blob: Blob, request: Request) -> None:
+        self._store = registry.store
+        self._threads = registry.threads
+        self._rate_limiter = registry.sending
         self._blob = blob
-        self._pace = pace
-        self._quarantines = store.blobs.times_quarantined(blob.digest)
+        self._quarantines = self._store.blobs.times_quarantined(blob.digest)
         self._head = request.method == "HEAD"
         self._start, self._end = 0, blob.size
         status = 200
@@ -105,8 +141,8 @@ class BlobAnswer(Response):
             "ETag": f'"{blob.digest}"',
             "Cache-Control": "max-age=31536000",
         }
-        if found := wanted_range(request.headers.get("range"), blob.size):
-            self._start, self._end = found
+        if wanted := wanted_range(request.headers.get("range"), blob.size):
+            self._start, self._end = wanted
             status = 206
             headers["Content-Range"] = f"bytes {self._start}-{self._end - 1}/{blob.size}"
             if self._start == self._end:
@@ -116,8 +152,8 @@ class BlobAnswer(Response):
         super().__init__(status_code=status, headers=headers, media_type="application/octet-stream")
 
     async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
-        # open before the first byte of the answer: a blob that has just gone is a clean 404
-        reader = await run_sync(self._store.blobs.open, self._blob.digest)
+        # open before the first byte of the response: a blob that has just gone is a clean 404
+        reader = await self._threads.read(lambda: self._store.blobs.open(self._blob.digest))
         with reader:
             await send(
                 {
@@ -132,20 +168,20 @@ class BlobAnswer(Response):
 
     async def _send_body(self, reader: BlobReader, send: Send) -> None:
         offset = self._start
-        most = self._pace.share(_BLOCK)
+        most = self._rate_limiter.share(_BLOCK)
         while offset < self._end:
             if self._store.blobs.times_quarantined(self._blob.digest) != self._quarantines:
                 raise OSError(f"{self._blob.digest} was found to be wrong")
             count = min(most, self._end - offset)
             block: bytes | bytearray | None = _cached(reader.fileno(), count, offset)
             if block is None:
-                block = await run_sync(reader.pread, count, offset)
+                block = await self._threads.read_block(partial(reader.pread, count, offset))
             if not block:
                 raise OSError(f"the file of {self._blob.digest} ends at byte {offset}")
             offset += len(block)
             await send({"type": "http.response.body", "body": block, "more_body": True})
             # a fast reader takes all at once: others are served between the blocks all the same
-            await asyncio.sleep(self._pace.delay(len(block)))
+            await asyncio.sleep(self._rate_limiter.delay(len(block)))
 
 
 def _cached(descriptor: int, count: int, offset: int) -> bytearray | None:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from threading import Event
+from typing import TypeVar
 
+from anyio import CapacityLimiter
+from anyio.to_thread import run_sync
 from starlette.requests import Request
 
 from docket.api.fleet_hub import FleetHub
+from docket.api.maintenance.checks import Checks
+from docket.api.oci.writers import Writers
 from docket.errors import InvalidManifest
 from docket.oci import manifest
+from docket.oci.digest import Digest
 from docket.oci.manifest import Descriptor, Platform
 from docket.oci.reference import parse_repository, parse_target
 from docket.oci.selection import choose_image
@@ -18,12 +26,51 @@ from docket.store import Store, StoredManifest
 from docket.torrent.tracker.hash_peers import HashPeers
 from docket.torrent.tracker.peers import Tracker
 
+_T = TypeVar("_T")
+
+
+class Threads:
+    """Threads for calls that block, a bounded number of each kind: none waits for another kind."""
+
+    def __init__(self) -> None:
+        self._reads = CapacityLimiter(32)
+        self._blocks = CapacityLimiter(32)
+        self._writes = CapacityLimiter(32)
+        self._seeding = CapacityLimiter(16)
+        self._parsing = CapacityLimiter(2)
+        self._maintenance = CapacityLimiter(2)
+
+    async def read(self, call: Callable[[], _T]) -> _T:
+        """Run *call*, which reads the index or something small."""
+        return await run_sync(call, limiter=self._reads)
+
+    async def read_block(self, call: Callable[[], _T]) -> _T:
+        """Run *call*, which reads a block of a blob from the disk."""
+        return await run_sync(call, limiter=self._blocks)
+
+    async def write(self, call: Callable[[], _T]) -> _T:
+        """Run *call*, which changes the store."""
+        return await run_sync(call, limiter=self._writes)
+
+    async def seed(self, call: Callable[[], _T]) -> _T:
+        """Run *call*, which may begin to seed an image."""
+        return await run_sync(call, limiter=self._seeding)
+
+    async def parse(self, call: Callable[[], _T]) -> _T:
+        """Run *call*, which needs a processor for long: a client's JSON may have 4 MiB."""
+        return await run_sync(call, limiter=self._parsing)
+
+    async def maintain(self, call: Callable[[], _T]) -> _T:
+        """Run *call*, which may take minutes."""
+        return await run_sync(call, limiter=self._maintenance)
+
 
 @dataclass(frozen=True, slots=True)
 class Registry:
     """*advertise* is the host name or address that peers should use for the registry's own seed;
     empty means the one at which they reached the tracker. *zone* is the seed's label, if any.
-    *sending* and *receiving* are the paces of blobs over HTTP."""
+    *sending* and *receiving* limit the rate of blobs over HTTP. *stop* is set when the process is
+    about to end: whatever takes long ends then."""
 
     store: Store
     seeder: Seeder
@@ -34,6 +81,10 @@ class Registry:
     receiving: RateLimiter = field(default_factory=RateLimiter)
     hash_peers: HashPeers = field(default_factory=HashPeers)
     fleet: FleetHub = field(default_factory=FleetHub)
+    threads: Threads = field(default_factory=Threads)
+    writers: Writers = field(default_factory=Writers)
+    checks: Checks = field(default_factory=Checks)
+    stop: Event = field(default_factory=Event)
 
 
 def registry_of(request: Request) -> Registry:
@@ -45,6 +96,11 @@ def registry_of(request: Request) -> Registry:
 def repository_of(request: Request) -> str:
     """The repository in the path. Raises `InvalidReference`."""
     return parse_repository(request.path_params["name"])
+
+
+def digest_of(request: Request) -> Digest:
+    """The digest in the path. Raises `InvalidDigest`."""
+    return Digest.parse(request.path_params["digest"])
 
 
 def image_of(store: Store, request: Request) -> StoredManifest:

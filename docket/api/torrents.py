@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-from anyio.to_thread import run_sync
 from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from docket.api.middleware.forwarded import public_url
+from docket.api.responses import StreamedBytes
 from docket.api.services import image_of, registry_of, repository_of
 from docket.api.tracker import PATH as ANNOUNCE
 from docket.errors import BlobUnknown, InvalidAnnounce
 from docket.oci.digest import Digest
 from docket.oci.reference import Reference
+from docket.pieces import HASH_SIZE
 from docket.store import StoredManifest
-from docket.torrent.metainfo import Metainfo
+from docket.torrent.metainfo import File, Metainfo
 from docket.torrent.tracker.admission import Admission, JoiningHost, join
 from docket.torrent.zone import check_zone
 
 TORRENT_TYPE = "application/x-bittorrent"
-PIECES_TYPE = "application/octet-stream"
 
 
 async def torrent(request: Request) -> Response:
     """GET the torrent of an image, and begin to seed it."""
-    return await run_sync(_torrent, request, _announce_url(request))
+    url = _announce_url(request)
+    return await registry_of(request).threads.seed(lambda: _torrent(request, url))
 
 
 async def pieces(request: Request) -> Response:
@@ -33,7 +35,8 @@ async def pieces(request: Request) -> Response:
     A host that holds most of an image has most of its torrent: to send a thousand hosts all of it
     would take more of the registry's link than the layers that changed.
     """
-    return await run_sync(_pieces, request, _announce_url(request))
+    url = _announce_url(request)
+    return await registry_of(request).threads.seed(lambda: _pieces(request, url))
 
 
 async def friendly_torrent(request: Request) -> Response:
@@ -52,9 +55,9 @@ def _torrent(request: Request, announce: str) -> Response:
 
 
 def _pieces(request: Request, announce: str) -> Response:
-    wanted = [
-        Digest.parse(text) for text in request.query_params.get("digests", "").split(",") if text
-    ]
+    texts = request.query_params.get("digests", "").split(",")
+    # each once: whoever names one a thousand times gets no thousand times its hashes
+    wanted = [Digest.parse(text) for text in dict.fromkeys(texts) if text]
     stored, metainfo = _asked_for(request, announce)
     files = {file.digest: file for file in metainfo.files}
     for digest in wanted:
@@ -66,12 +69,17 @@ def _pieces(request: Request, announce: str) -> Response:
         "Docket-Piece-Length": str(metainfo.piece_length),
         "Docket-Announce": metainfo.announce,
     }
-    hashes = b""
     if hash_peer:
         headers["Docket-Hash-Peer"] = hash_peer
-    else:
-        hashes = b"".join(metainfo.hashes(files[digest]) for digest in dict.fromkeys(wanted))
-    return Response(hashes, media_type=PIECES_TYPE, headers=headers)
+        wanted = []
+    return StreamedBytes(
+        [_hashes_of(metainfo, files[digest]) for digest in wanted], headers=headers
+    )
+
+
+def _hashes_of(metainfo: Metainfo, file: File) -> memoryview:
+    start = file.first_piece * HASH_SIZE
+    return memoryview(metainfo.all_hashes)[start : start + file.pieces * HASH_SIZE]
 
 
 def _asked_for(request: Request, announce: str) -> tuple[StoredManifest, Metainfo]:
@@ -116,7 +124,7 @@ def _admitted(request: Request, info_hash: bytes) -> Admission:
 
 def _announce_url(request: Request) -> str:
     """The tracker's address, as this client spells the registry's, for peers of its ?zone=."""
-    url = f"{request.url.scheme}://{request.url.netloc}{ANNOUNCE}"
+    url = f"{public_url(request.scope)}{ANNOUNCE}"
     zone = request.query_params.get("zone")
     return f"{url}/{check_zone(zone)}" if zone else url
 

@@ -7,7 +7,6 @@ import logging
 import re
 from urllib.parse import unquote
 
-from anyio.to_thread import run_sync
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -44,7 +43,7 @@ async def announce(request: Request) -> Response:
     except InvalidAnnounce as error:
         return _bencoded(failure(str(error)))
     # seeding begins with the question, so that the seed is there when its address is handed out
-    if not await run_sync(registry.seeder.ensure_seeded, report.info_hash):
+    if not await registry.threads.seed(lambda: registry.seeder.ensure_seeded(report.info_hash)):
         return _bencoded(failure("this registry has no such torrent"))
     registry.tracker.admit(report.info_hash)
     return _bencoded(_take(registry, report, server=request.scope["server"][0]))

@@ -74,6 +74,29 @@ _DAY = 86400
     metavar="SECONDS",
     help="How long an image is seeded after its last peer left.",
 )
+@option(
+    "--external-url",
+    default="",
+    metavar="URL",
+    help="URL at which clients reach the registry, if it is behind a reverse proxy.",
+)
+@option(
+    "--trusted-proxies",
+    multiple=True,
+    metavar="CIDR",
+    help="Networks of proxies whose X-Forwarded-* headers are believed; none by default.",
+)
+@option(
+    "--read-only",
+    is_flag=True,
+    help="Refuse every request that changes something.",
+)
+@option(
+    "--writes-from",
+    multiple=True,
+    metavar="CIDR",
+    help="Networks whose clients may push, delete and run gc; all by default.",
+)
 @limit_options
 @option(
     "--scrub-interval",
@@ -105,6 +128,10 @@ def registry(
     tracker: str,
     advertise: str,
     zone: str,
+    external_url: str,
+    trusted_proxies: tuple[str, ...],
+    read_only: bool,
+    writes_from: tuple[str, ...],
     pin_time: float,
     idle_timeout: float,
     scrub_interval: float,
@@ -115,6 +142,7 @@ def registry(
 ) -> None:
     """Serve images: registry, tracker and seed in one process, until Ctrl-C or SIGTERM."""
     # a web server that no other command needs: a host's pull begins earlier without it
+    from docket.api import AccessPolicy, Networks, PublicUrl
     from docket.daemon.registry import ServerOptions, serve
 
     store_location = location or config.registry_location()
@@ -132,6 +160,9 @@ def registry(
         scrub_rate=scrub_rate,
         max_upload=max_upload,
         max_download=max_download,
+        external_url=PublicUrl.parse(external_url) if external_url else None,
+        trusted_proxies=Networks.parse(trusted_proxies),
+        access=AccessPolicy(read_only, Networks.parse(writes_from) if writes_from else None),
     )
 
     def on_ready(url: str) -> None:

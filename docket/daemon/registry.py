@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
+import os
 import signal
 import socket
 import threading
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 
 import uvicorn
 from starlette.applications import Starlette
 
-from docket.api import Registry, app
-from docket.api.fast_announce import TrackerFirst
+from docket.api import AccessPolicy, Networks, PublicUrl, Registry, app
+from docket.api.fast_announce import FastAnnounce
 from docket.config import IDLE_SECONDS, PIN_SECONDS, SCRUB_RATE
+from docket.daemon import background
+from docket.daemon.connection_table import ConnectionTable
+from docket.daemon.http_protocol import BoundedHttp
+from docket.daemon.listener import bracketed, listen, raise_descriptor_limit, resolve, url_of
 from docket.errors import InvalidAddress
 from docket.rate_limit import RateLimiter
 from docket.seeder import Seeder
@@ -27,10 +31,9 @@ from docket.torrent.peer.session_options import SessionOptions
 from docket.torrent.peer.swarm import Swarm
 from docket.torrent.tracker.peers import Tracker
 
-_REST_SECONDS = 15.0
-_SCRUB_PAUSE_SECONDS = 600.0
 _ACCEPTED = 8
-_RECEIVE_BUFFER = 256 * 1024  # bytes
+_GRACEFUL_SECONDS = 2
+_STOP_SECONDS = 4.5
 
 log = logging.getLogger("docket")
 
@@ -42,6 +45,7 @@ class ServerOptions:
     Every blob is read again after *scrub_seconds*, at most at *scrub_rate* bytes a second; never
     when they are 0.
     Limits are in bytes a second, 0 is none; BitTorrent and HTTP keep to them each by itself.
+    *external_url* is the registry's URL for clients behind *trusted_proxies*, or for all.
     """
 
     location: Path
@@ -57,24 +61,27 @@ class ServerOptions:
     scrub_rate: float = SCRUB_RATE
     max_upload: int = 0
     max_download: int = 0
+    external_url: PublicUrl | None = None
+    trusted_proxies: Networks = field(default_factory=Networks)
+    access: AccessPolicy = field(default_factory=AccessPolicy)
 
 
 def serve(options: ServerOptions, *, on_ready: Callable[[str], None]) -> None:
     """Serve until SIGINT or SIGTERM. *on_ready* gets the base URL once requests are answered.
 
-    Raises `StoreLocked`, `StoreFormat`, or OSError when the port is taken.
+    After the signal whatever takes long is stopped; the process ends within 5 s even if something
+    doesn't stop. Raises `StoreLocked`, `StoreFormat`, or OSError when the port is taken.
     """
-    # uvicorn hands a SIGTERM on when it has shut down; then the store is still to be closed
+    # uvicorn raises a SIGTERM again when it has shut down; then the store is still to be closed
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    advertised = _resolved(options.advertise)
-    listening = _listen(options.bind, options.port)
-    if options.max_download:
-        # what waits in the kernel has come in already: without this up to 6 MB a connection
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
-    with contextlib.closing(listening), open_store(options) as store:
+    advertised = resolve(options.advertise, "--advertise")
+    descriptors = raise_descriptor_limit()
+    listening = listen(options.bind, options.port, limits_receiving=options.max_download > 0)
+    stop = threading.Event()
+    with contextlib.closing(listening), _ending(stop), open_store(options) as store:
         swarm = Swarm(
             SessionOptions(
-                listen=f"{_bracketed(options.bind)}:{options.peer_port}",
+                listen=f"{bracketed(options.bind)}:{options.peer_port}",
                 announce_ip=advertised,
                 max_upload=options.max_upload,
                 max_download=options.max_download,
@@ -84,7 +91,10 @@ def serve(options: ServerOptions, *, on_ready: Callable[[str], None]) -> None:
         seeder = Seeder(
             store, swarm, tracker=options.tracker or None, idle_seconds=options.idle_seconds
         )
-        with contextlib.closing(seeder), _scrubbing(store, seeder, options):
+        scrubbing = background.scrubbing(
+            store, seeder, interval=options.scrub_seconds, rate=options.scrub_rate, stop=stop
+        )
+        with contextlib.closing(seeder), scrubbing:
             tracker = Tracker()
             swarm.on_peer(tracker.confirm_gateway)
             registry = Registry(
@@ -95,9 +105,11 @@ def serve(options: ServerOptions, *, on_ready: Callable[[str], None]) -> None:
                 zone=options.zone,
                 sending=RateLimiter(options.max_upload),
                 receiving=RateLimiter(options.max_download),
+                stop=stop,
             )
+            connections = ConnectionTable(descriptors, unlimited=options.trusted_proxies)
             with contextlib.suppress(KeyboardInterrupt):
-                _run(registry, listening, on_ready)
+                _run(registry, connections, options, listening, on_ready)
 
 
 def open_store(options: ServerOptions) -> Store:
@@ -109,111 +121,90 @@ def open_store(options: ServerOptions) -> Store:
     )
 
 
-@contextlib.contextmanager
-def _scrubbing(store: Store, seeder: Seeder, options: ServerOptions) -> Iterator[None]:
-    """Meanwhile blobs are read again, on a thread of its own, off the path of requests."""
-    stop = threading.Event()
-    thread = threading.Thread(target=_scrub, args=(store, seeder, options, stop), name="scrub")
-    if options.scrub_seconds:
-        thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        if thread.ident:
-            thread.join()
-
-
-def _scrub(store: Store, seeder: Seeder, options: ServerOptions, stop: threading.Event) -> None:
-    while not stop.is_set():
-        try:
-            report = store.maintenance.scrub(
-                older_than=time.time() - options.scrub_seconds, rate=options.scrub_rate, stop=stop
-            )
-        except Exception:  # the outermost edge of a thread that must not end
-            log.exception("scrubbing failed; trying again")
-        else:
-            seeder.stop_containing(report.quarantined)
-            for digest in report.quarantined:
-                log.error("blob %s has rotted: it is in quarantine; push its image again", digest)
-        stop.wait(_SCRUB_PAUSE_SECONDS)
-
-
-def _run(registry: Registry, listening: socket.socket, on_ready: Callable[[str], None]) -> None:
+def _run(
+    registry: Registry,
+    connections: ConnectionTable,
+    options: ServerOptions,
+    listening: socket.socket,
+    on_ready: Callable[[str], None],
+) -> None:
     @contextlib.asynccontextmanager
     async def lifespan(_application: Starlette) -> AsyncIterator[None]:
-        upkeep = asyncio.create_task(_upkeep(registry))
-        try:
+        async with background.running(registry, connections):
             yield
-        finally:
-            upkeep.cancel()
 
+    application = app(
+        registry,
+        access=options.access,
+        trusted_proxies=options.trusted_proxies,
+        external_url=options.external_url,
+        external_address=_external_address(options.external_url),
+        lifespan=lifespan,
+    )
+    application.state.connections = connections
+    application.state.http_protocol = BoundedHttp
     config = uvicorn.Config(
-        app(registry, lifespan=lifespan),
-        http=TrackerFirst,
+        application,
+        http=FastAnnounce,
         loop="uvloop",
         lifespan="on",
-        log_level="error",
+        # what fails is logged by the application's own guard, in one line
+        log_level="critical",
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=5,
+        proxy_headers=False,
+        timeout_graceful_shutdown=_GRACEFUL_SECONDS,
     )
-    server = _Server(config, lambda: on_ready(_url(listening)))
+    server = _Server(config, lambda: on_ready(url_of(listening)), registry.stop)
     # libuv accepts one connection a turn and socket, however many wait, and a turn may be long
     # while blobs are sent; uvicorn closes what it gets
     server.run(sockets=[listening.dup() for _ in range(_ACCEPTED)])
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, with a word when it answers."""
+    """uvicorn that says when it serves, and sets *stop* when it is to end."""
 
-    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, on_ready: Callable[[], None], stop: threading.Event
+    ) -> None:
         super().__init__(config)
         self._on_ready = on_ready
+        self._stop = stop
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)
         if self.started:
             self._on_ready()
 
-
-async def _upkeep(registry: Registry) -> None:
-    """Let idle torrents and old uploads go, again and again."""
-    while True:
-        await asyncio.sleep(_REST_SECONDS)
-        try:
-            await asyncio.to_thread(registry.seeder.release_idle)
-            await asyncio.to_thread(registry.store.maintenance.expire)
-        except Exception:  # the outermost edge of a task that must not end
-            log.exception("upkeep failed; trying again")
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._stop.set()
+        super().handle_exit(sig, frame)
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    both = host == "::"  # all addresses, so IPv4's too
-    return socket.create_server((host, port), family=family, backlog=2048, dualstack_ipv6=both)
+@contextlib.contextmanager
+def _ending(stop: threading.Event) -> Iterator[None]:
+    """End the process `_STOP_SECONDS` after *stop*, whatever still runs.
 
+    Nothing that was acknowledged is lost: the store is written for a process that dies.
+    """
+    ended = threading.Event()
 
-def _resolved(host: str) -> str:
-    """The address of *host*: trackers hand out addresses, not names (BEP 23)."""
-    if not host:
-        return ""
+    def watch() -> None:
+        stop.wait()
+        if not ended.wait(_STOP_SECONDS):
+            log.warning("something doesn't stop: the registry ends without waiting for it")
+            os._exit(0)
+
+    threading.Thread(target=watch, name="end", daemon=True).start()
     try:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    except OSError as error:
-        raise InvalidAddress(
-            host, "no such host; --advertise takes an address or a known host"
-        ) from error
-    # IPv4 where there is one: not every BitTorrent client knows BEP 7
-    four = [row for row in found if row[0] == socket.AF_INET]
-    return str((four or found)[0][4][0])
+        yield
+    finally:
+        ended.set()
+        stop.set()
 
 
-def _url(listening: socket.socket) -> str:
-    host, port = listening.getsockname()[:2]
-    shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    return f"http://{_bracketed(shown)}:{port}"
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
+def _external_address(url: PublicUrl | None) -> str:
+    """The address of the external URL's host; empty where this machine doesn't know it."""
+    with contextlib.suppress(InvalidAddress):
+        return resolve(url.host_name, "--external-url") if url else ""
+    return ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import uuid
@@ -19,9 +20,16 @@ _END_SECONDS = 30.0
 
 
 @contextmanager
-def running(location: Path, *, pin_seconds: float) -> Iterator[Registry]:
-    """A registry process at *location*, ended on the way out; it must end well."""
-    argv = [sys.executable, "-m", "tests.api.registry_process", str(location), str(pin_seconds)]
+def running(
+    location: Path, *options: str, pin_seconds: float = 3600, log_has: str = ""
+) -> Iterator[Registry]:
+    """A registry process at *location*, ended on the way out; it must end well.
+
+    Its log stays empty; or each line of it contains *log_has*.
+    """
+    argv = [sys.executable, "-m", "docket.cli", "registry", "--bind", "127.0.0.1", "-p", "0"]
+    argv += ["-l", str(location), "--pin-time", str(pin_seconds), "--scrub-interval", "0"]
+    argv += ["--json", *options]
     with (
         (location.parent / f"{location.name}.log").open("wb") as log,
         subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=log, cwd=_ROOT) as process,
@@ -29,9 +37,9 @@ def running(location: Path, *, pin_seconds: float) -> Iterator[Registry]:
     ):
         try:
             assert process.stdout
-            url = process.stdout.readline().decode().strip()
-            assert url, Path(log.name).read_text()
-            yield Registry(url, location, pool)
+            line = process.stdout.readline()
+            assert line, Path(log.name).read_text()
+            yield Registry(json.loads(line)["url"], location, pool, process.pid)
         finally:
             process.terminate()
             try:
@@ -39,7 +47,8 @@ def running(location: Path, *, pin_seconds: float) -> Iterator[Registry]:
             except subprocess.TimeoutExpired:
                 process.kill()
                 raise
-    assert Path(log.name).read_text() == "", "the registry had errors"
+    lines = Path(log.name).read_text().splitlines()
+    assert all(log_has and log_has in line for line in lines), lines
 
 
 @pytest.fixture(scope="session")

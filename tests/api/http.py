@@ -45,11 +45,12 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Registry:
-    """A running registry and the folder of its store."""
+    """A running registry process and the folder of its store."""
 
     url: str
     location: Path
     pool: urllib3.PoolManager
+    pid: int = 0
 
     def ask(
         self,
@@ -60,7 +61,9 @@ class Registry:
         headers: Mapping[str, str] | None = None,
         **query: object,
     ) -> Answer:
-        """Send a request; *path* may be a Location."""
+        """Send a request; *path* may be a Location. Bodies of docket's own calls are JSON."""
+        if headers is None and "/_docket/" in path:
+            headers = {"Content-Type": "application/json"}
         address = urljoin(self.url, path)
         if query:
             address += ("&" if "?" in address else "?") + urlencode(query)

@@ -17,6 +17,7 @@ import urllib3
 from docket.torrent.metainfo import parse_metainfo
 from docket.torrent.tracker.peers import INTERVAL
 from docket.torrent.zone import compact
+from tests.api.conftest import running
 from tests.api.http import Registry, Repository
 from tests.store.samples import image
 from tests.support.commands import registry as registry_at
@@ -253,15 +254,22 @@ def test_a_peer_that_stops_is_gone_at_once(wire: Wire, info_hash: bytes) -> None
     assert 7001 not in told(wire.answer()[2])
 
 
-def test_an_address_in_a_header_counts_from_a_trusted_proxy(wire: Wire, info_hash: bytes) -> None:
-    """A proxy on this machine says whom it speaks for; a peer's own ``ip=`` says nothing."""
-    wire.send(request(info_hash))
-    wire.answer()
-    forwarded = "X-Forwarded-For: 203.0.113.9"
-    wire.send(request(info_hash, forwarded, path="/announce/here", port=7001, more="&ip=6.6.6.6"))
-    wire.answer()
-    wire.send(request(info_hash, path="/announce/here", peer="-XX0001-other-peer-1"))
-    assert compact("203.0.113.9", 7001) in decoded(wire.answer()[2])[b"peers"]
+@pytest.mark.parametrize(
+    ("options", "address"),
+    [((), "127.0.0.1"), (("--trusted-proxies", "127.0.0.0/8"), "203.0.113.9")],
+    ids=["by default", "of a trusted proxy"],
+)
+def test_an_address_in_a_header(options: tuple[str, ...], address: str, tmp_path: Path) -> None:
+    """X-Forwarded-For is believed from trusted proxies alone; a peer's own ``ip=`` never."""
+    with running(tmp_path / "store", *options) as registry, closing(Wire(registry)) as wire:
+        info_hash = info_hash_of(registry.repository("app"))
+        wire.send(request(info_hash))
+        wire.answer()
+        forwarded = "X-Forwarded-For: 203.0.113.9"
+        wire.send(request(info_hash, forwarded, path="/announce/a", port=7001, more="&ip=6.6.6.6"))
+        wire.answer()
+        wire.send(request(info_hash, path="/announce/a", peer="-XX0001-other-peer-1"))
+        assert compact(address, 7001) in decoded(wire.answer()[2])[b"peers"]
 
 
 def test_peers_of_a_label_hear_of_each_other(repo: Repository, wire: Wire) -> None:

@@ -66,8 +66,8 @@ def seeds() -> list[bytes]:
     ]
     question = json.dumps({"diff_ids": [str(layer)]}).encode()
     more = [
-        b"POST /v2/a/b/_docket/missing\n\n" + question,
-        b'POST /v2/_docket/gc\n\n{"dry_run":true,"grace":1e9}',
+        b"POST /v2/a/b/_docket/missing\ncontent-type: application/json\n\n" + question,
+        b'POST /v2/_docket/gc\ncontent-type: application/json\n\n{"dry_run":true,"grace":1e9}',
         b"POST /v2/c/blobs/uploads/?mount=%b&from=a/b\n\n" % str(layer).encode(),
         b"DELETE /v2/a/b/manifests/v1\n\n",
         f"DELETE /v2/a/b/blobs/{layer}\n\n".encode(),

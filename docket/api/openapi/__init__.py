@@ -11,7 +11,7 @@ from starlette.routing import Route
 from docket import __version__
 from docket.api.openapi.paths import IN_PATH, PATHS, SAME_AS
 from docket.api.openapi.schemas import SCHEMAS, Json, own_schemas
-from docket.api.responses import answer_json
+from docket.api.responses import json_response
 
 
 def document() -> Json:
@@ -37,7 +37,7 @@ def _with_path_parameters(path: str, item: Json) -> Json:
 
 async def openapi(_request: Request) -> Response:
     """GET /openapi.json: this API, for programs."""
-    return answer_json(document())
+    return json_response(document())
 
 
 ROUTES = [Route("/openapi.json", openapi)]

@@ -7,6 +7,8 @@ from typing import Any
 
 from docket.api.openapi.schemas import JSON, TEXT, Json, ref
 
+_ALWAYS_REFUSED = (405, 503)
+
 
 def parameter(place: str, name: str, schema: Json, text: str, *, required: bool = False) -> Json:
     """A parameter of a call: *place* is path, query or header."""
@@ -45,11 +47,22 @@ def takes_json(name: str, *, required: bool = True) -> Json:
 
 
 def call(
-    summary: str, done: dict[int, Json], *refused: int, takes: tuple[Json, ...] = (), **more: Any
+    summary: str,
+    done: dict[int, Json],
+    *refused: int,
+    takes: tuple[Json, ...] = (),
+    is_read: bool = False,
+    **more: Any,
 ) -> Json:
-    """An operation: what it answers when it is *done*, and with which statuses it refuses."""
+    """An operation: what it answers when it is *done*, and with which statuses it refuses.
+
+    Calls that change something may be refused to a client (403), all of them by a failing disk.
+    """
+    refused = (*refused, *_ALWAYS_REFUSED, *(() if is_read else (403,)))
+    if JSON in more.get("requestBody", {}).get("content", {}):
+        refused += (415,)
     answers = {str(status): response for status, response in done.items()}
-    for status in (*refused, 405):
+    for status in refused:
         phrase = HTTPStatus(status).phrase
         headers = ("Allow",) if status == 405 else ()
         answers.setdefault(str(status), json_answer(phrase, ref("Error"), *headers))
@@ -60,7 +73,7 @@ def get(
     summary: str, done: dict[int, Json], *refused: int, takes: tuple[Json, ...] = ()
 ) -> dict[str, Json]:
     """GET, and HEAD, which answers the same without a body."""
-    got = call(summary, done, *refused, takes=takes)
+    got = call(summary, done, *refused, takes=takes, is_read=True)
     bare = {
         status: {key: value for key, value in response.items() if key != "content"}
         for status, response in got["responses"].items()

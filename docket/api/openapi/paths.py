@@ -217,11 +217,17 @@ PATHS: dict[str, Json] = {
         "The manifests whose subject this is; none is an empty index",
         {
             200: json_answer(
-                "an index", ref("Index"), "OCI-Filters-Applied", media_type=manifest.OCI_INDEX
+                "a page",
+                ref("Index"),
+                *("OCI-Filters-Applied", "Link"),
+                media_type=manifest.OCI_INDEX,
             )
         },
         *(400, 404),
-        takes=(parameter("query", "artifactType", TEXT, "only those of this type"),),
+        takes=(
+            parameter("query", "artifactType", TEXT, "only those of this type"),
+            parameter("query", "last", TEXT, "the digest after which the page begins"),
+        ),
     ),
     "/v2/{name}/_docket/missing": {
         "post": call(

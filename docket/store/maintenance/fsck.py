@@ -9,7 +9,7 @@ from itertools import chain
 from typing import Any
 from zlib import crc32
 
-from docket.errors import IndexDamaged, InvalidOption
+from docket.errors import IndexDamaged, InvalidOption, Stopped
 from docket.oci.digest import Digest
 from docket.store.blobs.files import BlobFiles
 from docket.store.blobs.verify import UNAVAILABLE, BlobStatus, Verified, Verifier
@@ -95,11 +95,13 @@ class Fsck:
         verifier: Verifier,
         *,
         on_blob: OnBlob = lambda _done, _total: None,
+        is_stopped: Callable[[], bool] = lambda: False,
     ) -> None:
         self._index = index
         self._files = files
         self._verifier = verifier
         self._on_blob = on_blob
+        self._is_stopped = is_stopped
         self._lost: list[Difference] = []
         self.report = FsckReport()
         self.renew_journal = False
@@ -131,7 +133,7 @@ class Fsck:
         for number, key in enumerate(self._keys(self._index.blobs), 1):
             digest = digest_of(key)
             read = self._must_read(digest) or (sample is not None and sample.has(digest))
-            verified = self._verifier.check(digest, read=read)
+            verified = self._verifier.check(digest, read=read, on_block=self._stop_if_asked)
             self._note(digest, verified, was_read=read)
             if read and verified.status is BlobStatus.SOUND:
                 sound.append(digest)
@@ -139,6 +141,7 @@ class Fsck:
                 self._verifier.stamp(sound)
                 sound = []
             self._on_blob(number, total)
+            self._stop_if_asked()
         self._verifier.stamp(sound)
 
     def orphans(self) -> None:
@@ -300,7 +303,13 @@ class Fsck:
             raise
 
     def _keys(self, table: Table[Any]) -> Iterator[bytes]:
-        return chain.from_iterable(self._index.batches(table))
+        for batch in self._index.batches(table):
+            self._stop_if_asked()
+            yield from batch
+
+    def _stop_if_asked(self, _count: int = 0) -> None:
+        if self._is_stopped():
+            raise Stopped("the check")
 
 
 def _shown(key: bytes) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from threading import Event, Lock
 
@@ -80,16 +81,21 @@ class Maintenance:
         return self._uploads.expire(older_than=uploads_after)
 
     def fsck(
-        self, *, sample: Sample | None = None, on_blob: OnBlob = lambda _done, _total: None
+        self,
+        *,
+        sample: Sample | None = None,
+        on_blob: OnBlob = lambda _done, _total: None,
+        is_stopped: Callable[[], bool] = lambda: False,
     ) -> FsckReport:
         """Check rows, files and edges; with *sample*, also the bytes of the blobs that are in it.
 
         Returning means that all damage is repaired, or that it is no longer served and is in the
-        report: the next push or pull of that image brings it back.
+        report: the next push or pull of that image brings it back. Raises `Stopped` soon after
+        *is_stopped* returns True; what was repaired by then stays.
         """
         # a second check would only wait for the same disk
         with self._checking:
-            return self._fsck(sample, on_blob)
+            return self._fsck(sample, on_blob, is_stopped)
 
     def scrub(self, *, older_than: float, rate: float, stop: Event) -> ScrubReport:
         """Read all blobs again that were last verified before *older_than*; see `Scrub.run`."""
@@ -97,8 +103,12 @@ class Maintenance:
 
     # -- inside
 
-    def _fsck(self, sample: Sample | None, on_blob: OnBlob) -> FsckReport:
-        check = Fsck(self._index, self._files, self._verifier, on_blob=on_blob)
+    def _fsck(
+        self, sample: Sample | None, on_blob: OnBlob, is_stopped: Callable[[], bool]
+    ) -> FsckReport:
+        check = Fsck(
+            self._index, self._files, self._verifier, on_blob=on_blob, is_stopped=is_stopped
+        )
         with ExitStack() as stack:
             with self._index.read() as txn:
                 position = self._index.position(txn)

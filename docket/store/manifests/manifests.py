@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from itertools import islice
 
 from docket.errors import BlobUnknown, ManifestUnknown, RepositoryUnknown
@@ -111,11 +112,26 @@ class Manifests:
             names = edges.repositories(self._index.manifests, txn, after=after)
             return list(islice(names, limit))
 
-    def referrers(self, repository: str, subject: Digest) -> list[StoredManifest]:
-        """Manifests of *repository* whose subject is *subject*, sorted by digest."""
+    def referrers(
+        self, repository: str, subject: Digest, *, after: str = "", artifact_type: str = ""
+    ) -> Iterator[StoredManifest]:
+        """Manifests of *repository* whose subject is *subject*, sorted by digest, past *after*.
+
+        With *artifact_type* only those of that type. Each is read when it is taken.
+        """
         with self._index.read() as txn:
-            keys = list(self._index.referrers.values(txn, scoped(repository, subject)))
-        return [self.get(repository, digest_of(key)) for key in keys]
+            keys = [
+                key
+                for key in self._index.referrers.values(txn, scoped(repository, subject))
+                if key.decode() > after
+            ]
+        for key in keys:
+            digest = digest_of(key)
+            with self._index.read() as txn:
+                record = self._index.manifests.get(txn, scoped(repository, digest))
+            if record and artifact_type in ("", record.artifact_type):
+                with suppress(ManifestUnknown):  # deleted meanwhile
+                    yield self.get(repository, digest)
 
     def is_shared(self, digest: Digest, manifest: Digest) -> bool:
         """Whether any manifest but *manifest*, in any repository, lists the blob *digest*."""

@@ -104,7 +104,7 @@ def test_injuries(sound: Path, tmp_path: Path, seed: int) -> None:
             assert_readable(store, f"app{number % 3}", f"{number}")
             assert_readable(store, f"app{number % 3}", f"also-{number}")
         assert_readable(store, "app0", "all")
-        assert len(store.manifests.referrers("app0", BASE.digest)) == 1
+        assert len(list(store.manifests.referrers("app0", BASE.digest))) == 1
 
 
 def test_rot_is_found_by_reading_alone(store: Store) -> None:

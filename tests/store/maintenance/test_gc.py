@@ -125,11 +125,11 @@ def test_referrers_live_with_their_subject(store: Store) -> None:
     signature = image("signature", subject=ONE)
     push(store, "app", signature, tag=None)
     assert sweep(store).manifests == 0
-    assert len(store.manifests.referrers("app", ONE.digest)) == 1
+    assert len(list(store.manifests.referrers("app", ONE.digest))) == 1
     store.manifests.delete_tag("app", "latest")
     assert sweep(store).manifests == 2
     assert blob_files(store.location) == set()
-    assert store.manifests.referrers("app", ONE.digest) == []
+    assert list(store.manifests.referrers("app", ONE.digest)) == []
 
 
 def test_referrers_go_when_their_subject_is_deleted(store: Store) -> None:

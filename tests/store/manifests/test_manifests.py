@@ -213,8 +213,8 @@ def test_referrers(store: Store) -> None:
     assert [row.digest for row in store.manifests.referrers("app", ONE.digest)] == expected
     store.manifests.delete("app", expected[0])
     assert [row.digest for row in store.manifests.referrers("app", ONE.digest)] == expected[1:]
-    assert store.manifests.referrers("app", TWO.digest) == []
-    assert store.manifests.referrers("other", ONE.digest) == []
+    assert list(store.manifests.referrers("app", TWO.digest)) == []
+    assert list(store.manifests.referrers("other", ONE.digest)) == []
 
 
 def test_a_manifest_that_went_bad(store: Store) -> None:

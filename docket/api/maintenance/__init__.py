@@ -1,0 +1,1 @@
+"""Maintenance of a registry while it serves: gc and fsck."""

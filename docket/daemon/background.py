@@ -1,0 +1,89 @@
+"""What the registry does beside requests: scrub blobs, expire uploads, end overdue connections."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+
+from docket.api import Registry
+from docket.daemon.connection_table import ConnectionTable
+from docket.seeder import Seeder
+from docket.store import Store
+
+_EXPIRY_SECONDS = 15.0
+_SWEEP_SECONDS = 2.0
+_SCRUB_PAUSE_SECONDS = 600.0
+
+log = logging.getLogger("docket")
+
+
+@contextlib.contextmanager
+def scrubbing(
+    store: Store, seeder: Seeder, *, interval: float, rate: float, stop: threading.Event
+) -> Iterator[None]:
+    """Read each blob again every *interval* seconds, on a thread; 0 disables.
+
+    At most *rate* bytes a second are read. The thread ends when *stop* is set, which it is on the
+    way out.
+    """
+
+    def run() -> None:
+        while not stop.is_set():
+            try:
+                _scrub(store, seeder, interval=interval, rate=rate, stop=stop)
+            except Exception:  # the outermost edge of a thread that must not end
+                log.exception("scrubbing failed; trying again in %d s", _SCRUB_PAUSE_SECONDS)
+            stop.wait(_SCRUB_PAUSE_SECONDS)
+
+    thread = threading.Thread(target=run, name="scrub")
+    if interval:
+        thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        if thread.ident:
+            thread.join()
+
+
+def _scrub(
+    store: Store, seeder: Seeder, *, interval: float, rate: float, stop: threading.Event
+) -> None:
+    report = store.maintenance.scrub(older_than=time.time() - interval, rate=rate, stop=stop)
+    seeder.stop_containing(report.quarantined)
+    for digest in report.quarantined:
+        log.error("blob %s has rotted: it is in quarantine; push its image again", digest)
+
+
+@contextlib.asynccontextmanager
+async def running(registry: Registry, connections: ConnectionTable) -> AsyncIterator[None]:
+    """Expire idle torrents and abandoned uploads, and end overdue connections, until the end."""
+    tasks = [
+        asyncio.create_task(_expire(registry)),
+        asyncio.create_task(_end_overdue(connections)),
+    ]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+async def _expire(registry: Registry) -> None:
+    while True:
+        await asyncio.sleep(_EXPIRY_SECONDS)
+        try:
+            await asyncio.to_thread(registry.seeder.release_idle)
+            await asyncio.to_thread(registry.store.maintenance.expire)
+        except Exception:  # the outermost edge of a task that must not end
+            log.exception("expiry failed; trying again in %d s", _EXPIRY_SECONDS)
+
+
+async def _end_overdue(connections: ConnectionTable) -> None:
+    while True:
+        await asyncio.sleep(_SWEEP_SECONDS)
+        connections.end_overdue(asyncio.get_running_loop().time())
