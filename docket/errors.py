@@ -29,6 +29,7 @@
     │   ├── HostUnknown
     │   └── ImageNotInArchive
     ├── UploadConflict          two writers at one upload session
+    ├── UploadStopped           the command that uploads was interrupted
     ├── UploadOutOfOrder        a part that doesn't begin where the last one ended
     ├── StoreError
     │   ├── StoreLocked         another process owns the store
@@ -273,6 +274,13 @@ class UploadConflict(DocketError):
 
     def __init__(self, upload: object) -> None:
         super().__init__(f"upload {upload} is being written by another request")
+
+
+class UploadStopped(DocketError):
+    """The command that uploads was interrupted."""
+
+    def __init__(self, what: object) -> None:
+        super().__init__(f"the upload of {what} was stopped")
 
 
 class UploadOutOfOrder(DocketError):

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from docket.config import IDLE_SECONDS
 from docket.errors import BlobUnknown, InvalidManifest
-from docket.oci import manifest
 from docket.oci.digest import Digest
+from docket.oci.manifest import Manifest
 from docket.store import Store, StoredManifest
 from docket.torrent.metainfo import Metainfo, image_metainfo, layout_files, with_announce
 from docket.torrent.peer.swarm import Swarm
@@ -106,8 +106,8 @@ class Seeder:
         self._swarm.close()
 
     def _build(self, found: StoredManifest) -> Metainfo:
-        parsed = manifest.parse(found.content, content_type=found.media_type)
-        if not isinstance(parsed, manifest.Manifest):
+        parsed = found.parsed
+        if not isinstance(parsed, Manifest):
             raise InvalidManifest(
                 "an index has no torrent of its own; ask for one of its manifests"
             )
@@ -142,8 +142,7 @@ class Seeder:
     def _pin(self, repository: str, digest: Digest) -> None:
         try:
             found = self._store.manifests.get(repository, digest)
-            parsed = manifest.parse(found.content, content_type=found.media_type)
-            for child in parsed.children:
+            for child in found.parsed.children:
                 self._store.blobs.get(child.digest)
         except BlobUnknown:
             return

@@ -86,6 +86,10 @@ class Client:
         """Close idle connections."""
         self._connection.close()
 
+    def abort(self) -> None:
+        """End calls that are running in other threads, and refuse those to come."""
+        self._connection.abort()
+
     @property
     def fleet(self) -> FleetClient:
         """The calls about hosts and deploys."""

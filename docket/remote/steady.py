@@ -11,6 +11,7 @@ import io
 import socket
 import time
 from typing import Any, cast
+from weakref import WeakSet
 
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
@@ -76,20 +77,29 @@ class _SteadyResponse(http.client.HTTPResponse):
 
 class _Plain(HTTPConnection):
     response_class = _SteadyResponse
+    sockets: WeakSet[socket.socket]
+
+    def connect(self) -> None:
+        super().connect()
+        self.sockets.add(self.sock)
 
 
 class _Encrypted(HTTPSConnection):
     response_class = _SteadyResponse
+    sockets: WeakSet[socket.socket]
+
+    def connect(self) -> None:
+        super().connect()
+        self.sockets.add(self.sock)
 
 
-class _PlainPool(urllib3.HTTPConnectionPool):
-    ConnectionCls = _Plain
-
-
-class _EncryptedPool(urllib3.HTTPSConnectionPool):
-    ConnectionCls = _Encrypted
-
-
-def make_steady(pool: urllib3.PoolManager) -> None:
-    """From now on, *pool* makes connections of this module."""
-    pool.pool_classes_by_scheme = {"http": _PlainPool, "https": _EncryptedPool}
+def make_steady(pool: urllib3.PoolManager, sockets: WeakSet[socket.socket]) -> None:
+    """From now on, *pool* makes connections of this module; their sockets are in *sockets*."""
+    plain = type("Plain", (_Plain,), {"sockets": sockets})
+    encrypted = type("Encrypted", (_Encrypted,), {"sockets": sockets})
+    pool.pool_classes_by_scheme = {
+        "http": type("PlainPool", (urllib3.HTTPConnectionPool,), {"ConnectionCls": plain}),
+        "https": type(
+            "EncryptedPool", (urllib3.HTTPSConnectionPool,), {"ConnectionCls": encrypted}
+        ),
+    }

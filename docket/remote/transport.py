@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import urljoin
+from weakref import WeakSet
 
 import urllib3
 from urllib3.exceptions import HTTPError, LocationParseError
@@ -70,8 +71,11 @@ class Connection:
         """
         self.address = address
         self.url = str(address)
-        self._options: dict[str, Any] = {"connections": connections, "is_steady": is_steady}
+        self._connections = connections
+        self._is_steady = is_steady
         self._pools: dict[Proxy | None, urllib3.PoolManager] = {}
+        self._sockets: WeakSet[socket.socket] = WeakSet()
+        self._is_aborted = False
         proxy = _proxy_to(address.origin)
         self._next_hop = proxy.next_hop if proxy else (address.host, address.port)
         self._once = urllib3.Timeout(connect=_CONNECT_SECONDS, read=read_seconds)
@@ -85,6 +89,16 @@ class Connection:
         """Close idle connections."""
         for pool in list(self._pools.values()):
             pool.clear()
+
+    def abort(self) -> None:
+        """End all calls that are running in other threads, and refuse those to come.
+
+        They raise `RegistryUnreachable`. For a command that is stopped while a registry is silent.
+        """
+        self._is_aborted = True
+        for connected in list(self._sockets):
+            with suppress(OSError):
+                connected.shutdown(socket.SHUT_RDWR)
 
     def trip_seconds(self) -> float:
         """How long a message takes to the registry (or its proxy) and back: a connect.
@@ -201,6 +215,8 @@ class Connection:
     ) -> Response:
         sent = {"Accept-Encoding": "identity", **(headers or {})}
         origin = origin_of(url)
+        if self._is_aborted:
+            raise RegistryUnreachable(self.url, "the command is stopped")
         if origin is None:
             raise RegistryRefused(f"{method} {url}", status=0, message="no http URL")
         if origin == self.address.origin:
@@ -224,8 +240,21 @@ class Connection:
     def _pool_to(self, origin: Origin) -> urllib3.PoolManager:
         proxy = _proxy_to(origin)
         if proxy not in self._pools:
-            self._pools[proxy] = _new_pool(proxy, **self._options)
+            self._pools[proxy] = self._new_pool(proxy)
         return self._pools[proxy]
+
+    def _new_pool(self, proxy: Proxy | None) -> urllib3.PoolManager:
+        pool: urllib3.PoolManager
+        if proxy:
+            headers = {"Proxy-Authorization": proxy.authorization} if proxy.authorization else {}
+            pool = urllib3.ProxyManager(
+                proxy.url, maxsize=self._connections, block=False, proxy_headers=headers
+            )
+        else:
+            pool = urllib3.PoolManager(maxsize=self._connections, block=False)
+        if self._is_steady:
+            make_steady(pool, self._sockets)
+        return pool
 
     def _own_headers(self) -> dict[str, str]:
         address = self.address
@@ -290,20 +319,6 @@ def _proxy_to(origin: Origin) -> Proxy | None:
 def _redirected(what: str, status: int, location: str, why: str) -> RegistryRefused:
     message = f"it redirects to {location[:300]!r}, {why}"
     return RegistryRefused(what, status=status, message=message)
-
-
-def _new_pool(proxy: Proxy | None, *, connections: int, is_steady: bool) -> urllib3.PoolManager:
-    pool: urllib3.PoolManager
-    if proxy:
-        headers = {"Proxy-Authorization": proxy.authorization} if proxy.authorization else {}
-        pool = urllib3.ProxyManager(
-            proxy.url, maxsize=connections, block=False, proxy_headers=headers
-        )
-    else:
-        pool = urllib3.PoolManager(maxsize=connections, block=False)
-    if is_steady:
-        make_steady(pool)
-    return pool
 
 
 def _why(error: Exception) -> str:

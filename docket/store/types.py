@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from docket.oci.digest import Digest
+from docket.oci.manifest import Index, Manifest, parse
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +32,7 @@ class LayerBlob:
     encoder: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class StoredManifest:
     """A manifest's exact bytes, and the types that it was pushed with."""
 
@@ -38,6 +40,11 @@ class StoredManifest:
     media_type: str
     artifact_type: str
     content: bytes
+
+    @cached_property
+    def parsed(self) -> Manifest | Index:
+        """What *content* says. Raises `InvalidManifest`."""
+        return parse(self.content, content_type=self.media_type)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from docket.archive import LoadLayer, load_manifest
 from docket.errors import LayerElsewhere
-from docket.oci import manifest
 from docket.oci.digest import Digest
-from docket.oci.manifest import Descriptor, Platform
+from docket.oci.manifest import Descriptor, Manifest, Platform, parse_config
 from docket.oci.reference import Reference
 from docket.progress import ENGINE, HELD, MISSING
 from docket.remote.client import Client
@@ -120,8 +119,8 @@ def _loaded_images(store: Store) -> dict[Digest, tuple[Digest, ...]]:
     loaded: dict[Digest, tuple[Digest, ...]] = {}
     for tagged in store.manifests.tagged():
         stored = store.manifests.get(tagged.repository, tagged.digest)
-        image = manifest.parse(stored.content, content_type=stored.media_type)
-        if not isinstance(image, manifest.Manifest):
+        image = stored.parsed
+        if not isinstance(image, Manifest):
             continue
         config = store.blobs.read(image.config.digest)
         layers = [store.layers.get(layer.digest) for layer in image.layers]
@@ -129,6 +128,6 @@ def _loaded_images(store: Store) -> dict[Digest, tuple[Digest, ...]]:
             members = [
                 LoadLayer(layer.diff_id, layer.plain_size, None) for layer in layers if layer
             ]
-            diff_ids = manifest.parse_config(config).diff_ids
+            diff_ids = parse_config(config).diff_ids
             loaded[Digest.of(load_manifest(config, members))] = diff_ids
     return loaded

@@ -6,14 +6,16 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 from typing import BinaryIO, Protocol
 
 from docket import archive
 from docket.compression import DEFAULT_LEVELS, ZSTD, compressor, encoder, media_suffix
+from docket.errors import UploadStopped
 from docket.oci import manifest
 from docket.oci.digest import READ_SIZE, Digest
 from docket.oci.manifest import Descriptor
@@ -25,6 +27,10 @@ from docket.remote.values import RemoteLayer
 
 WORKERS = 3
 """Layers that are compressed and uploaded at the same time."""
+
+
+STOP_SECONDS = 3.0
+"""How long a stopped push waits for the registry to delete its upload sessions."""
 
 
 class SourceLayer(Protocol):
@@ -95,7 +101,8 @@ def push(
 class Push:
     """A push whose layers may come one by one, while the image is still being read.
 
-    Leaving the context ends uploads that have not begun, and waits for the others.
+    Leaving the context cancels uploads that have not begun, and waits for the others. Ctrl-C or
+    SIGTERM stops those too: their sessions are deleted, or after `STOP_SECONDS` abandoned.
     """
 
     def __init__(
@@ -114,6 +121,7 @@ class Push:
         self._began = time.monotonic()
         self._pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="push")
         self._opened = ExitStack()
+        self._stopping = Event()
         self._held: dict[Digest, RemoteLayer] = {}
         self._lacking: set[Digest] = set()
         self._uploads: dict[Digest, Future[RemoteLayer]] = {}
@@ -121,7 +129,12 @@ class Push:
     def __enter__(self) -> Push:
         return self
 
-    def __exit__(self, *_exc: object) -> None:
+    def __exit__(self, error_type: type[BaseException] | None, *_rest: object) -> None:
+        if error_type and not issubclass(error_type, Exception):
+            self._stopping.set()
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            if wait(self._uploads.values(), timeout=STOP_SECONDS).not_done:
+                self._client.abort()
         self._pool.shutdown(cancel_futures=True)
         self._opened.close()
 
@@ -172,6 +185,8 @@ class Push:
 
         def count(size: int) -> None:
             nonlocal done
+            if self._stopping.is_set():
+                raise UploadStopped(layer.diff_id)
             done += size
             _report(self._progress, layer.diff_id, UPLOADING, done, layer.size)
 

@@ -36,6 +36,9 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def _serve(self) -> None:
+        if self.command == "PATCH" and self.server.on_patch:
+            self.server.on_patch(self)
+            return
         if self.headers.get("Transfer-Encoding") == "chunked":
             while size := int(self.rfile.readline(), 16):
                 self.rfile.read(size + 2)
@@ -64,9 +67,10 @@ class Server(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, respond: Respond) -> None:
+    def __init__(self, respond: Respond, on_patch: Respond | None) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.respond = respond
+        self.on_patch = on_patch
         self.requests: list[Request] = []
         self.closing = threading.Event()
         self.url = f"http://127.0.0.1:{self.server_port}"
@@ -76,9 +80,9 @@ class Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def serving(respond: Respond) -> Iterator[Server]:
-    """A server on a free port of 127.0.0.1."""
-    with Server(respond) as server:
+def serving(respond: Respond, *, on_patch: Respond | None = None) -> Iterator[Server]:
+    """A server on a free port of 127.0.0.1; *on_patch* gets PATCH requests before their bodies."""
+    with Server(respond, on_patch) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         try:
