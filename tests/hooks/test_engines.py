@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import ssl
 import subprocess
 import time
@@ -157,6 +158,27 @@ def test_docker_s_settings_hold_beside_the_agent(
         other = pull(engine, "docker.io/team/other:1")
         assert other == str(manifest_of(tiny_image("other")))
     assert "/v2/team/other/manifests/1" in agent.paths("docker.io")
+
+
+def test_an_agent_that_dies_in_a_layer(
+    root: Path, agent: StandIn, upstream: Registry, tmp_path: Path
+) -> None:
+    """Docker and containerd get the rest of the layer, and the others, from the registry."""
+    other = tiny_image("other")
+    name = f"{upstream.address}/team/other:1"
+    agent.add(name, other)
+    agent.dies_in = Digest.of(gzip.compress(other.layers[0], mtime=0))
+    docker, config = folder(root, "etc/docker"), folder(root, "etc/containerd")
+    put(root, "/etc/containerd/config.toml", NATIVE[""])
+    setup(root, "docker", agent.address)
+    setup(root, "containerd", agent.address)
+    with newer_dockerd(tmp_path / "docker", containerd_store=True, etc_docker=docker) as engine:
+        assert pull(engine, name) == str(manifest_of(other))
+        assert agent.is_dead
+    agent.is_dead = False
+    with containerd(tmp_path / "containerd", etc_containerd=config, etc_docker=docker) as running:
+        assert running.cri_pull(name) == str(Digest.of(other.config))
+        assert agent.is_dead
 
 
 @pytest.mark.parametrize("newer", [False, True])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 import threading
 from collections.abc import Iterator, Mapping
@@ -33,6 +34,8 @@ class StandIn:
     manifests: dict[str, bytes] = field(default_factory=dict)
     blobs: dict[str, bytes] = field(default_factory=dict)
     requests: list[Request] = field(default_factory=list)
+    dies_in: Digest | None = None  # after half of this blob, every connection is closed
+    is_dead: bool = False
 
     def add(self, name: str, image: TinyImage) -> Digest:
         """Serve *image* as *name*, ``[registry/]repository:tag``; gives its manifest's digest.
@@ -85,6 +88,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """OCI distribution 1.1, pull alone."""
+        if self.agent.is_dead:
+            self._hang_up()
+            return
         url = urlsplit(self.path)
         namespace = parse_qs(url.query).get("ns", [""])[0]
         agent = self.headers.get("User-Agent", "")
@@ -101,9 +107,10 @@ class _Handler(BaseHTTPRequestHandler):
             headers = {"Docker-Content-Digest": str(Digest.of(content))}
             self._answer(200, content, {"Content-Type": OCI_MANIFEST, **headers})
         elif "/blobs/" in name and digest in self.agent.blobs:
-            self._answer(
-                200, self.agent.blobs[digest], {"Content-Type": "application/octet-stream"}
-            )
+            if digest == str(self.agent.dies_in):
+                self.agent.is_dead = True
+            blob = self.agent.blobs[digest]
+            self._answer(200, blob, {"Content-Type": "application/octet-stream"})
         else:
             body = b'{"errors":[{"code":"NAME_UNKNOWN","message":"not here"}]}'
             self._answer(404, body, {"Content-Type": "application/json"})
@@ -116,8 +123,15 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
-        if self.command != "HEAD":
+        if self.agent.is_dead:
+            self.wfile.write(content[: len(content) // 2])
+            self._hang_up()
+        elif self.command != "HEAD":
             self.wfile.write(content)
+
+    def _hang_up(self) -> None:
+        self.close_connection = True
+        self.connection.shutdown(socket.SHUT_RDWR)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
         """Requests are recorded, not printed."""
