@@ -70,6 +70,13 @@ def loaded(*images: TinyImage) -> Mapping[Digest, Sequence[Digest]]:
     return {Digest.of(load_manifest(one.config, one.load_layers())): one.diff_ids for one in images}
 
 
+def test_an_image_without_layers(engine: Engine) -> None:
+    """An image of nothing but its config is loaded, and known by its name."""
+    image = image_of([], "empty:1.0")
+    engine.load(blocks_of(image))
+    assert engine.image("empty:1.0").diff_ids == ()
+
+
 def test_an_image_goes_round(engine: Engine, tmp_path: Path) -> None:
     """load, save, read, and load with what is held left out: the same image with the same id."""
     base = [layer_tar("round 0"), layer_tar("round 1")]
@@ -337,7 +344,7 @@ def test_no_engine_is_one_line(host: str, why: str, monkeypatch: pytest.MonkeyPa
     assert "\n" not in str(caught.value)
 
 
-def test_tls_that_is_asked_for_is_never_left_out(
+def test_tls_without_certificates_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With DOCKER_TLS_VERIFY and no certificates docket doesn't go on in the clear."""

@@ -1,4 +1,4 @@
-"""A registry that answers nonsense, nothing or no: the host says so in one line, or asks again."""
+"""A registry that sends nonsense, nothing or a refusal: one line, or another try."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import logging
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -16,13 +15,14 @@ from docket.oci.digest import Digest
 from docket.oci.reference import Reference
 from docket.remote.client import Client
 from tests.fuzz.properties import assert_readable
+from tests.support.http_servers import deaf
 
 _REFERENCE = Reference.parse("app:1.0")
 _DIGEST = Digest.of(b"layer")
 
 
 class _Server(ThreadingHTTPServer):
-    """Whatever is asked, the answer is *body*, with *status*; to the first it *ignores*, none."""
+    """Answers every request with *body* and *status*, but the first it *ignores*."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Answers)
@@ -31,7 +31,7 @@ class _Server(ThreadingHTTPServer):
         self.status = 200
         self.headers: dict[str, str] = {}
         self.ignores = 0
-        self.asked: list[str] = []
+        self.methods: list[str] = []
         self.over = threading.Event()
 
 
@@ -40,8 +40,8 @@ class _Answers(BaseHTTPRequestHandler):
 
     def _answer(self) -> None:
         self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        self.server.asked.append(self.command)
-        if len(self.server.asked) <= self.server.ignores:
+        self.server.methods.append(self.command)
+        if len(self.server.methods) <= self.server.ignores:
             self.server.over.wait()
             return
         body = self.server.body
@@ -70,7 +70,7 @@ def server() -> Iterator[_Server]:
         thread.join()
 
 
-ASKED: dict[str, Callable[[Client], object]] = {
+CALLS: dict[str, Callable[[Client], object]] = {
     "missing": lambda client: client.missing("app", [_DIGEST]),
     "layers": lambda client: client.layers(_REFERENCE, count=1),
     "images": lambda client: client.images(),
@@ -90,27 +90,27 @@ BODIES = [
 ]
 
 
-@pytest.mark.parametrize("what", ASKED)
+@pytest.mark.parametrize("what", CALLS)
 @pytest.mark.parametrize("body", BODIES, ids=range(len(BODIES)))
-def test_an_answer_that_is_none_of_dockets(server: _Server, what: str, body: bytes) -> None:
+def test_a_response_that_is_none_of_dockets(server: _Server, what: str, body: bytes) -> None:
     """Hostile input: another program, or another's registry, is no traceback on a host."""
     server.body = body
     with Client(server.url) as client:
         with pytest.raises(RegistryRefused) as caught:
-            ASKED[what](client)
+            CALLS[what](client)
         assert_readable(caught.value)
 
 
 @pytest.mark.parametrize("layer", ["5", "{}", '{"size":-1}', '{"digest":"sha256:x"}', "[]"])
 def test_layers_that_are_none(server: _Server, layer: str) -> None:
-    """What a registry tells of a layer has sizes and digests, or the answer is refused."""
+    """A layer has sizes and digests, or the response is refused."""
     good = '"diff_id":"%s","digest":"%s","size":1,"plain_size":1,"media_type":"x"'
-    told = layer.replace("{", "{" + good % (_DIGEST, _DIGEST) + ",") if ":" in layer else layer
-    server.body = f'{{"held":[{told}],"layers":[{told}]}}'.encode()
+    row = layer.replace("{", "{" + good % (_DIGEST, _DIGEST) + ",") if ":" in layer else layer
+    server.body = f'{{"held":[{row}],"layers":[{row}]}}'.encode()
     with Client(server.url) as client:
         for what in ("missing", "layers"):
             with pytest.raises((RegistryRefused, InvalidInput)):
-                ASKED[what](client)
+                CALLS[what](client)
 
 
 def test_an_upload_that_leads_nowhere(server: _Server) -> None:
@@ -122,36 +122,34 @@ def test_an_upload_that_leads_nowhere(server: _Server) -> None:
 
 
 @pytest.mark.parametrize("status", [413, 429, 503])
-@pytest.mark.parametrize("what", ASKED)
-def test_a_refusal_is_no_silence_whenever_to_ask_again(
-    server: _Server, status: int, what: str
-) -> None:
+@pytest.mark.parametrize("what", CALLS)
+def test_a_refusal_is_not_requested_again(server: _Server, status: int, what: str) -> None:
     """OCI distribution § error codes: with Retry-After too, and it is said once."""
     server.status = status
     server.headers = {"Retry-After": "1"}
     server.body = b'{"errors":[{"code":"TOOMANYREQUESTS","message":"not now"}]}'
     with Client(server.url) as client, pytest.raises(RegistryRefused, match="not now") as caught:
-        ASKED[what](client)
+        CALLS[what](client)
     assert caught.value.status == status
-    assert len(server.asked) == 1
+    assert len(server.methods) == 1
 
 
-def test_a_question_without_an_answer_is_asked_again(server: _Server) -> None:
+def test_a_read_without_a_response_is_sent_again(server: _Server) -> None:
     """What changes nothing, on another connection: a full link may have lost the answer."""
     server.ignores = 1
     server.body = b'{"images":[]}'
     with Client(server.url, read_seconds=1.5) as client:
         assert client.images() == []
-    assert server.asked == ["GET", "GET"]
+    assert server.methods == ["GET", "GET"]
 
 
-def test_a_change_without_an_answer_is_not_made_again(server: _Server) -> None:
+def test_a_change_without_a_response_is_not_sent_again(server: _Server) -> None:
     """It may have been made."""
     server.ignores = 1
     server.body = b'{"held":[]}'
     with Client(server.url, read_seconds=0.2) as client, pytest.raises(RegistryUnreachable):
         client.missing("app", [_DIGEST])
-    assert server.asked == ["POST"]
+    assert server.methods == ["POST"]
 
 
 def test_a_push_to_a_host_that_takes_no_connection_is_tried_once(
@@ -160,7 +158,7 @@ def test_a_push_to_a_host_that_takes_no_connection_is_tried_once(
     """It may take its time for a connection, but not several times that."""
     caplog.set_level(logging.DEBUG, "urllib3")
     with (
-        _deaf() as url,
+        deaf() as url,
         Client(url, read_seconds=0.3) as client,
         pytest.raises(RegistryUnreachable, match="timed out"),
     ):
@@ -176,15 +174,5 @@ def test_how_far_a_registry_is() -> None:
             assert 0.0 < client.trip_seconds() < 1.0
     with Client(url) as client:
         assert client.trip_seconds() == 0.0
-    with _deaf() as url, Client(url) as client:
+    with deaf() as url, Client(url) as client:
         assert client.trip_seconds() >= 1.0
-
-
-@contextmanager
-def _deaf() -> Iterator[str]:
-    """A registry that takes no connection: one waits for it, the packets of others are lost."""
-    with (
-        socket.create_server(("127.0.0.1", 0), backlog=0) as full,
-        socket.create_connection(full.getsockname()),
-    ):
-        yield f"http://127.0.0.1:{full.getsockname()[1]}"

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import resource
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from docket.errors import DigestMismatch, RegistryError, RegistryRefused
+from docket.errors import DigestMismatch, RegistryError, RegistryRefused, RegistryUnreachable
 from docket.oci import manifest
 from docket.oci.digest import Digest
 from docket.oci.manifest import Descriptor
 from docket.oci.reference import Reference
 from docket.remote.client import Client
 from docket.remote.transport import MAX_REDIRECTS
-from tests.support.http_servers import Handler, Server, serving
+from tests.support.http_servers import Handler, Server, serving, tls_context
 
 NAME = Reference.parse("app:1.0")
 DIGEST = Digest.of(b"layer")
@@ -323,3 +324,37 @@ def test_a_proxy_leads_to_the_registry(monkeypatch: pytest.MonkeyPatch) -> None:
         with Client("http://registry.invalid:5000") as client, pytest.raises(RegistryError):
             client.manifest(NAME)
         assert len(proxy.requests) == 1
+
+
+def test_https_never_leads_to_http(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a redirect nor an upload's Location leaves encryption; http leads to https."""
+    context, certificate = tls_context(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    with serving(manifests) as plain, serving(to(plain.url, 301), tls=context) as front:
+        with Client(front.url) as client, pytest.raises(RegistryRefused, match="not encrypted"):
+            client.manifest(NAME)
+        assert plain.requests == []
+    with serving(manifests) as plain:
+        location = {"Location": f"{plain.url}/v2/app/blobs/uploads/1"}
+        with (
+            serving(lambda handler: handler.respond(202, b"", location), tls=context) as front,
+            Client(front.url) as client,
+            pytest.raises(RegistryRefused, match="not encrypted"),
+        ):
+            client.put_blob("app", [b"layer"])
+        assert plain.requests == []
+    with serving(manifests, tls=context) as registry, serving(to(registry.url, 308)) as front:
+        with Client(front.url.replace("://", "://me:secret@")) as client:
+            assert client.manifest(NAME).content == CONTENT
+        assert authorizations(registry) == [None]
+
+
+def test_a_certificate_that_nobody_vouches_for(tmp_path: Path) -> None:
+    """The line says so; docket doesn't go on."""
+    context, _ = tls_context(tmp_path)
+    with (
+        serving(manifests, tls=context) as registry,
+        Client(registry.url) as client,
+        pytest.raises(RegistryUnreachable, match="certificate"),
+    ):
+        client.manifest(NAME)

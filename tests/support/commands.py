@@ -72,11 +72,15 @@ class Commands:
 
 
 def environment(engine: str = "") -> dict[str, str]:
-    """The variables of commands that use *engine*: none of docket's own from outside.
+    """The variables of commands that use *engine*: no proxies, none of docket's.
 
     Modules are compiled once, as they are where docket is installed.
     """
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("DOCKET_")}
+    kept = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith("DOCKET_") and not key.lower().endswith("_proxy")
+    }
     kept.pop("PYTHONDONTWRITEBYTECODE", None)
     if engine:
         kept["DOCKER_HOST"] = engine

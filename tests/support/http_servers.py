@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import socket
+import ssl
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 Respond = Callable[["Handler"], None]
 
@@ -80,9 +83,14 @@ class Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def serving(respond: Respond, *, on_patch: Respond | None = None) -> Iterator[Server]:
+def serving(
+    respond: Respond, *, on_patch: Respond | None = None, tls: ssl.SSLContext | None = None
+) -> Iterator[Server]:
     """A server on a free port of 127.0.0.1; *on_patch* gets PATCH requests before their bodies."""
     with Server(respond, on_patch) as server:
+        if tls:
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
+            server.url = f"https://localhost:{server.server_port}"
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         try:
@@ -101,3 +109,15 @@ def deaf() -> Iterator[str]:
         socket.create_connection(full.getsockname()),
     ):
         yield f"http://127.0.0.1:{full.getsockname()[1]}"
+
+
+def tls_context(folder: Path) -> tuple[ssl.SSLContext, Path]:
+    """A context for a server called localhost, and the certificate that its clients trust."""
+    certificate, key = folder / "certificate.pem", folder / "key.pem"
+    names = "subjectAltName=DNS:localhost"
+    argv = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost"]
+    argv += ["-days", "3650", "-addext", names, "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(argv, check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    return context, certificate

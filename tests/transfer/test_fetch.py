@@ -98,10 +98,10 @@ def test_no_swarm_means_http(host: Host, tmp_path: Path) -> None:
     assert pulled["payload"] == {"swarm": 0, "http": sizes(report)}
 
 
-def test_only_who_joins_the_swarm_takes_the_place_of_a_gate(
+def test_only_a_host_that_joins_the_swarm_becomes_a_gateway(
     host: Host, registry_url: str, tmp_path: Path
 ) -> None:
-    """Who looks at an image, or fetches it over HTTP alone, leaves all places to others."""
+    """One that inspects an image, or fetches it over HTTP alone, leaves all places to others."""
     pushed(host("build"), SMALL, tmp_path)
     host("a")("inspect", SMALL.name)
     host("a")("pull", SMALL.name, "--layers-only", "--no-swarm")

@@ -185,7 +185,7 @@ def stored(folder: Path) -> set[str]:
 
 
 def test_names_of_images_drive_no_terminal(host: Commands, tmp_path: Path) -> None:
-    """What an archive calls its images is told, its control characters are spelled out."""
+    """The error lists the names in the archive; their control characters are escaped."""
     names = ["\x1b[2J\x1b]0;title\x07:1", "\u202egnp.exe:1\nx", "x" * 100_000 + ":1"]
     images = [image_of([layer_tar(name[:9])], name) for name in names]
     archive = tmp_path / "archive.tar"

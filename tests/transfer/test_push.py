@@ -1,4 +1,4 @@
-"""A push whose image is still being read: what is known to be lacking goes up meanwhile."""
+"""A push whose image is still being read: layers that the registry lacks go up meanwhile."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ IMAGE = Reference.parse("app:1.0")
 
 
 class Watched:
-    """Progress that tells when the first layer is uploaded, and names all that were begun."""
+    """Progress that records when the first layer is uploaded, and all uploads that began."""
 
     def __init__(self) -> None:
         self.uploaded = Event()
@@ -39,14 +39,14 @@ class Watched:
         raise AssertionError(text)
 
 
-class Gated(io.RawIOBase):
-    """An archive whose bytes from *gateway* on come only after *opened*; then it may break off."""
+class Paused(io.RawIOBase):
+    """An archive whose bytes from *pause_at* on come only after *opened*; then it may break off."""
 
     def __init__(
-        self, content: bytes, gateway: int, opened: Event, *, breaks: bool = False
+        self, content: bytes, pause_at: int, opened: Event, *, breaks: bool = False
     ) -> None:
-        self._content = io.BytesIO(content[:gateway] if breaks else content)
-        self._gate = gateway
+        self._content = io.BytesIO(content[:pause_at] if breaks else content)
+        self._pause_at = pause_at
         self._opened = opened
 
     def readable(self) -> bool:
@@ -54,8 +54,8 @@ class Gated(io.RawIOBase):
 
     def readinto(self, target: Any) -> int:
         place = self._content.tell()
-        if place < self._gate:
-            return self._content.readinto(memoryview(target)[: self._gate - place])
+        if place < self._pause_at:
+            return self._content.readinto(memoryview(target)[: self._pause_at - place])
         assert self._opened.wait(SECONDS), "no upload while the archive is read"
         return self._content.readinto(target)
 
@@ -67,7 +67,7 @@ def archived(image: Release, tmp_path: Path) -> tuple[bytes, int]:
     return content, content.index(first) + len(first) + 1024
 
 
-def pushing(url: str, image: Release, source: Gated, progress: Watched, spool: Path) -> Digest:
+def pushing(url: str, image: Release, source: Paused, progress: Watched, spool: Path) -> Digest:
     """Push *image* from *source*, with its layers known before, as those of an engine's are."""
     with Client(url) as client, Push(client, IMAGE, Compression(), progress) as push:
         push.expect(map(Digest.of, image.layers))
@@ -79,9 +79,9 @@ def test_layers_go_up_while_the_archive_is_read(registry_url: str, tmp_path: Pat
     """The archive's second half comes only after the first layer is in the registry."""
     image = release("app:1.0", [("first", 300_000), ("second", 300_000)])
     progress = Watched()
-    content, gateway = archived(image, tmp_path)
+    content, pause_at = archived(image, tmp_path)
     digest = pushing(
-        registry_url, image, Gated(content, gateway, progress.uploaded), progress, tmp_path
+        registry_url, image, Paused(content, pause_at, progress.uploaded), progress, tmp_path
     )
     with Client(registry_url) as client:
         assert client.manifest(IMAGE).digest == digest
@@ -107,8 +107,8 @@ def test_an_archive_that_breaks_off_names_no_image(registry_url: str, tmp_path: 
     """What went up meanwhile is nobody's: there is no manifest, and gc takes the layer."""
     image = release("app:1.0", [("first", 300_000), ("second", 300_000)])
     progress = Watched()
-    content, gateway = archived(image, tmp_path)
-    source = Gated(content, gateway, progress.uploaded, breaks=True)
+    content, pause_at = archived(image, tmp_path)
+    source = Paused(content, pause_at, progress.uploaded, breaks=True)
     with pytest.raises(InvalidArchive):
         pushing(registry_url, image, source, progress, tmp_path)
     with Client(registry_url) as client:

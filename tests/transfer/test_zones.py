@@ -28,7 +28,7 @@ MBIT = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Zone:
-    """Hosts that everybody else reaches through *gateway* alone, which so counts what comes in."""
+    """Hosts that others reach through *gateway* alone, which counts what comes in."""
 
     label: str
     gateway: Host
@@ -92,8 +92,8 @@ def test_about_one_copy_of_an_image_comes_into_a_zone() -> None:
     assert max(crossed) <= 2 * size, [round(one / size, 2) for one in crossed]
 
 
-def test_a_host_whose_zone_gives_nothing_hears_of_the_outside(host: Named, tmp_path: Path) -> None:
-    """Where a zone's gateways have nothing to give, a fetch asks again, and the registry's seed
+def test_a_host_whose_zone_sends_nothing_gets_outside_peers(host: Named, tmp_path: Path) -> None:
+    """Where a zone's gateways send nothing, a fetch announces again, and the registry's seed
     gives.
 
     The gateways are peers that have announced, and at whose port nobody answers.
@@ -104,12 +104,12 @@ def test_a_host_whose_zone_gives_nothing_hears_of_the_outside(host: Named, tmp_p
         query = {"info_hash": bytes.fromhex(found["info_hash"]), "peer_id": f"{port:020}"}
         query |= {"port": str(port), "left": "1", "event": "started"}
         # a plus stands for itself here
-        asked = f"{found['tracker']}/silent?{urlencode(query, quote_via=quote)}"
-        with urlopen(asked, timeout=20) as answer:
+        url = f"{found['tracker']}/silent?{urlencode(query, quote_via=quote)}"
+        with urlopen(url, timeout=20) as answer:
             assert b"8:completei1e" in answer.read()
     pulled = host("a")(
         "pull", SMALL.name, "--layers-only", "--zone", "silent", "--peer-timeout", PATIENCE
     )
     assert {layer["source"] for layer in pulled["layers"]} == {"swarm"}
-    # the first answer was no help: it was asked again after half the patience
+    # the first response was no help: it announced again after half of --peer-timeout
     assert pulled["seconds"]["fetch"] > PATIENCE / 2
