@@ -41,8 +41,8 @@ class Release:
 
 def main() -> None:
     """Run the demonstration; exits with an error when anything is not as it should be."""
-    with tempfile.TemporaryDirectory(prefix="docket-demo-") as place:
-        folder = Path(place)
+    with tempfile.TemporaryDirectory(prefix="docket-demo-") as temporary:
+        folder = Path(temporary)
         print_line("building two releases of an image out of this machine's Python …")
         releases = build(folder / "images")
         with registry(folder / "registry") as url:
@@ -66,7 +66,7 @@ def main() -> None:
             rows,
             right=frozenset({"SIZE", "HELD", "FROM REGISTRY", "FROM HOSTS", "SECONDS"}),
         )
-        whole = sum(one.archive.stat().st_size for one in releases) * len(HOSTS)
+        whole = sum(release.archive.stat().st_size for release in releases) * len(HOSTS)
         print_line(
             f"moved {format_size(moved)} in total; the whole tar to every host is "
             f"{format_size(whole)}, {whole / moved:.1f} times as much"
@@ -121,7 +121,7 @@ def archived(path: Path, name: str, layers: dict[str, Path]) -> Release:
             "architecture": "amd64",
             "os": "linux",
             "config": {"Cmd": ["python3", "/srv/app"]},
-            "rootfs": {"type": "layers", "diff_ids": [str(one) for one in digests]},
+            "rootfs": {"type": "layers", "diff_ids": [str(digest) for digest in digests]},
         }
     )
     members = [
@@ -155,10 +155,10 @@ def check(url: str, release: Release, folder: Path, host: str) -> None:
     Commands(url, folder / host)("pull", release.name, "--output", output, "--no-swarm")
     wanted = {hash_of(path.open("rb")) for path in release.layers.values()}
     with tarfile.open(output) as tar:
-        members = [tar.extractfile(one) for one in tar if one.name.startswith("blobs/")]
-        found = {hash_of(one) for one in members if one}
+        members = [tar.extractfile(member) for member in tar if member.name.startswith("blobs/")]
+        pulled = {hash_of(file) for file in members if file}
     output.unlink()
-    if not wanted <= found:
+    if not wanted <= pulled:
         sys.exit(f"host {host} has other bytes than were pushed")
 
 
@@ -169,14 +169,14 @@ def hash_of(file: Any) -> str:
 
 
 def table_rows(release: Release, host: str, report: dict[str, Any]) -> list[list[str]]:
-    """A row a layer: what was held, what came from the registry, what from the other host."""
+    """A row for each layer: bytes held before, from the registry and from the other host."""
     rows = []
     for name, layer in zip(release.layers, report["layers"], strict=True):
-        came = layer.get("from", {"registry": 0, "hosts": 0})
+        sources = layer.get("from", {"registry": 0, "hosts": 0})
         if layer["source"] == "http":
-            came = {"registry": layer["size"], "hosts": 0}
-        held = layer["size"] if layer["source"] == "held" else 0
-        cells = (layer["size"], held, came["registry"], came["hosts"])
+            sources = {"registry": layer["size"], "hosts": 0}
+        held_bytes = layer["size"] if layer["source"] == "held" else 0
+        cells = (layer["size"], held_bytes, sources["registry"], sources["hosts"])
         rows.append([release.name, host, name, *map(format_size, cells), f"{layer['seconds']:.2f}"])
     return rows
 

@@ -65,8 +65,8 @@ def _commit() -> str:
 
 
 def _version(argv: tuple[str, ...]) -> str:
-    found = _VERSION.search(_said(argv))
-    return found[0].rstrip(",") if found else ""
+    version = _VERSION.search(_said(argv))
+    return version[0].rstrip(",") if version else ""
 
 
 def _said(argv: tuple[str, ...]) -> str:

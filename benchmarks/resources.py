@@ -46,10 +46,10 @@ class ResourceSummary:
     def of(cls, runs: Sequence[Resources]) -> ResourceSummary:
         """The spreads of *runs*."""
         return cls(
-            Summary.of(one.wall for one in runs),
-            Summary.of(one.cpu for one in runs),
-            Summary.of(one.peak_rss for one in runs),
-            Summary.of(one.served for one in runs),
+            Summary.of(run.wall for run in runs),
+            Summary.of(run.cpu for run in runs),
+            Summary.of(run.peak_rss for run in runs),
+            Summary.of(run.served for run in runs),
         )
 
 
@@ -84,14 +84,14 @@ def of_command(
 
     Its standard output goes to *output* if that is given. Raises CalledProcessError.
     """
-    told: dict[str, Any] = {}
+    measured: dict[str, Any] = {}
 
     def run() -> None:
         reader, writer = os.pipe()
-        measured = (sys.executable, "-SE", _RUSAGE, str(writer))
+        wrapper = (sys.executable, "-SE", _RUSAGE, str(writer))
         with Path(output or os.devnull).open("wb") as out, os.fdopen(reader, "rb") as pipe:
             running = subprocess.Popen(
-                [*measured, *argv], env=env, stdout=out, stderr=subprocess.PIPE, pass_fds=[writer]
+                [*wrapper, *argv], env=env, stdout=out, stderr=subprocess.PIPE, pass_fds=[writer]
             )
             os.close(writer)
             _, complaint = running.communicate()
@@ -99,13 +99,13 @@ def of_command(
                 raise subprocess.CalledProcessError(
                     running.returncode, list(argv), stderr=complaint
                 )
-            told.update(json.load(pipe))
+            measured.update(json.load(pipe))
 
     shared = of_call(run, engines=engines, server=server)
     return Resources(
-        told["wall"],
-        shared.cpu + told["cpu"],
-        max(shared.peak_rss, told["peak_rss"]),
+        measured["wall"],
+        shared.cpu + measured["cpu"],
+        max(shared.peak_rss, measured["peak_rss"]),
         shared.served,
     )
 

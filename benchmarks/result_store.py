@@ -1,4 +1,4 @@
-"""Runs that are kept in a folder as JSON, beside a page that tells them."""
+"""Runs that are kept in a folder as JSON, beside a page about them."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ class ResultStore:
             raise InvalidResults(path, error) from error
 
     def keep(self, run: Run, machine: Machine, folder: Path) -> None:
-        """Put *run*, made on *machine*, into *folder* in the place of one like it; write the page.
+        """Put *run*, made on *machine*, into *folder* in place of one with its key; write the page.
 
         An interruption, or another process that adds a run meanwhile, loses none. Raises
         InvalidResults; then nothing is written.
         """
         folder.mkdir(parents=True, exist_ok=True)
         with exclusive(folder):
-            runs = [one for one in self.load(folder) if self.key(one) != self.key(run)]
+            runs = [stored for stored in self.load(folder) if self.key(stored) != self.key(run)]
             runs.append({**run, "machine": asdict(machine)})
             _write(folder / self.file, _text(sorted(runs, key=self.key)))
             self.write(folder)
@@ -78,11 +78,11 @@ def commands(program: str, options: Callable[[Run], str], runs: Sequence[Run]) -
     """
     places: dict[str, dict[str, list[str]]] = {}
     for run in runs:
-        hosts = places.setdefault(_place(run), {}).setdefault(options(run), [])
+        hosts = places.setdefault(_origin(run), {}).setdefault(options(run), [])
         hosts.append(str(run["hosts"]))
-    for place, found in places.items():
-        yield f"- {place}:"
-        for words, hosts in found.items():
+    for origin, hosts_by_options in places.items():
+        yield f"- {origin}:"
+        for words, hosts in hosts_by_options.items():
             yield f"  - `python -m {program} --hosts {' '.join(hosts)} {words}`"
 
 
@@ -91,7 +91,7 @@ def commit(run: Run) -> str:
     return str(run.get("machine", {}).get("commit", ""))
 
 
-def _place(run: Run) -> str:
+def _origin(run: Run) -> str:
     machine = run.get("machine")
     if not machine:
         return "commit and machine were not kept"
@@ -108,7 +108,7 @@ def _text(runs: Sequence[Run]) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    """Whoever reads *path* finds what was there before, or all of *text*."""
+    """Replace *path* at once: a reader gets the old content, or all of *text*."""
     partial = path.with_name(f".{path.name}.new")
     partial.write_text(text)
     partial.rename(path)

@@ -1,9 +1,9 @@
-"""Run a command, and tell what it took as JSON on a file descriptor.
+"""Run a command, and write what it took as JSON on a file descriptor.
 
     python -SE benchmarks/rusage.py DESCRIPTOR COMMAND ARGUMENT ...
 
-What the kernel tells of a process's peak memory is never less than what the process had that
-started it. So whatever is measured is started by this one, which is small.
+The kernel never reports a smaller peak memory for a process than that of the process that started
+it. So measured commands are started by this one, which is small.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ def main() -> int:
     began = time.monotonic()
     pid = os.posix_spawnp(sys.argv[2], sys.argv[2:], os.environ)
     _, status, used = os.wait4(pid, 0)
-    told = {
+    used_resources = {
         "wall": time.monotonic() - began,
         "cpu": used.ru_utime + used.ru_stime,
         "peak_rss": used.ru_maxrss * 1024,
     }
-    os.write(descriptor, json.dumps(told).encode())
+    os.write(descriptor, json.dumps(used_resources).encode())
     return os.waitstatus_to_exitcode(status)
 
 

@@ -18,13 +18,13 @@ class Summary:
 
     @classmethod
     def of(cls, values: Iterable[float]) -> Summary:
-        """The spread of *values*, of which there is at least one."""
+        """The summary of *values*, of which there is at least one."""
         listed = list(values)
         return cls(statistics.median(listed), min(listed), max(listed), len(listed))
 
     def shown(self, unit: float = 1.0, digits: int = 0) -> str:
         """``median (low–high)`` in multiples of *unit*."""
-        median, low, high = (f"{one / unit:.{digits}f}" for one in self._all)
+        median, low, high = (f"{value / unit:.{digits}f}" for value in self._all)
         return median if low == high else f"{median} ({low}–{high})"
 
     @property

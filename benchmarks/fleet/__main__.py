@@ -61,18 +61,18 @@ def _run_all(options: argparse.Namespace) -> None:
     shape = Shape(options.mbit, options.buffer, options.delay, options.loss)
     if options.out:
         results.STORE.load(options.out)  # one that can't be added to is told of before any run
-    with tempfile.TemporaryDirectory(prefix="docket-fleet-", dir=options.folder) as place:
+    with tempfile.TemporaryDirectory(prefix="docket-fleet-", dir=options.folder) as temporary:
         if options.layers:
-            archive = first_layers(archive, options.layers, Path(place))
-        image = prepare(archive, Path(place, "stores"))
+            archive = first_layers(archive, options.layers, Path(temporary))
+        image = prepare(archive, Path(temporary, "stores"))
         print(f"{archive.name}: {image.size / 1e6:.1f} MB as pushed, {image.pieces} pieces")
         _print_row(report.HEADINGS)
         for hosts in options.hosts:
             for way in options.ways:
                 scenario = Scenario(hosts, shape, options.limit, options.engine)
                 # as it is now: another commit may be checked out when the run ends
-                machine = this_machine(Path(place))
-                done = _run_one(way, image, scenario, Path(place, "hosts"))
+                machine = this_machine(Path(temporary))
+                done = _run_one(way, image, scenario, Path(temporary, "hosts"))
                 _print_row(report.row(done))
                 if options.out:
                     results.STORE.keep(report.as_json(done), machine, options.out)
@@ -107,21 +107,21 @@ def _options() -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    more = parser.add_argument
-    more("--hosts", type=int, nargs="+", default=[5, 10, 20], metavar="N", help="5 10 20")
-    more("--mbit", type=float, default=20.0, help="rate of each link, both ways, in Mb/s (20)")
-    more("--buffer", type=float, default=50.0, metavar="MS", help="queue of each link, in ms (50)")
-    more("--delay", type=float, default=0.0, metavar="MS", help="added one way, by netem (0)")
-    more("--loss", type=float, default=0.0, metavar="PERCENT", help="of packets, by netem (0)")
-    more("--ways", nargs="+", choices=STRATEGIES, default=list(STRATEGIES), help="all")
-    more("--archive", type=Path, help=f"of the image ({_DEFAULT_IMAGE} of the family)")
-    more("--layers", type=int, metavar="N", help="only its first layers: a shorter image (all)")
-    more("--built", type=Path, default=Path("benchmarks/built/full"), help="where the family lies")
-    more("--limit", type=float, default=3600.0, metavar="S", help="stop a run then (3600)")
-    more("--engine", default="", metavar="DOCKER_HOST", help="docket's first host loads into it")
-    more("--folder", type=Path, help="for the hosts' stores (a temporary one; /dev/shm if it fits)")
-    more("--out", type=Path, help="folder for fleet.json, a page and the figures; adds to it")
-    more("--no-plots", action="store_true", help="make no figures")
+    add = parser.add_argument
+    add("--hosts", type=int, nargs="+", default=[5, 10, 20], metavar="N", help="5 10 20")
+    add("--mbit", type=float, default=20.0, help="rate of each link, both ways, in Mb/s (20)")
+    add("--buffer", type=float, default=50.0, metavar="MS", help="queue of each link, in ms (50)")
+    add("--delay", type=float, default=0.0, metavar="MS", help="added one way, by netem (0)")
+    add("--loss", type=float, default=0.0, metavar="PERCENT", help="of packets, by netem (0)")
+    add("--ways", nargs="+", choices=STRATEGIES, default=list(STRATEGIES), help="all")
+    add("--archive", type=Path, help=f"of the image ({_DEFAULT_IMAGE} of the family)")
+    add("--layers", type=int, metavar="N", help="only its first layers: a shorter image (all)")
+    add("--built", type=Path, default=Path("benchmarks/built/full"), help="where the family lies")
+    add("--limit", type=float, default=3600.0, metavar="S", help="stop a run then (3600)")
+    add("--engine", default="", metavar="DOCKER_HOST", help="docket's first host loads into it")
+    add("--folder", type=Path, help="for the hosts' stores (a temporary one; /dev/shm if it fits)")
+    add("--out", type=Path, help="folder for fleet.json, a page and the figures; adds to it")
+    add("--no-plots", action="store_true", help="make no figures")
     return parser.parse_args()
 
 

@@ -144,9 +144,9 @@ def _commands(source: Strategy, hosts: Sequence[Host], folder: Path, engine: str
     commands = []
     for number, host in enumerate(hosts):
         loads = engine if not number else ""
-        place = folder / f"host-{number}"
-        argv = source.command(_NAME, host, place, load=bool(loads))
-        commands.append(Command(host, argv, place, environment(loads)))
+        host_folder = folder / f"host-{number}"
+        argv = source.command(_NAME, host, host_folder, load=bool(loads))
+        commands.append(Command(host, argv, host_folder, environment(loads)))
     return commands
 
 

@@ -57,13 +57,13 @@ def row(run: Run) -> list[str]:
     """The values below `HEADINGS`."""
     plain = as_json(run)
     ratio, fetch = plain["ratio"], plain["fetch_ratio"]
-    most = f"{ratio['max']:.3f}" if run.finished else f"~{expected(run) / run.bound:.1f}"
+    longest = f"{ratio['max']:.3f}" if run.finished else f"~{expected(run) / run.bound:.1f}"
     return [
         run.strategy,
         str(run.scenario.hosts),
         f"{run.bound:.1f}",
         *(f"{ratio[name]:.3f}" if name in ratio else "-" for name in ("p50", "p99")),
-        most,
+        longest,
         f"{fetch['p50']:.3f}" if "p50" in fetch else "-",
         f"{plain['egress']['payloads']:.3f}",
         f"{run.source_cpu:.1f}",

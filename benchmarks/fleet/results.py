@@ -1,4 +1,4 @@
-"""Runs that are kept in a folder: as JSON, as figures, and as a page that tells them."""
+"""Runs that are kept in a folder: as JSON, as plots, and as a page about them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _UNUSUAL = re.compile(r"[^\w.-]+")
 
 
 def stem(run: Run) -> str:
-    """The name of the run's own figure; no other run that is kept has it."""
+    """The name of the run's own figure; no other stored run has it."""
     shape = run["shape"]
     parts = [
         run["strategy"],
@@ -29,7 +29,7 @@ def stem(run: Run) -> str:
 
 
 def line(run: Run) -> str:
-    """What runs have in common that differ in the number of hosts only."""
+    """What runs have in common that differ only in the number of hosts."""
     return f"{run['strategy']}, {_matter(run)}"
 
 
@@ -104,8 +104,8 @@ def _set(value: float) -> str:
     return f"{value:g}" if value else ""
 
 
-def _ratio(run: Run, rank: str, kind: str = "ratio") -> str:
-    return f"{run[kind][rank]:.3f}" if rank in run[kind] else ""
+def _ratio(run: Run, rank: str, name_of_ratio: str = "ratio") -> str:
+    return f"{run[name_of_ratio][rank]:.3f}" if rank in run[name_of_ratio] else ""
 
 
 def _last(run: Run) -> str:
@@ -136,22 +136,22 @@ _COLUMNS: dict[str, Callable[[Run], str]] = {
 
 
 def _compared(runs: Sequence[Run]) -> Iterator[str]:
-    """docket beside the other ways, and large crowds beside small ones."""
-    ours = [run for run in runs if run["strategy"] == "docket"]
-    for run in ours:
-        for other in runs:
-            if other["strategy"] != "docket" and _case(other) == _case(run):
-                about = "" if run["finished"] and other["finished"] else "about "
+    """docket beside the other strategies, and large fleets beside small ones."""
+    docket_runs = [run for run in runs if run["strategy"] == "docket"]
+    for run in docket_runs:
+        for compared in runs:
+            if compared["strategy"] != "docket" and _case(compared) == _case(run):
+                about = "" if run["finished"] and compared["finished"] else "about "
                 yield (
                     f"- {run['hosts']} hosts, {_matter(run)}: the last host has it {about}"
-                    f"{other['expected'] / run['expected']:.1f} times sooner than by "
-                    f"{other['hosts']} pulls at once by `{other['strategy']}`."
+                    f"{compared['expected'] / run['expected']:.1f} times sooner than by "
+                    f"{compared['hosts']} pulls at once by `{compared['strategy']}`."
                 )
-    for crowds in (
-        [run for run in ours if _key(run)[:-1] == kind]
-        for kind in dict.fromkeys(_key(run)[:-1] for run in ours)
+    for fleets in (
+        [run for run in docket_runs if _key(run)[:-1] == case]
+        for case in dict.fromkeys(_key(run)[:-1] for run in docket_runs)
     ):
-        medians = [run for run in crowds if "p50" in run["seconds"]]
+        medians = [run for run in fleets if "p50" in run["seconds"]]
         if len(medians) > 1:
             few, many = medians[0], medians[-1]
             yield (
@@ -163,7 +163,7 @@ def _compared(runs: Sequence[Run]) -> Iterator[str]:
 
 def _case(run: Run) -> tuple[Any, ...]:
     """What two strategies must have in common to be compared."""
-    # they move other bytes for one image, but all tell the pieces of docket's torrent
+    # they move different bytes for one image; the pieces are those of docket's torrent for all
     return run.get("image", ""), run["pieces"], *_link(run), run["hosts"]
 
 

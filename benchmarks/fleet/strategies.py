@@ -195,10 +195,10 @@ def same_layers(folder: Path, source: SourceHost) -> Iterator[Strategy]:
 
     @contextmanager
     def from_docket(image: str, archive: Path) -> Iterator[str]:
-        with docket()(folder / "docket", source) as ours:
-            ours.push(image, archive)
-            assert isinstance(ours, _Docket)
-            yield f"docker://{ours.server.place}/{image}"
+        with docket()(folder / "docket", source) as docket_source:
+            docket_source.push(image, archive)
+            assert isinstance(docket_source, _Docket)
+            yield f"docker://{docket_source.server.place}/{image}"
 
     with _docker_registry(folder, source) as server:
         yield _DockerRegistry(server, source.enter, from_docket)

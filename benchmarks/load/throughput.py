@@ -32,7 +32,7 @@ from tests.support.servers import Server, StartServer
 
 MB = 1_000_000
 STREAMS = (1, 8)
-CROWD = 20
+MANY_CLIENTS = 20
 """Clients at once where memory is measured."""
 
 _REPOSITORY = "bench/blob"
@@ -108,11 +108,11 @@ class Clients:
         self._pool.join()
 
     def get(self, server: Server, body: Body) -> float:
-        """Everyone gets *body*; bytes a second of all together."""
+        """Every client gets *body*; bytes a second of all together."""
         return self._rate(_get, [(server.port, body)] * self.count, body.size)
 
     def put(self, server: Server, bodies: list[Body]) -> float:
-        """Everyone puts one of *bodies*; bytes a second of all together."""
+        """Every client puts one of *bodies*; bytes a second of all together."""
         return self._rate(_put, [(server.port, body) for body in bodies], bodies[0].size)
 
     def _rate(
@@ -122,7 +122,7 @@ class Clients:
         return size * self.count / (max(end for _, end in spans) - min(start for start, _ in spans))
 
 
-KINDS: dict[str, StartServer] = {
+SERVERS: dict[str, StartServer] = {
     "docket": servers.docket,
     "registry": servers.docker_registry,
 }
@@ -138,23 +138,26 @@ def measure(folder: Path, *, size: int, runs: int) -> list[Row]:
             # empty stores each time: what is on the disk doesn't grow with the runs
             with _both(folder) as servers:
                 for clients in groups:
-                    for kind, server in servers.items():
+                    for server_name, server in servers.items():
                         for name, rate in _turn(clients, server, bodies):
-                            rates[name][kind].append(rate)
+                            rates[name][server_name].append(rate)
     return [
-        Row(name, Summary.of(found["docket"]), Summary.of(found["registry"]))
-        for name, found in sorted(rates.items())
+        Row(name, Summary.of(by_server["docket"]), Summary.of(by_server["registry"]))
+        for name, by_server in sorted(rates.items())
     ]
 
 
-def crowd(folder: Path, *, size: int) -> dict[str, dict[str, int]]:
-    """Peak memory of both, in bytes, while `CROWD` clients stream blobs of *size* bytes."""
+def memory_of_many_clients(folder: Path, *, size: int) -> dict[str, dict[str, int]]:
+    """Peak memory of both, in bytes, while `MANY_CLIENTS` clients stream blobs of *size* bytes."""
     bodies = Bodies(folder / "head", size)
-    with Clients(CROWD) as clients, _both(folder) as servers:
-        return {kind: crowd_at(server, clients, bodies) for kind, server in servers.items()}
+    with Clients(MANY_CLIENTS) as clients, _both(folder) as servers:
+        return {
+            server_name: memory_at(server, clients, bodies)
+            for server_name, server in servers.items()
+        }
 
 
-def crowd_at(server: Server, clients: Clients, bodies: Bodies) -> dict[str, int]:
+def memory_at(server: Server, clients: Clients, bodies: Bodies) -> dict[str, int]:
     """The same for one *server*: after all *clients* got a blob, and after each put one more."""
     first = bodies.take(1)
     _put_alone(server.port, first[0])
@@ -181,10 +184,13 @@ def _turn(clients: Clients, server: Server, bodies: Bodies) -> Iterator[tuple[st
 
 @contextmanager
 def _both(folder: Path) -> Iterator[dict[str, Server]]:
-    stores = {kind: folder / kind for kind in KINDS}
+    stores = {server_name: folder / server_name for server_name in SERVERS}
     try:
         with ExitStack() as stack:
-            yield {kind: stack.enter_context(start(stores[kind])) for kind, start in KINDS.items()}
+            yield {
+                server_name: stack.enter_context(start(stores[server_name]))
+                for server_name, start in SERVERS.items()
+            }
     finally:
         for store in stores.values():
             shutil.rmtree(store, ignore_errors=True)
@@ -204,12 +210,12 @@ def _get(port: int, body: Body) -> _Span:
         _barrier.wait()
         start = time.monotonic()
         _ask(connection, f"GET /v2/{_REPOSITORY}/blobs/{body.digest}", 0)
-        status, headers, came = _answer(connection)
+        status, headers, received = _answer(connection)
         _expect(status == 200 and int(headers["content-length"]) == body.size, status)
-        while came < body.size:
+        while received < body.size:
             count = connection.recv_into(buffer)
             _expect(count > 0, "the connection ended early")
-            came += count
+            received += count
         return start, time.monotonic()
 
 
@@ -235,28 +241,28 @@ def _put_alone(port: int, body: Body) -> None:
         _expect(status == 201, status)
 
 
-def _ask(connection: socket.socket, what: str, size: int) -> None:
+def _ask(connection: socket.socket, request: str, size: int) -> None:
     fields = f"Host: 127.0.0.1\r\nContent-Type: application/octet-stream\r\nContent-Length: {size}"
-    connection.sendall(f"{what} HTTP/1.1\r\n{fields}\r\n\r\n".encode())
+    connection.sendall(f"{request} HTTP/1.1\r\n{fields}\r\n\r\n".encode())
 
 
 def _answer(connection: socket.socket) -> tuple[int, dict[str, str], int]:
     """Status, headers by lower-case name, and how many bytes of the body came along."""
-    came = b""
-    while b"\r\n\r\n" not in came:
+    received = b""
+    while b"\r\n\r\n" not in received:
         block = connection.recv(1 << 16)
         _expect(bool(block), "the connection ended early")
-        came += block
-    head, _, rest = came.partition(b"\r\n\r\n")
+        received += block
+    head, _, body_start = received.partition(b"\r\n\r\n")
     first, *lines = head.decode().split("\r\n")
     split = (line.partition(":") for line in lines)
     headers = {key.lower(): value.strip() for key, _, value in split}
-    return int(first.split()[1]), headers, len(rest)
+    return int(first.split()[1]), headers, len(body_start)
 
 
-def _expect(right: bool, what: object) -> None:
+def _expect(right: bool, request: object) -> None:
     if not right:
-        raise RuntimeError(f"unexpected answer: {what}")
+        raise RuntimeError(f"unexpected response: {request}")
 
 
 # -- the command
@@ -272,7 +278,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="docket-throughput-", dir=options.folder) as folder:
         rows = measure(Path(folder), size=options.size * MB, runs=options.runs)
-        memory = crowd(Path(folder), size=options.size * MB)
+        memory = memory_of_many_clients(Path(folder), size=options.size * MB)
     if options.json:
         listed = [{**asdict(row), "ratio": row.ratio} for row in rows]
         print(json.dumps({"bytes_per_second": listed, "peak_rss": memory}))
@@ -286,10 +292,12 @@ def _print(rows: list[Row], memory: dict[str, dict[str, int]], size: int) -> Non
         print(
             f"{row.name:28}{row.docket.shown(MB):>22}{row.registry.shown(MB):>22}{row.ratio:8.2f}"
         )
-    print(f"RSS while {CROWD} clients stream {size} MB blobs")
+    print(f"RSS while {MANY_CLIENTS} clients stream {size} MB blobs")
     for verb in ("GET", "PUT"):
-        one, other = (f"{memory[kind][verb] / MB:.0f} MB" for kind in KINDS)
-        print(f"{verb:28}{one:>22}{other:>22}")
+        docket_rss, registry_rss = (
+            f"{memory[server_name][verb] / MB:.0f} MB" for server_name in SERVERS
+        )
+        print(f"{verb:28}{docket_rss:>22}{registry_rss:>22}")
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ from docket.torrent.metainfo import parse_metainfo
 from docket.transfer.push import Compression, push
 from tests.support.commands import DOCKET
 
-NEW, KEPT = "new connections", "kept connections"
+NEW, KEEP_ALIVE = "new connections", "kept-alive connections"
 
 _IMAGE = Reference.parse("bench/announced:1.0")
 _LAYER_SIZE = 50_000_000
@@ -75,7 +75,7 @@ class Load:
     peers: int
     seconds: float
     rate: float
-    kept: bool
+    keep_alive: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +96,11 @@ class Target:
         """How many peers the tracker knows of."""
         url = f"http://127.0.0.1:{self.port}/scrape?info_hash={quote_from_bytes(self.info_hash)}"
         with urlopen(url, timeout=_STALL_SECONDS) as answer:
-            found = re.search(rb"8:completei(\d+)e.*10:incompletei(\d+)e", answer.read(), re.DOTALL)
-        assert found
-        return int(found[1]) + int(found[2])
+            counts = re.search(
+                rb"8:completei(\d+)e.*10:incompletei(\d+)e", answer.read(), re.DOTALL
+            )
+        assert counts
+        return int(counts[1]) + int(counts[2])
 
     def cpu_seconds(self) -> float:
         """CPU time so far, user's and system's."""
@@ -199,7 +201,7 @@ class _Sender:
         self._load = load
         self._poll = select.epoll()
         self._busy: dict[int, tuple[socket.socket, float]] = {}
-        self._came: dict[int, bytes] = {}
+        self._received: dict[int, bytes] = {}
         self._idle: deque[socket.socket] = deque()
         self._sent = 0
         self.times: list[float] = []
@@ -217,7 +219,7 @@ class _Sender:
             while due <= now and due < end:
                 waiting.append(due)
                 due += step
-            limit = _IN_FLIGHT if self._load.kept else 1024
+            limit = _IN_FLIGHT if self._load.keep_alive else 1024
             while waiting and len(self._busy) < limit:
                 self._announce(waiting.popleft())
             if now > end + _STALL_SECONDS:
@@ -271,28 +273,28 @@ class _Sender:
         for descriptor, _ in self._poll.poll(seconds):
             if descriptor not in self._busy:
                 # the registry ends a kept connection that was idle for long
-                self._idle = deque(one for one in self._idle if one.fileno() != descriptor)
+                self._idle = deque(idle for idle in self._idle if idle.fileno() != descriptor)
                 self._poll.unregister(descriptor)
                 os.close(descriptor)
                 continue
             connection, due = self._busy[descriptor]
             block = connection.recv(1 << 16)
-            came = self._came.pop(descriptor, b"") + block
+            received = self._received.pop(descriptor, b"") + block
             if not block:
                 del self._busy[descriptor]
                 self._lose(connection)
-            elif not _is_whole(came):
-                self._came[descriptor] = came
+            elif not _is_whole(received):
+                self._received[descriptor] = received
             else:
                 del self._busy[descriptor]
-                self._note(came, time.monotonic() - due)
-                if self._load.kept:
+                self._note(received, time.monotonic() - due)
+                if self._load.keep_alive:
                     self._idle.append(connection)
                 else:
                     connection.close()
 
-    def _note(self, came: bytes, seconds: float) -> None:
-        if came.startswith(b"HTTP/1.1 200 ") and b"8:interval" in came:
+    def _note(self, received: bytes, seconds: float) -> None:
+        if received.startswith(b"HTTP/1.1 200 ") and b"8:interval" in received:
             self.times.append(seconds)
         else:
             self.failed += 1
@@ -315,18 +317,18 @@ def _send(load: Load) -> tuple[list[float], int, float]:
 def _request(load: Load, number: int) -> bytes:
     """As libtorrent asks."""
     peer_id = f"-DK0100-{number:012}"
-    way = "keep-alive" if load.kept else "close"
+    connections = "keep-alive" if load.keep_alive else "close"
     return (
         f"GET /announce?info_hash={quote_from_bytes(load.info_hash)}&peer_id={peer_id}"
         f"&port={20_000 + number % 40_000}&uploaded=0&downloaded=0&left={number % 4 * 1_000_000}"
         f"&corrupt=0&key={number:08X}&numwant=200&compact=1&no_peer_id=1&supportcrypto=1"
         f"&redundant=0 HTTP/1.1\r\nHost: 127.0.0.1:{load.port}\r\nUser-Agent: docket\r\n"
-        f"Accept-Encoding: gzip\r\nConnection: {way}\r\n\r\n"
+        f"Accept-Encoding: gzip\r\nConnection: {connections}\r\n\r\n"
     ).encode()
 
 
-def _is_whole(came: bytes) -> bool:
-    head, gap, body = came.partition(b"\r\n\r\n")
+def _is_whole(received: bytes) -> bool:
+    head, gap, body = received.partition(b"\r\n\r\n")
     if not gap:
         return False
     length = head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]
@@ -366,19 +368,23 @@ def run(
     with target(folder) as at:
         empty = at.resident()
 
-        def load(name: str, *, rate: float, kept: bool, seconds: float = seconds) -> Load:
-            return Load(name, at.port, at.info_hash, peers, seconds, rate, kept)
+        def load(name: str, *, rate: float, keep_alive: bool, seconds: float = seconds) -> Load:
+            return Load(name, at.port, at.info_hash, peers, seconds, rate, keep_alive)
 
-        measured(at, load("all once", rate=0, kept=True, seconds=0))
+        measured(at, load("all once", rate=0, keep_alive=True, seconds=0))
         filled = at.resident()
         for beside in (0, streams):
             with downloads(at, beside) if beside else nullcontext():
                 behind = f", {beside} downloads" if beside else ""
-                for way, kept in ((NEW, False), (KEPT, True)):
+                for connections, keep_alive in ((NEW, False), (KEEP_ALIVE, True)):
                     for rate in rates:
-                        name = f"{rate:.0f}/s, {way}{behind}"
-                        rows.append(measured(at, load(name, rate=rate, kept=kept)))
-                    rows.append(measured(at, load(f"most, {way}{behind}", rate=0, kept=kept)))
+                        name = f"{rate:.0f}/s, {connections}{behind}"
+                        rows.append(measured(at, load(name, rate=rate, keep_alive=keep_alive)))
+                    rows.append(
+                        measured(
+                            at, load(f"most, {connections}{behind}", rate=0, keep_alive=keep_alive)
+                        )
+                    )
         memory = {"empty": empty, "with_peers": filled, "at_the_end": at.resident()}
     return {"peers": peers, "rows": [asdict(row) for row in rows], "rss": memory}
 
@@ -400,7 +406,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where the store goes (a temporary folder)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="docket-tracker-", dir=options.folder) as folder:
-        found = run(
+        measured_loads = run(
             Path(folder),
             peers=options.peers,
             seconds=options.seconds,
@@ -408,20 +414,20 @@ def main() -> None:
             streams=options.downloads,
         )
     if options.json:
-        print(json.dumps(found))
+        print(json.dumps(measured_loads))
     else:
-        _print(found)
+        _print(measured_loads)
 
 
-def _print(found: dict[str, object]) -> None:
+def _print(measured_loads: dict[str, object]) -> None:
     print(f"{'announces':42}{'/s':>8}{'p50':>9}{'p99':>9}{'p99.9':>9}{'max ms':>9}{'CPU µs':>8}")
-    for row in found["rows"]:  # type: ignore[attr-defined]
+    for row in measured_loads["rows"]:  # type: ignore[attr-defined]
         times = "".join(f"{row[key]:9.2f}" for key in ("p50", "p99", "p999", "worst"))
         failed = f"  {row['failed']} failed" if row["failed"] else ""
         print(f"{row['name']:42}{row['rate']:8.0f}{times}{row['cpu']:8.0f}{failed}")
-    rss = found["rss"]
+    rss = measured_loads["rss"]
     shown = ", ".join(f"{name} {size / 1e6:.1f} MB" for name, size in rss.items())  # type: ignore[attr-defined]
-    print(f"RSS with {found['peers']} peers: {shown}")
+    print(f"RSS with {measured_loads['peers']} peers: {shown}")
 
 
 def _status(pid: int, key: str) -> str:

@@ -48,14 +48,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name in chosen:
         began = time.monotonic()
         print(f"{name} …", end=" ", flush=True)
-        with tempfile.TemporaryDirectory(prefix="docket-bench-", dir=options.scratch) as place:
-            machine = this_machine(Path(place))
+        with tempfile.TemporaryDirectory(prefix="docket-bench-", dir=options.scratch) as temporary:
+            machine = this_machine(Path(temporary))
             try:
-                found = SECTIONS[name].measure(images, Path(place), scale)
+                results = SECTIONS[name].measure(images, Path(temporary), scale)
             except PartMissing as error:
                 print(f"left out: {error}")
                 continue
-        SECTIONS[name].save(out, machine, found)
+        SECTIONS[name].save(out, machine, results)
         print(f"{time.monotonic() - began:.0f} s", flush=True)
     plots.draw(out)
     print(report.write(out))

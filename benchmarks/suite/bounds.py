@@ -45,7 +45,7 @@ def measure(images: Mapping[str, Path], folder: Path) -> list[Bound]:
     require("zstd", "zstd")
     bounds = []
     before: Sequence[Layer] = ()
-    held: set[object] = set()
+    host_layers: set[object] = set()
     chunks: set[str] = set()
     for step in STEPS:
         spool = folder / step.image.replace(":", "-")
@@ -53,13 +53,13 @@ def measure(images: Mapping[str, Path], folder: Path) -> list[Bound]:
         layers = archive.read(images[step.image], spool=spool, name=step.image).layers
         sizes = dict.fromkeys((FILES, CHUNKS, PATCH), 0)
         for number, layer in enumerate(layers):
-            if layer.diff_id in held:
+            if layer.diff_id in host_layers:
                 continue
             old = before[number].path if number < len(before) else None
             sizes[FILES] += _files(old, layer.path)
             sizes[CHUNKS] += _chunks(layer.path, chunks)
             sizes[PATCH] += _patch(old, layer.path)
-        held |= {layer.diff_id for layer in layers}
+        host_layers |= {layer.diff_id for layer in layers}
         bounds += [Bound(method, step.name, size) for method, size in sizes.items()]
         before = layers
     shutil.rmtree(folder)
@@ -68,12 +68,12 @@ def measure(images: Mapping[str, Path], folder: Path) -> list[Bound]:
 
 def _files(old: Path | None, new: Path) -> int:
     """The members of *new* that *old* has otherwise or not at all, headers too, in one stream."""
-    known = set(_members(old)) if old else set()
+    host_content = set(_members(old)) if old else set()
     packer = zstandard.ZstdCompressor(level=_LEVEL).compressobj()
     size = 0
     with new.open("rb") as file:
         for name, mark, start, end in _members_of(new):
-            if (name, mark) not in known:
+            if (name, mark) not in host_content:
                 file.seek(start)
                 size += len(packer.compress(file.read(end - start)))
     return size + len(packer.flush())
@@ -94,14 +94,14 @@ def _members_of(path: Path) -> Iterator[tuple[str, bytes, int, int]]:
             yield member.name, hashlib.sha256(content).digest(), member.offset, end
 
 
-def _chunks(path: Path, known: set[str]) -> int:
-    """The chunks (FastCDC) of a layer that aren't *known*, each by itself; they are from now on."""
+def _chunks(path: Path, host_content: set[str]) -> int:
+    """The chunks (FastCDC) of a layer that aren't in *host_content*, each by itself; adds them."""
     packer = zstandard.ZstdCompressor(level=_LEVEL)
     sizes = {"min_size": _CHUNK // 4, "avg_size": _CHUNK, "max_size": _CHUNK * 4}
     size = 0
     for chunk in fastcdc.fastcdc(str(path), **sizes, fat=True, hf=hashlib.sha256):
-        if chunk.hash not in known:
-            known.add(chunk.hash)
+        if chunk.hash not in host_content:
+            host_content.add(chunk.hash)
             size += len(packer.compress(chunk.data))
     return size
 

@@ -31,7 +31,7 @@ from docket.store.index.records import BlobRecord, key_of, scoped
 from docket.store.index.tables import Transaction
 from docket.store.manifests.edges import add_manifest, set_tag
 
-A_TIME = 20_000
+BATCH = 20_000
 """Blobs that are recorded in one transaction, and look-ups that are timed."""
 
 _LAYERS = 8
@@ -70,14 +70,14 @@ def measure(location: Path, count: int) -> Row:
         opened = time.monotonic() - began
         blobs = _rate(lambda: _each(store.blobs.get, layers))
         # a push asks for all layers of an image at once; the "diff_id" is the digest here
-        asked = [layers[start : start + _LAYERS] for start in range(0, len(layers), _LAYERS)]
-        found = _rate(lambda: _each(store.layers.find, asked)) * _LAYERS
+        layer_groups = [layers[start : start + _LAYERS] for start in range(0, len(layers), _LAYERS)]
+        layer_rate = _rate(lambda: _each(store.layers.find, layer_groups)) * _LAYERS
     with _open(location, pin_seconds=0) as store, _peak_memory() as peak:
         began = time.monotonic()
         report = store.maintenance.gc(grace=0)
         seconds = time.monotonic() - began
     size = sum(path.stat().st_size for path in (location / "index").iterdir())
-    return Row(count, size, opened, blobs, found, seconds, report.blobs, peak())
+    return Row(count, size, opened, blobs, layer_rate, seconds, report.blobs, peak())
 
 
 def _open(location: Path, *, pin_seconds: float = 3600.0) -> Store:
@@ -85,12 +85,12 @@ def _open(location: Path, *, pin_seconds: float = 3600.0) -> Store:
 
 
 def _fill(location: Path, count: int) -> list[Digest]:
-    """Record *count* blobs; `A_TIME` layers among them that stay, to be looked up."""
+    """Record *count* blobs; `BATCH` layers among them that stay, to be looked up."""
     rng = random.Random(count)  # noqa: S311  # the same digests each time
     index = Index(location / "index")
-    kept: list[Digest] = []
-    for start in range(0, count // _BLOBS, A_TIME // _BLOBS):
-        numbers = range(start, min(start + A_TIME // _BLOBS, count // _BLOBS))
+    tagged_layers: list[Digest] = []
+    for start in range(0, count // _BLOBS, BATCH // _BLOBS):
+        numbers = range(start, min(start + BATCH // _BLOBS, count // _BLOBS))
         images = [(number, _image(rng)) for number in numbers]
 
         def change(txn: Transaction, images: list[tuple[int, _Image]] = images) -> None:
@@ -102,9 +102,9 @@ def _fill(location: Path, count: int) -> list[Digest]:
             if number % _DEAD_EVERY == 0:
                 image.make_files(location)
             else:
-                kept += image.layers
+                tagged_layers += image.layers
     index.close()
-    return rng.sample(kept, min(A_TIME, len(kept)))
+    return rng.sample(tagged_layers, min(BATCH, len(tagged_layers)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,7 @@ def _image(rng: random.Random) -> _Image:
     config, *layers = (Digest.sha256(rng.randbytes(32).hex()) for _ in range(_BLOBS - 1))
     content = manifest.image_manifest(
         Descriptor(manifest.OCI_CONFIG, config, 1000),
-        [Descriptor(f"{manifest.OCI_LAYER}+zstd", one, _LAYER_SIZE) for one in layers],
+        [Descriptor(f"{manifest.OCI_LAYER}+zstd", layer, _LAYER_SIZE) for layer in layers],
     )
     return _Image(content, Digest.of(content), config, layers)
 
@@ -154,10 +154,10 @@ def _record(index: Index, txn: Transaction, number: int, image: _Image) -> None:
         set_tag(index, txn, repository, str(number), image.digest)
 
 
-def _each(ask: Callable[..., object], what: Sequence[object]) -> int:
-    for one in what:
-        ask(one)
-    return len(what)
+def _each(lookup: Callable[..., object], arguments: Sequence[object]) -> int:
+    for argument in arguments:
+        lookup(argument)
+    return len(arguments)
 
 
 def _rate(work: Callable[[], int]) -> float:

@@ -72,11 +72,11 @@ def measure(folder: Path, *, size: int, runs: int) -> dict[str, Summary]:
         }
         for _ in range(runs):
             for name, fetch in take.items():
-                with tempfile.TemporaryDirectory(dir=folder) as place:
-                    rates[name].append(moved / fetch(Path(place)))
-            with tempfile.TemporaryDirectory(dir=folder) as place:
+                with tempfile.TemporaryDirectory(dir=folder) as temporary:
+                    rates[name].append(moved / fetch(Path(temporary)))
+            with tempfile.TemporaryDirectory(dir=folder) as temporary:
                 began = time.monotonic()
-                Commands(server.url, Path(place))("pull", "small:1", "--layers-only")
+                Commands(server.url, Path(temporary))("pull", "small:1", "--layers-only")
                 pulls.append(time.monotonic() - began)
     return {name: Summary.of(values) for name, values in (rates | {"pull": pulls}).items()}
 
@@ -95,12 +95,12 @@ def _peer(url: str, digest: Digest) -> Callable[[Path], float]:
     """Fetches the layer from the registry's seed; seconds from the start of the fetch."""
     with Client(url) as client:
         reference = Reference.parse("large:1")
-        found = client.manifest(reference)
-        metainfo = parse_metainfo(client.torrent(Reference(reference.repository, found.digest))[0])
-        small = layout_files(found.digest, media_type=found.media_type, size=len(found.content))
+        remote = client.manifest(reference)
+        metainfo = parse_metainfo(client.torrent(Reference(reference.repository, remote.digest))[0])
+        small = layout_files(remote.digest, media_type=remote.media_type, size=len(remote.content))
 
-    def fetch(place: Path) -> float:
-        folder = place / metainfo.name
+    def fetch(temporary: Path) -> float:
+        folder = temporary / metainfo.name
         folder.mkdir()
         for name, content in small.items():
             (folder / name).write_bytes(content)
@@ -129,8 +129,8 @@ def _fetch(swarm: Swarm, metainfo: Metainfo, folder: Path, digest: Digest) -> No
 def _curl(url: str) -> Callable[[Path], float]:
     """Fetches *url* by curl; its seconds from start to end, as it tells them."""
 
-    def fetch(place: Path) -> float:
-        curl = ("curl", "--silent", "--fail", "--output", place / "file", "-w", "%{time_total}")
+    def fetch(temporary: Path) -> float:
+        curl = ("curl", "--silent", "--fail", "--output", temporary / "file", "-w", "%{time_total}")
         return float(subprocess.run([*curl, url], capture_output=True, check=True).stdout)
 
     return fetch
@@ -211,7 +211,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="benchmarks.suite.peer_throughput", description=__doc__)
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--runs", type=int, default=7, help="how often each is measured (7)")
+    parser.add_argument("--runs", type=int, default=7, help="runs of each (7)")
     parser.add_argument("--size", type=int, default=200, metavar="MB", help="of the layer (200)")
     parser.add_argument("--folder", type=Path, help="where all files go (a temporary folder)")
     parser.add_argument("--serve", nargs=2, metavar=("FILE", "PORT"), help=argparse.SUPPRESS)
@@ -220,16 +220,16 @@ def main() -> None:
         _serve(options.serve[0], int(options.serve[1]))
         return
     with tempfile.TemporaryDirectory(prefix="docket-pair-", dir=options.folder) as folder:
-        found = measure(Path(folder), size=options.size * MB, runs=options.runs)
-    ratios = {name: found["docket"].median / found[name].median for name in WANTED}
+        summaries = measure(Path(folder), size=options.size * MB, runs=options.runs)
+    ratios = {name: summaries["docket"].median / summaries[name].median for name in WANTED}
     if options.json:
-        told = {name: asdict(spread) for name, spread in found.items()}
-        print(json.dumps({**told, "ratios": ratios}))
+        figures = {name: asdict(summary) for name, summary in summaries.items()}
+        print(json.dumps({**figures, "ratios": ratios}))
         return
     for name in ("docket", "uvicorn", "nginx"):
-        print(f"{name:8} {found[name].shown(MB)} MB/s")
+        print(f"{name:8} {summaries[name].shown(MB)} MB/s")
     print(f"docket / uvicorn {ratios['uvicorn']:.2f}, docket / nginx {ratios['nginx']:.2f}")
-    print(f"a pull of {SMALL} MB, command and all: {found['pull'].shown(digits=2)} s")
+    print(f"a pull of {SMALL} MB, command and all: {summaries['pull'].shown(digits=2)} s")
 
 
 if __name__ == "__main__":

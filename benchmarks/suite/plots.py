@@ -88,13 +88,13 @@ def bars(
 ) -> None:
     """A horizontal bar for each of *names*, first on top, with its extremes and its value."""
     places = range(len(names))
-    medians = [one.median for one in values]
+    medians = [value.median for value in values]
     spread = [
-        [one.median - one.low for one in values],
-        [one.high - one.median for one in values],
+        [value.median - value.low for value in values],
+        [value.high - value.median for value in values],
     ]
     drawn = axes.barh(places, medians, xerr=spread, color=colours, ecolor="black", capsize=3)
-    axes.bar_label(drawn, [f"{one:.3g}" for one in medians], padding=6)
+    axes.bar_label(drawn, [f"{median:.3g}" for median in medians], padding=6)
     axes.set_yticks(places, names)
     axes.invert_yaxis()
     axes.margins(x=0.15)
@@ -115,26 +115,30 @@ def _draw_sizes(folder: Path) -> None:
     sizes, finer = SIZES.load(folder), BOUNDS.load(folder)
     if not sizes:
         return
-    rows = {(row.strategy, row.step): row for row in sizes.found if row.hosts == 1}
+    rows = {(row.strategy, row.step): row for row in sizes.results if row.hosts == 1}
     # the bounds have a lane of their own below the bars
     thickness = 0.8 / (len(_STRATEGIES) + 1)
     with figure(folder / "sizes.svg", size=(9, 6)) as axes:
         for number, (strategy, colour) in enumerate(_STRATEGIES.items()):
-            places = [place - 0.4 + (number + 0.5) * thickness for place in range(len(STEPS))]
+            places = [
+                step_number - 0.4 + (number + 0.5) * thickness for step_number in range(len(STEPS))
+            ]
             values = [rows[strategy, step.name].to_host.median / MB for step in STEPS]
             drawn = axes.barh(places, values, thickness, color=colour, label=strategy)
             axes.bar_label(drawn, [f"{value:.3g}" for value in values], padding=2, fontsize=8)
-        for place, step in enumerate(STEPS):
+        for row_at, step in enumerate(STEPS):
             limit = rows[_OURS, step.name].limit / MB
-            label = "docket's limit: 1.02 × changed layers + 64 KiB" if place == 0 else None
-            axes.plot([limit, limit], [place - 0.45, place + 0.45], "k--", lw=1.2, label=label)
+            label = "docket's limit: 1.02 × changed layers + 64 KiB" if row_at == 0 else None
+            axes.plot([limit, limit], [row_at - 0.45, row_at + 0.45], "k--", lw=1.2, label=label)
         for method, (marker, colour) in _BOUNDS.items():
             if finer is None:
                 break
-            found = {one.step: one.to_host / MB for one in finer.found if one.method == method}
+            bounds_by_step = {
+                bound.step: bound.to_host / MB for bound in finer.results if bound.method == method
+            }
             axes.plot(
-                [found[step.name] for step in STEPS],
-                [place + 0.4 - thickness / 2 for place in range(len(STEPS))],
+                [bounds_by_step[step.name] for step in STEPS],
+                [step_number + 0.4 - thickness / 2 for step_number in range(len(STEPS))],
                 marker,
                 color=colour,
                 label=f"bound: {method}",
@@ -158,10 +162,12 @@ def _draw_registry(folder: Path) -> None:
         for axes, step in zip(panels, STEPS, strict=True):
             for strategy, colour in _STRATEGIES.items():
                 rows = [
-                    row for row in sizes.found if row.step == step.name and row.strategy == strategy
+                    row
+                    for row in sizes.results
+                    if row.step == step.name and row.strategy == strategy
                 ]
                 _draw_fleets(axes, rows, colour, strategy)
-            once = next(r for r in sizes.found if r.step == step.name and r.strategy == _OURS)
+            once = next(r for r in sizes.results if r.step == step.name and r.strategy == _OURS)
             axes.axhline(
                 once.changed / MB, color="black", ls="--", lw=1.2, label="changed layers, once"
             )
@@ -196,7 +202,7 @@ def _draw_push(folder: Path) -> None:
     result = PUSH.load(folder)
     if not result:
         return
-    tools = {row.tool: row for row in result.found}
+    tools = {row.tool: row for row in result.results}
     with figure(folder / "push.svg", columns=2, size=(11, 3.8)) as (cold, again):
         names = [name for name in tools if name != push.EXPORT]
         colours = [BLUE if name.startswith("docket ") else ORANGE for name in names]
@@ -217,19 +223,19 @@ def _draw_pull(folder: Path) -> None:
     result = PULL.load(folder)
     if not result:
         return
-    theirs, ours, load = (
-        pull.of_tool(result.found, tool)
+    docker, docket, load = (
+        pull.of_tool(result.results, tool)
         for tool in (pull.DOCKER_PULL, pull.DOCKET_PULL, pull.DOCKER_LOAD)
     )
-    names = [theirs.tool, ours.tool]
+    names = [docker.tool, docket.tool]
     with figure(folder / "pull.svg", columns=2, size=(11, 2.7)) as (cold, changed):
-        bars(cold, names, [theirs.cold.wall, ours.cold.wall], [ORANGE, BLUE])
-        bound(cold, theirs.cold.wall.median / 1.5, "docker pull / 1.5")
+        bars(cold, names, [docker.cold.wall, docket.cold.wall], [ORANGE, BLUE])
+        bound(cold, docker.cold.wall.median / 1.5, "docker pull / 1.5")
         bound(cold, load.cold.wall.median, "docker load, in which docket's pull ends", style=":")
         cold.set(xlabel="seconds", title="Pull into an empty engine")
         _legend_below(cold)
-        bars(changed, names, [theirs.changed.wall, ours.changed.wall], [ORANGE, BLUE])
-        bound(changed, ours.cold.wall.median * 0.3, "0.3 of docket's cold pull")
+        bars(changed, names, [docker.changed.wall, docket.changed.wall], [ORANGE, BLUE])
+        bound(changed, docket.cold.wall.median * 0.3, "0.3 of docket's cold pull")
         changed.set(xlabel="seconds", title="Pull of a release with a new app layer")
         _legend_below(changed)
 
@@ -239,14 +245,14 @@ def _draw_ingest(folder: Path) -> None:
     result = STORE.load(folder)
     if not result:
         return
-    rows = result.found.ingest
+    rows = result.results.ingest
     with figure(folder / "ingest.svg", size=(8, 2.7)) as axes:
         names = [f"{row.streams} at a time" for row in rows]
         bars(axes, names, [_in_mb(row.rate) for row in rows], [BLUE] * len(rows))
-        for place, row in enumerate(rows):
+        for row_at, row in enumerate(rows):
             limit = row.limit.median / MB
-            label = "limit of hashing, decompression and disk" if place == 0 else None
-            axes.plot([limit, limit], [place - 0.45, place + 0.45], "k--", lw=1.2, label=label)
+            label = "limit of hashing, decompression and disk" if row_at == 0 else None
+            axes.plot([limit, limit], [row_at - 0.45, row_at + 0.45], "k--", lw=1.2, label=label)
         axes.set(xlabel="MB/s of stored layers", title="Layers into the store")
         _legend_below(axes)
 
@@ -256,9 +262,11 @@ def _draw_index(folder: Path) -> None:
     result = INDEX.load(folder)
     if not result:
         return
-    counts = [row.blobs for row in result.found]
+    counts = [row.blobs for row in result.results]
     with figure(folder / "gc.svg", size=(7, 3.2)) as axes:
-        axes.loglog(counts, [row.gc_seconds for row in result.found], "o-", color=BLUE, label="gc")
+        axes.loglog(
+            counts, [row.gc_seconds for row in result.results], "o-", color=BLUE, label="gc"
+        )
         axes.axhline(60, color="black", ls="--", lw=1.2, label="60 s, wanted at a million blobs")
         axes.set(xlabel="blobs in the index", ylabel="seconds", title="One collection of garbage")
         axes.legend()

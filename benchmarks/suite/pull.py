@@ -50,7 +50,7 @@ def measure(images: Mapping[str, Path], folder: Path, *, runs: int) -> list[Row]
     require("dockerd", "docker.io")
     require("docker-registry", "docker-registry")
     require("skopeo", "skopeo")
-    found: dict[str, dict[str, list[Resources]]] = defaultdict(lambda: defaultdict(list))
+    runs_by_tool: dict[str, dict[str, list[Resources]]] = defaultdict(lambda: defaultdict(list))
     parts: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     with ExitStack() as stack:
         engine = stack.enter_context(dockerd(folder / "docker"))
@@ -61,21 +61,21 @@ def measure(images: Mapping[str, Path], folder: Path, *, runs: int) -> list[Row]
         for _ in range(runs):
             for image in (FIRST, SECOND):
                 os.sync()
-                found[DOCKER_PULL][image].append(_by_docker(engine, gzip, image))
+                runs_by_tool[DOCKER_PULL][image].append(_by_docker(engine, gzip, image))
             _empty(engine)
             for image in (FIRST, SECOND):
                 os.sync()
                 used, seconds = _by_docket(engine, zstd, image, folder)
-                found[DOCKET_PULL][image].append(used)
+                runs_by_tool[DOCKET_PULL][image].append(used)
                 for name, value in seconds.items():
                     parts[image][name].append(value)
             _empty(engine)
             shutil.rmtree(folder / "host")
             for image in (FIRST, SECOND):
                 os.sync()
-                found[DOCKER_LOAD][image].append(_by_load(engine, images[image]))
+                runs_by_tool[DOCKER_LOAD][image].append(_by_load(engine, images[image]))
             _empty(engine)
-    told = {
+    parts_by_image = {
         image: {name: Summary.of(values) for name, values in names.items()}
         for image, names in parts.items()
     }
@@ -84,18 +84,18 @@ def measure(images: Mapping[str, Path], folder: Path, *, runs: int) -> list[Row]
             tool,
             ResourceSummary.of(kinds[FIRST]),
             ResourceSummary.of(kinds[SECOND]),
-            told if tool == DOCKET_PULL else {},
+            parts_by_image if tool == DOCKET_PULL else {},
         )
-        for tool, kinds in found.items()
+        for tool, kinds in runs_by_tool.items()
     ]
 
 
 def ratios(rows: Sequence[Row]) -> Iterator[tuple[str, float, float]]:
     """What the goals are about: name, ratio, the ratio wanted (at least)."""
-    theirs, ours = (of_tool(rows, one) for one in (DOCKER_PULL, DOCKET_PULL))
-    cold = theirs.cold.wall.median / ours.cold.wall.median
+    docker, docket = (of_tool(rows, tool) for tool in (DOCKER_PULL, DOCKET_PULL))
+    cold = docker.cold.wall.median / docket.cold.wall.median
     yield f"cold: {DOCKER_PULL} / {DOCKET_PULL}", cold, 1.5
-    changed = ours.cold.wall.median / ours.changed.wall.median
+    changed = docket.cold.wall.median / docket.changed.wall.median
     yield f"{DOCKET_PULL}: cold / changed app layer", changed, 1 / 0.3
 
 
@@ -106,8 +106,8 @@ def of_tool(rows: Sequence[Row], tool: str) -> Row:
 
 def most(rows: Sequence[Row]) -> float:
     """How many times faster than ``docker pull`` a cold pull that ends in a load can be."""
-    theirs, load = (of_tool(rows, one).cold.wall.median for one in (DOCKER_PULL, DOCKER_LOAD))
-    return theirs / load
+    docker, load = (of_tool(rows, tool).cold.wall.median for tool in (DOCKER_PULL, DOCKER_LOAD))
+    return docker / load
 
 
 def _fill(gzip: Server, zstd: Server, image: str, archive: Path, folder: Path) -> None:

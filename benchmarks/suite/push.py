@@ -65,7 +65,7 @@ def measure(images: Mapping[str, Path], folder: Path, *, runs: int) -> list[Row]
         require(command, package)
     require("docker-registry", "docker-registry")
     archive = images[FIRST]
-    found: dict[str, dict[str, list[Resources]]] = defaultdict(lambda: defaultdict(list))
+    runs_by_tool: dict[str, dict[str, list[Resources]]] = defaultdict(lambda: defaultdict(list))
     stored: dict[str, int] = {}
     with ExitStack() as stack:
         docker = stack.enter_context(dockerd(folder / "docker"))
@@ -75,15 +75,15 @@ def measure(images: Mapping[str, Path], folder: Path, *, runs: int) -> list[Row]
         tools = _tools(archive, docker, podman, folder)
         for _ in range(runs):
             for name, tool in tools.items():
-                place = folder / "registry"
-                with tool.start(place) as server:
-                    for kind in (COLD, UNCHANGED):
+                folder_of_registry = folder / "registry"
+                with tool.start(folder_of_registry) as server:
+                    for state in (COLD, UNCHANGED):
                         os.sync()  # what others wrote is not to be waited for
-                        found[name][kind].append(tool.push(server))
-                    stored[name] = tool.stored(server, place)
-                shutil.rmtree(place)
+                        runs_by_tool[name][state].append(tool.push(server))
+                    stored[name] = tool.stored(server, folder_of_registry)
+                shutil.rmtree(folder_of_registry)
             os.sync()
-            found[EXPORT][COLD].append(_exported(docker))
+            runs_by_tool[EXPORT][COLD].append(_exported(docker))
     plain = archive.stat().st_size
     return [
         Row(
@@ -93,15 +93,15 @@ def measure(images: Mapping[str, Path], folder: Path, *, runs: int) -> list[Row]
             stored.get(name, 0),
             plain,
         )
-        for name, kinds in found.items()
+        for name, kinds in runs_by_tool.items()
     ]
 
 
 def _tools(archive: Path, docker: Engine, podman: Engine, folder: Path) -> dict[str, _Tool]:
     def skopeo(server: Server) -> Resources:
         copy = ("skopeo", "copy", "--quiet", "--dest-tls-verify=false")
-        there = f"docker://{server.place}/{FIRST}"
-        return resources.of_command([*copy, f"docker-archive:{archive}", there], server=server.pid)
+        target = f"docker://{server.place}/{FIRST}"
+        return resources.of_command([*copy, f"docker-archive:{archive}", target], server=server.pid)
 
     def from_engine(server: Server) -> Resources:
         return _docket(server, folder, (), docker)
@@ -111,11 +111,15 @@ def _tools(archive: Path, docker: Engine, podman: Engine, folder: Path) -> dict[
 
     gzip, zstd = servers.docker_registry, servers.docket
     return {
-        DOCKER: _Tool(gzip, lambda server: _by_engine(docker, FIRST, server), _stored_there),
-        PODMAN: _Tool(
-            gzip, lambda server: _by_engine(podman, f"localhost/{FIRST}", server), _stored_there
+        DOCKER: _Tool(
+            gzip, lambda server: _by_engine(docker, FIRST, server), _stored_in_docker_registry
         ),
-        SKOPEO: _Tool(gzip, skopeo, _stored_there),
+        PODMAN: _Tool(
+            gzip,
+            lambda server: _by_engine(podman, f"localhost/{FIRST}", server),
+            _stored_in_docker_registry,
+        ),
+        SKOPEO: _Tool(gzip, skopeo, _stored_in_docker_registry),
         DOCKET_ENGINE: _Tool(zstd, from_engine, _stored_in_docket),
         DOCKET_ARCHIVE: _Tool(zstd, from_archive, _stored_in_docket),
     }
@@ -123,13 +127,13 @@ def _tools(archive: Path, docker: Engine, podman: Engine, folder: Path) -> dict[
 
 def _by_engine(engine: Engine, image: str, server: Server) -> Resources:
     repository, _, tag = FIRST.partition(":")
-    there = f"{server.place}/{repository}"
-    engine.client.images.get(image).tag(there, tag=tag)
+    target = f"{server.place}/{repository}"
+    engine.client.images.get(image).tag(target, tag=tag)
 
     def push() -> None:
-        for row in engine.client.images.push(there, tag=tag, stream=True, decode=True):
+        for row in engine.client.images.push(target, tag=tag, stream=True, decode=True):
             if "error" in row:
-                raise RuntimeError(f"push to {there}: {row['error']}")
+                raise RuntimeError(f"push to {target}: {row['error']}")
 
     return resources.of_call(push, engines=engine.processes, server=server.pid)
 
@@ -156,28 +160,31 @@ def _exported(engine: Engine) -> Resources:
     return resources.of_call(export, engines=engine.processes)
 
 
-def _stored_there(_server: Server, place: Path) -> int:
-    return sum(path.stat().st_size for path in place.glob("docker/registry/v2/blobs/*/*/*/data"))
+def _stored_in_docker_registry(_server: Server, folder_of_registry: Path) -> int:
+    return sum(
+        path.stat().st_size
+        for path in folder_of_registry.glob("docker/registry/v2/blobs/*/*/*/data")
+    )
 
 
 def _stored_in_docket(server: Server, _place: Path) -> int:
-    asked = subprocess.run(
+    listing = subprocess.run(
         [*DOCKET, "-h", server.url, "--json", "images"], capture_output=True, check=True
     )
-    return sum(int(row["size"]) for row in json.loads(asked.stdout)["images"])
+    return sum(int(row["size"]) for row in json.loads(listing.stdout)["images"])
 
 
 def ratios(rows: Sequence[Row]) -> Iterator[tuple[str, float, float]]:
     """What the goals are about: name, ratio, the ratio wanted (at least)."""
     by_tool = {row.tool: row for row in rows}
-    ours, export = by_tool[DOCKET_ENGINE], by_tool[EXPORT]
+    docket, export = by_tool[DOCKET_ENGINE], by_tool[EXPORT]
     for tool in (DOCKER, PODMAN):
-        ratio = by_tool[tool].cold.wall.median / ours.cold.wall.median
+        ratio = by_tool[tool].cold.wall.median / docket.cold.wall.median
         yield f"cold: {tool} / {DOCKET_ENGINE}", ratio, 4.0
     archive = by_tool[DOCKET_ARCHIVE]
     ratio = by_tool[SKOPEO].cold.wall.median / archive.cold.wall.median
     yield f"cold: {SKOPEO} / {DOCKET_ARCHIVE}", ratio, 4.0
-    ratio = export.cold.wall.median / ours.unchanged.wall.median
+    ratio = export.cold.wall.median / docket.unchanged.wall.median
     yield f"unchanged: {EXPORT} / {DOCKET_ENGINE}", ratio, 10.0
     for tool in (DOCKER, PODMAN, SKOPEO):
-        yield f"stored: {tool} / {DOCKET_ENGINE}", by_tool[tool].stored / ours.stored, 1.0
+        yield f"stored: {tool} / {DOCKET_ENGINE}", by_tool[tool].stored / docket.stored, 1.0

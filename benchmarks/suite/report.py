@@ -81,8 +81,8 @@ def _machines(results: dict[str, Result[Any] | None]) -> Iterator[str]:
     for name, result in results.items():
         if result:
             places.setdefault(_described(result.machine), []).append(name)
-    for place, names in places.items():
-        yield f"- {', '.join(names)}: {place}"
+    for origin, names in places.items():
+        yield f"- {', '.join(names)}: {origin}"
     yield ""
 
 
@@ -99,8 +99,8 @@ def _sizes(folder: Path) -> Iterator[str]:
     if not result:
         return
     levels = LEVELS.load(folder)
-    every = result.found + (levels.found if levels else [])
-    alone = {(row.strategy, row.step): row for row in every if row.hosts == 1}
+    all_rows = result.results + (levels.results if levels else [])
+    single_host = {(row.strategy, row.step): row for row in all_rows if row.hosts == 1}
     yield "## What a deploy brings to a host"
     yield ""
     yield "![MB to one host, step by step](sizes.svg)"
@@ -113,12 +113,12 @@ def _sizes(folder: Path) -> Iterator[str]:
     yield ""
     rows = []
     for strategy in _STRATEGIES:
-        if (strategy, _NAMES[0]) in alone:
-            values = [alone[strategy, name].to_host.median for name in _NAMES]
+        if (strategy, _NAMES[0]) in single_host:
+            values = [single_host[strategy, name].to_host.median for name in _NAMES]
             rows.append([strategy, *(_mb(value) for value in values)])
     for method in _METHODS if finer else ():
         assert finer
-        found = {one.step: one.to_host for one in finer.found if one.method == method}
+        found = {bound.step: bound.to_host for bound in finer.results if bound.method == method}
         rows.append([f"*{method}*", *(f"*{_mb(found[name])}*" for name in _NAMES)])
     yield from _table(["", *_NAMES], rows)
     yield (
@@ -126,7 +126,7 @@ def _sizes(folder: Path) -> Iterator[str]:
         "to any host (the median over the hosts, and the worst of them):"
     )
     yield ""
-    checks = [row for row in every if row.changed and row.measured]
+    checks = [row for row in all_rows if row.changed and row.measured]
     rows = [
         [
             row.strategy,
@@ -158,20 +158,20 @@ def _registry(folder: Path) -> Iterator[str]:
         "MB at the registry's network interface for hosts that begin at once. The links have no "
         "limit here and all hosts share one machine's processors: the registry is as near as "
         "any host, and hosts that begin late find it idle. See Fleet for links with limits. "
-        "*c*: computed from the largest crowd that was measured."
+        "*c*: computed from the largest fleet that was measured."
     )
     yield ""
-    crowds = sorted({row.hosts for row in result.found})
+    fleets = sorted({row.hosts for row in result.results})
     rows = []
     for step in _NAMES:
         for strategy in (WHOLE_TAR, GZIP, docket_name(3)):
-            found = {r.hosts: r for r in result.found if (r.strategy, r.step) == (strategy, step)}
+            found = {r.hosts: r for r in result.results if (r.strategy, r.step) == (strategy, step)}
             cells = [
                 _mb(found[hosts].from_registry) + ("" if found[hosts].measured else " *c*")
-                for hosts in crowds
+                for hosts in fleets
             ]
             rows.append([step, strategy, *cells])
-    yield from _table(["step", "", *(f"{hosts} host{'s' * (hosts > 1)}" for hosts in crowds)], rows)
+    yield from _table(["step", "", *(f"{hosts} host{'s' * (hosts > 1)}" for hosts in fleets)], rows)
 
 
 def _push(folder: Path) -> Iterator[str]:
@@ -182,14 +182,14 @@ def _push(folder: Path) -> Iterator[str]:
     yield ""
     yield "![Seconds of a push](push.svg)"
     yield ""
-    plain = result.found[0].plain
+    plain = result.results[0].plain
     yield (
         f"`app-python:1.0`, {_mb(plain)} MB. CPU is the command's and the engine's that works for "
         "it; *registry* is the registry's. Memory is the largest process's."
     )
     yield ""
     rows = []
-    for row in result.found:
+    for row in result.results:
         stored = f"{_mb(row.stored)} MB ({row.plain / row.stored:.2f})" if row.stored else ""
         again = row.unchanged.wall.shown(1, 2) if row.stored else ""
         rows.append([row.tool, *_usage(row.cold), again, stored])
@@ -203,7 +203,7 @@ def _push(folder: Path) -> Iterator[str]:
         "stored (ratio)",
     ]
     yield from _table(head, rows)
-    yield from _goals(push.ratios(result.found))
+    yield from _goals(push.ratios(result.results))
 
 
 def _pull(folder: Path) -> Iterator[str]:
@@ -215,21 +215,21 @@ def _pull(folder: Path) -> Iterator[str]:
     yield "![Seconds of a pull](pull.svg)"
     yield ""
     rows = []
-    for row in result.found:
+    for row in result.results:
         for name, used in (("cold", row.cold), ("changed app layer", row.changed)):
             rows.append([row.tool, name, *_usage(used)])
     yield from _table(["", "", "wall, s", "CPU, s", "registry, s", "peak RSS, MB"], rows)
-    for row in result.found:
+    for row in result.results:
         for image, parts in row.parts.items():
-            told = ", ".join(f"{name} {value.shown(1, 2)} s" for name, value in parts.items())
-            yield f"- `{row.tool} {image}`: {told}"
+            seconds = ", ".join(f"{name} {value.shown(1, 2)} s" for name, value in parts.items())
+            yield f"- `{row.tool} {image}`: {seconds}"
     yield ""
     yield (
-        f"A pull into this engine ends with `{pull.DOCKER_LOAD}`: {pull.most(result.found):.2f} "
+        f"A pull into this engine ends with `{pull.DOCKER_LOAD}`: {pull.most(result.results):.2f} "
         f"times faster than `{pull.DOCKER_PULL}` is the most that it can be."
     )
     yield ""
-    yield from _goals(pull.ratios(result.found))
+    yield from _goals(pull.ratios(result.results))
 
 
 def _store(folder: Path) -> Iterator[str]:
@@ -253,11 +253,11 @@ def _store(folder: Path) -> Iterator[str]:
             f"{row.ratio.shown(1, 2)} {_mark(row.ratio.median >= 0.8)}",
             *(value.shown(MB) for value in row.parts.values()),
         ]
-        for row in result.found.ingest
+        for row in result.results.ingest
     ]
-    parts = list(result.found.ingest[0].parts)
+    parts = list(result.results.ingest[0].parts)
     yield from _table(["", "ingest", "limit", "ratio (goal 0.8)", *parts], rows)
-    family = result.found.family
+    family = result.results.family
     yield (
         f"The family's {family.images} images: {_mb(family.archives)} MB as archives, "
         f"{_mb(family.plain)} MB as distinct layers ({family.archives / family.plain:.2f} times "
@@ -292,7 +292,7 @@ def _index(folder: Path) -> Iterator[str]:
             f"{row.gc_freed_blobs:,}",
             f"{row.memory / MB:.1f}",
         ]
-        for row in result.found
+        for row in result.results
     ]
     head = ["blobs", "index, MB", "blobs/s", "layers/s", "gc, s (goal 60)", "swept", "memory, MB"]
     yield from _table(head, rows)
@@ -305,13 +305,13 @@ def _throughput(folder: Path) -> Iterator[str]:
     yield "## Throughput of the registry"
     yield ""
     yield (
-        f"MB/s of {_mb(result.found.body)} MB blobs, beside docker-registry "
+        f"MB/s of {_mb(result.results.body)} MB blobs, beside docker-registry "
         "(`python -m benchmarks.load.throughput`)."
     )
     yield ""
     rows = [
         [row.name, row.docket.shown(MB), row.registry.shown(MB), f"{row.ratio:.2f}"]
-        for row in result.found.rows
+        for row in result.results.rows
     ]
     yield from _table(["", "docket", "docker-registry", "ratio"], rows)
 
@@ -327,14 +327,14 @@ def _peer_throughput(folder: Path) -> Iterator[str]:
         "and from nginx (`python -m benchmarks.suite.peer_throughput`)."
     )
     yield ""
-    docket = result.found["docket"]
+    docket = result.results["docket"]
     rows = [["docket", docket.shown(MB), "", ""]]
     for name, wanted in peer_throughput.WANTED.items():
-        ratio = docket.median / result.found[name].median
-        cells = [name, result.found[name].shown(MB), f"{ratio:.2f}"]
+        ratio = docket.median / result.results[name].median
+        cells = [name, result.results[name].shown(MB), f"{ratio:.2f}"]
         rows.append([*cells, f"{wanted:.2f} {_mark(ratio >= wanted)}"])
     yield from _table(["", "MB/s", "docket / it", "goal, at least"], rows)
-    small = result.found["pull"]
+    small = result.results["pull"]
     yield (
         f"`docket pull` of {peer_throughput.SMALL} MB, from the command to its end: "
         f"{small.shown(digits=2)} s (goal 1.5 "
@@ -345,15 +345,15 @@ def _peer_throughput(folder: Path) -> Iterator[str]:
 
 def _fleet(folder: Path) -> Iterator[str]:
     """What the lab of networks with limits has left beside: its own page, else its plots."""
-    place = folder.parent / "fleet"
-    if not place.is_dir():
+    origin = folder.parent / "fleet"
+    if not origin.is_dir():
         return
     yield "## Fleet"
     yield ""
-    if (place / "README.md").exists():
+    if (origin / "README.md").exists():
         yield "[Deploys to a fleet over links with limits](../fleet/README.md)"
         yield ""
-    for plot in sorted(place.glob("*.svg")):
+    for plot in sorted(origin.glob("*.svg")):
         yield f"![{plot.stem}](../fleet/{plot.name})"
         yield ""
 

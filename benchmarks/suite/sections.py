@@ -20,7 +20,7 @@ from benchmarks.summary import Summary
 T = TypeVar("T")
 
 RUNS = 5
-"""How often each time is measured."""
+"""Runs of each measurement of time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +59,10 @@ class Throughput:
 
 @dataclass(frozen=True, slots=True)
 class Result(Generic[T]):
-    """What a section found, and on what machine."""
+    """What a section measured, and on what machine."""
 
     machine: Machine
-    found: T
+    results: T
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,24 +70,24 @@ class Section(Generic[T]):
     """A part of the suite; *measure* gets the images by name and an empty folder."""
 
     name: str
-    kind: type[T]
+    result_type: type[T]
     measure: Callable[[Mapping[str, Path], Path, Scale], T]
 
-    def save(self, folder: Path, machine: Machine, found: T) -> None:
-        """Keep what was *found* in *folder*."""
+    def save(self, folder: Path, machine: Machine, results: T) -> None:
+        """Write *results* into *folder*."""
         text = json.dumps(
-            {"machine": asdict(machine), "found": msgspec.to_builtins(found)}, indent=1
+            {"machine": asdict(machine), "results": msgspec.to_builtins(results)}, indent=1
         )
         (folder / f"{self.name}.json").write_text(text + "\n")
 
     def load(self, folder: Path) -> Result[T] | None:
-        """What was kept in *folder*, if anything was."""
+        """What *folder* has, or None."""
         path = folder / f"{self.name}.json"
         if not path.exists():
             return None
         plain: Any = json.loads(path.read_bytes())
         machine = msgspec.convert(plain["machine"], Machine)
-        return Result(machine, msgspec.convert(plain["found"], self.kind))
+        return Result(machine, msgspec.convert(plain["results"], self.result_type))
 
 
 def _sizes(images: Mapping[str, Path], folder: Path, scale: Scale) -> list[sizes.Row]:
@@ -132,7 +132,7 @@ def _index(_images: Mapping[str, Path], folder: Path, scale: Scale) -> list[inde
 
 def _throughput(_images: Mapping[str, Path], folder: Path, scale: Scale) -> Throughput:
     rows = throughput.measure(folder, size=scale.body, runs=RUNS)
-    return Throughput(scale.body, rows, throughput.crowd(folder, size=scale.body))
+    return Throughput(scale.body, rows, throughput.memory_of_many_clients(folder, size=scale.body))
 
 
 def _peer_throughput(_images: Mapping[str, Path], folder: Path, scale: Scale) -> dict[str, Summary]:
@@ -150,6 +150,6 @@ THROUGHPUT = Section("throughput", Throughput, _throughput)
 PEER_THROUGHPUT = Section("peer_throughput", dict[str, Summary], _peer_throughput)
 
 SECTIONS: dict[str, Section[Any]] = {
-    one.name: one
-    for one in (SIZES, LEVELS, BOUNDS, PUSH, PULL, STORE, INDEX, THROUGHPUT, PEER_THROUGHPUT)
+    section.name: section
+    for section in (SIZES, LEVELS, BOUNDS, PUSH, PULL, STORE, INDEX, THROUGHPUT, PEER_THROUGHPUT)
 }

@@ -102,9 +102,9 @@ def walk(
 ) -> list[Row]:
     """One strategy along the steps, with new hosts for every fleet."""
     rows: dict[int, list[Row]] = {}
-    place = folder / name.replace(" ", "-").replace(",", "")
-    place.mkdir()
-    with namespaces(1 + max(fleets)) as hosts, start(place, hosts[0]) as strategy:
+    strategy_folder = folder / name.replace(" ", "-").replace(",", "")
+    strategy_folder.mkdir()
+    with namespaces(1 + max(fleets)) as hosts, start(strategy_folder, hosts[0]) as strategy:
         stored = {image: strategy.push(image, images[image]).layers for image in IMAGES}
         changed = _changed(stored)
         for count in fleets:
@@ -117,11 +117,13 @@ def walk(
             rows[count] = []
             for step in STEPS:
                 deployed = hosts[1 : 1 + count]
-                taken = _deploy(strategy, step, hosts[0], deployed, place / f"hosts-{count}")
+                taken = _deploy(
+                    strategy, step, hosts[0], deployed, strategy_folder / f"hosts-{count}"
+                )
                 row = Row(name, step.name, count, *taken, changed[step.name], measured=True)
                 rows[count].append(row)
             # the next fleet needs the space
-            shutil.rmtree(place / f"hosts-{count}")
+            shutil.rmtree(strategy_folder / f"hosts-{count}")
     return [row for fleet in rows.values() for row in fleet]
 
 
@@ -131,9 +133,9 @@ def _deploy(
     """Deploy to all *hosts* at once; what reached each, and what left the *source*."""
     commands = []
     for host in hosts:
-        place = folder / host.name
-        argv = strategy.command(step.image, host, place, load=False)
-        commands.append(Command(host, argv, place, environment()))
+        strategy_folder = folder / host.name
+        argv = strategy.command(step.image, host, strategy_folder, load=False)
+        commands.append(Command(host, argv, strategy_folder, environment()))
     before = [host.rx_bytes() for host in hosts]
     left = source.tx_bytes()
     with Race(commands, barrier=True) as race:
@@ -145,12 +147,14 @@ def _deploy(
 
 def _changed(stored: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
     """For each step the stored bytes of layers that no step before it had."""
-    held: set[str] = set()
+    host_layers: set[str] = set()
     changed = {}
     for step in STEPS:
         layers = stored[step.image]
-        changed[step.name] = sum(size for diff_id, size in layers.items() if diff_id not in held)
-        held |= layers.keys()
+        changed[step.name] = sum(
+            size for diff_id, size in layers.items() if diff_id not in host_layers
+        )
+        host_layers |= layers.keys()
     return changed
 
 

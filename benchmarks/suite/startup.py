@@ -40,8 +40,8 @@ def main() -> None:
     parser.add_argument("--starts", type=int, default=5)
     parser.add_argument("--folder", type=Path, help="where the store lies; by default below /tmp")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=options.folder) as place:
-        location = Path(place) / "registry"
+    with tempfile.TemporaryDirectory(dir=options.folder) as temporary:
+        location = Path(temporary) / "registry"
         began = time.perf_counter()
         fill(location, options.blobs)
         filled = time.perf_counter() - began

@@ -65,11 +65,11 @@ def measure(images: Mapping[str, Path], folder: Path, *, runs: int) -> tuple[lis
     location = folder / "registry"
     pushed = _push_all(images, location, folder)
     family, blobs = _family(images, pushed, location, runs=runs)
-    kept = [folder / f"blob-{number}" for number in range(len(blobs))]
-    for blob, path in zip(blobs, kept, strict=True):
+    copies = [folder / f"blob-{number}" for number in range(len(blobs))]
+    for blob, path in zip(blobs, copies, strict=True):
         shutil.copyfile(blob, path)
     shutil.rmtree(location)
-    rows = [_ingest(kept, folder, streams=streams, runs=runs) for streams in (1, TOGETHER)]
+    rows = [_ingest(copies, folder, streams=streams, runs=runs) for streams in (1, TOGETHER)]
     return rows, family
 
 
@@ -81,7 +81,9 @@ def _push_all(images: Mapping[str, Path], location: Path, folder: Path) -> list[
         for image, archive in images.items():
             layers = builder("push", image, "--archive", archive)["layers"]
             added = [layer for layer in layers if layer["source"] == "uploaded"]
-            new.append({name: sum(one[name] for one in added) for name in ("plain_size", "size")})
+            new.append(
+                {name: sum(layer[name] for layer in added) for name in ("plain_size", "size")}
+            )
     return new
 
 
@@ -95,8 +97,8 @@ def _family(
     """Sizes of the family, the time of a torrent, and where the layers of `FIRST` lie."""
     repository, _, tag = FIRST.partition(":")
     with _opened(location) as store:
-        found = store.manifests.get(repository, tag)
-        parsed = parse(found.content, content_type=found.media_type)
+        stored_manifest = store.manifests.get(repository, tag)
+        parsed = parse(stored_manifest.content, content_type=stored_manifest.media_type)
         assert isinstance(parsed, Manifest)
         took = []
         with Swarm() as swarm:
@@ -104,14 +106,14 @@ def _family(
                 # a new one each time: it remembers the torrents that it made
                 seeder = Seeder(store, swarm)
                 began = time.monotonic()
-                torrent = seeder.metainfo(found, announce="http://registry/announce")
+                torrent = seeder.metainfo(stored_manifest, announce="http://registry/announce")
                 took.append((time.monotonic() - began) * 1000)
         blobs = [_file(location, layer.digest) for layer in parsed.layers]
     family = Family(
         images=len(images),
         archives=sum(path.stat().st_size for path in images.values()),
-        plain=sum(one["plain_size"] for one in pushed),
-        stored=sum(one["size"] for one in pushed),
+        plain=sum(layer["plain_size"] for layer in pushed),
+        stored=sum(layer["size"] for layer in pushed),
         torrent_ms=Summary.of(took),
         torrent_pieces=torrent.piece_count,
     )
@@ -146,8 +148,8 @@ def _ingest(blobs: Sequence[Path], folder: Path, *, streams: int, runs: int) -> 
 def _least(seconds: Mapping[str, float], streams: int) -> float:
     """The least time for it all: processors share the work, but each part of a layer is one's."""
     work = [seconds[name] for name in _PARTS]
-    alone = max(work) if streams == 1 else 0.0
-    return max(sum(work) / (os.cpu_count() or 1), alone, seconds["disk"])
+    slowest_part = max(work) if streams == 1 else 0.0
+    return max(sum(work) / (os.cpu_count() or 1), slowest_part, seconds["disk"])
 
 
 def _take_in(blobs: Sequence[Path], location: Path, streams: int) -> float:
@@ -156,7 +158,9 @@ def _take_in(blobs: Sequence[Path], location: Path, streams: int) -> float:
     os.sync()
     with _opened(location) as store, ThreadPoolExecutor(streams) as pool:
         began = time.monotonic()
-        for done in [pool.submit(_upload, store, *one) for one in zip(blobs, digests, strict=True)]:
+        for done in [
+            pool.submit(_upload, store, *layer) for layer in zip(blobs, digests, strict=True)
+        ]:
             done.result()
         took = time.monotonic() - began
     shutil.rmtree(location)

@@ -15,9 +15,11 @@ def test_fifteen_thousand_peers_are_answered_and_fit_into_memory(tmp_path: Path)
     """Announces of a whole fleet, on new connections, lose none and cost some bytes a peer."""
     with target(tmp_path, size=100_000) as at:
         before = at.resident()
-        once = measured(at, Load("once", at.port, at.info_hash, PEERS, 0, 0, kept=False))
+        once = measured(at, Load("once", at.port, at.info_hash, PEERS, 0, 0, keep_alive=False))
         grown = at.resident() - before
-        steady = measured(at, Load("steady", at.port, at.info_hash, PEERS, 2, RATE, kept=False))
+        steady = measured(
+            at, Load("steady", at.port, at.info_hash, PEERS, 2, RATE, keep_alive=False)
+        )
         assert once.failed == steady.failed == 0
         assert at.peers() == PEERS
     assert grown < MOST_MEMORY
