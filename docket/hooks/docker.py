@@ -69,6 +69,11 @@ def plan_docker(
             f"Docker with a graph driver pulls through the agent only by the name prefix: "
             f"docker pull {agent.authority}/NAME:TAG"
         )
+    if paths.is_user:
+        notes.append(
+            f"rootless Docker before 29 runs in a network namespace where {agent.authority} is not "
+            "this host's: docs/agent.md says how to reach it"
+        )
     if reads_hosts is None:
         notes.append(
             "Docker couldn't be asked for its image store: hosts.toml counts with the containerd "

@@ -13,7 +13,7 @@ import pytest
 from docket.errors import InvalidConfiguration
 from docket.hooks.docker import DockerFacts, plan_docker
 from docket.hooks.files import HostFiles
-from docket.hooks.plan import AgentAddress, Plan, Registry
+from docket.hooks.plan import AgentAddress, Paths, Plan, Registry
 from tests.hooks.conftest import AGENT, PATHS, put, snapshot
 
 Open = Callable[[], HostFiles]
@@ -64,6 +64,17 @@ def test_a_graph_driver_pulls_by_the_prefix_alone(open_files: Open, facts: Docke
     plan = planned(open_files(), facts)
     assert plan.changes == ()
     assert any("docker pull 127.0.0.1:5000/NAME:TAG" in note for note in plan.notes)
+
+
+def test_rootless_docker_has_a_note_on_its_network(root: Path, open_files: Open) -> None:
+    """Its files are the user's, and its loopback may not be the host's."""
+    home = Path("/home/ann")
+    user = Paths.of_user(config=home / ".config", state=home / ".state", store=home / "store")
+    plan = plan_docker(open_files(), user, AGENT, CONTAINERD_STORE)
+    (change,) = plan.changes
+    assert change.path == home / ".config/docker/certs.d/_default/hosts.toml"
+    (note,) = plan.notes
+    assert "network namespace" in note
 
 
 def test_the_containerd_store_before_28_is_refused(open_files: Open) -> None:
