@@ -24,6 +24,7 @@ from docket.store.blobs.blobs import Blobs
 from docket.store.blobs.downloads import Download, Downloads, DownloadWriter
 from docket.store.blobs.files import BlobFiles
 from docket.store.blobs.layers import Layers
+from docket.store.blobs.measuring import Measuring
 from docket.store.blobs.reader import BlobReader
 from docket.store.blobs.uploads import Upload, Uploads
 from docket.store.blobs.verify import Verifier
@@ -105,21 +106,24 @@ class Store:
         files = BlobFiles(self.location, index, filesystem)
         verifier = Verifier(index, files)
         self._index = index
+        self._measuring = Measuring(index, files)
         self.blobs = Blobs(index, files, verifier, pins, filesystem)
-        self.layers = Layers(index, pins)
-        self.uploads = Uploads(index, files, pins, filesystem)
+        self.layers = Layers(index, self._measuring, pins)
+        self.uploads = Uploads(index, files, self._measuring, pins, filesystem)
         self.downloads = Downloads(self.blobs, filesystem)
-        self.manifests = Manifests(index, self.blobs, pins)
+        self.manifests = Manifests(index, self.blobs, self._measuring, pins)
         self.maintenance = Maintenance(
             index, files, verifier, pins, self.uploads, journal, filesystem
         )
         files.recover()
         files.empty_trash()
         self.uploads.drop_strays()
+        self._measuring.resume()
 
     def close(self) -> None:
-        """Let other processes open the store."""
+        """Let other processes open the store; layers that are being unpacked are left."""
         self.uploads.close()
+        self._measuring.close()
         self._index.close()
         self._lock.release()
 

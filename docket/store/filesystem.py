@@ -17,6 +17,7 @@ from pathlib import Path
 from docket.errors import StoreFull
 
 _LEAST_SPARE = 1 << 16
+_PLENTY = 1 << 30
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -88,6 +89,28 @@ class Filesystem:
         self.step("extend")
         if os.fstat(descriptor).st_size < size:
             os.ftruncate(descriptor, size)
+
+    def changed(self, path: Path, *, now: float) -> float:
+        """When the file *path* was changed last, in seconds since 1970; *now* if it is missing.
+
+        A time that lies ahead is that of a clock that was wrong: the file counts as changed now,
+        and gets older from then on.
+        """
+        try:
+            changed = path.stat().st_mtime
+        except FileNotFoundError:
+            return now
+        if changed <= now + 1:
+            return changed
+        os.utime(path, (now, now))
+        return now
+
+    def is_short_of_space(self) -> bool:
+        """Whether less than a tenth of the disk, and less than 1 GiB, is free."""
+        status = os.statvfs(self.location)
+        return status.f_bavail * status.f_frsize < min(
+            status.f_blocks * status.f_frsize // 10, _PLENTY
+        )
 
     def spare(self, most: int) -> int:
         """How many bytes may be held ready: *most*, but only a small part of what is free."""

@@ -13,7 +13,7 @@ from docket.oci.manifest import Descriptor, Platform
 from docket.oci.reference import Reference
 from docket.remote.client import Client
 from docket.remote.values import RemoteManifest
-from docket.store.blobs.ingest import Unpacked
+from docket.store.blobs.unpacking import Unpacked
 from docket.torrent.metainfo import parse_metainfo
 
 

@@ -131,7 +131,9 @@ def upload(store: Store, repository: str, content: bytes, *, parts: int = 1) -> 
         with store.uploads.open(repository, upload_id, offset=at) as session:
             session.write(content[at : at + length])
     with store.uploads.open(repository, upload_id) as session:
-        return store.uploads.finish(repository, session, Digest.of(content))
+        blob = store.uploads.finish(repository, session, Digest.of(content))
+    assert store.layers.wait([blob.digest], seconds=60)
+    return blob
 
 
 def push(store: Store, repository: str, pushed: Image, *, tag: str | None = "latest") -> Digest:

@@ -15,8 +15,9 @@ from pathlib import Path
 from docket.errors import BlobUnknown
 from docket.oci.digest import Digest
 from docket.store.blobs.files import BlobFiles
-from docket.store.blobs.ingest import Ingested, Unpacked, ingest_bytes, ingest_file
+from docket.store.blobs.ingest import Ingested, ingest_bytes, ingest_file
 from docket.store.blobs.reader import BlobReader
+from docket.store.blobs.unpacking import Unpacked
 from docket.store.blobs.verify import Verifier
 from docket.store.filesystem import Filesystem
 from docket.store.index.environment import Index

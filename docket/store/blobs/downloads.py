@@ -16,7 +16,7 @@ from docket.oci.digest import Digest
 from docket.pieces import have_pieces
 from docket.store.blobs.blobs import Blobs
 from docket.store.blobs.incoming import folder_in_use
-from docket.store.blobs.ingest import Unpacked
+from docket.store.blobs.unpacking import Unpacked
 from docket.store.filesystem import Filesystem
 from docket.store.layout import INCOMING
 from docket.store.types import Blob

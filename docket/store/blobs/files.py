@@ -74,6 +74,8 @@ class BlobFiles:
         self._index.pieces.put(txn, key, ingested.piece_hashes)
         if record.diff_id:
             self._index.layers.add(txn, record.diff_id.encode(), key)
+        elif ingested.is_packed:
+            self._index.unmeasured.put(txn, key, record.stored)
         return record
 
     def forget(self, txn: Transaction, digest: Digest) -> None:
@@ -85,6 +87,7 @@ class BlobFiles:
                 self._index.layers.remove(txn, record.diff_id.encode(), key)
         self._index.blobs.delete(txn, key)
         self._index.pieces.delete(txn, key)
+        self._index.unmeasured.delete(txn, key)
 
     def sweep(self, txn: Transaction, digest: Digest) -> None:
         """Drop the blob's records and move its file to the trash."""

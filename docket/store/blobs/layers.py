@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from msgspec.structs import replace
 
 from docket.oci.digest import Digest
+from docket.store.blobs.measuring import Measuring
 from docket.store.index.environment import Index
 from docket.store.index.records import BlobRecord, digest_of, key_of
 from docket.store.index.tables import Transaction
@@ -17,8 +18,9 @@ from docket.store.types import LayerBlob
 class Layers:
     """Layers by diff_id, and what a stored layer unpacks to."""
 
-    def __init__(self, index: Index, pins: Pins) -> None:
+    def __init__(self, index: Index, measuring: Measuring, pins: Pins) -> None:
         self._index = index
+        self._measuring = measuring
         self._pins = pins
 
     def find(self, diff_ids: Iterable[Digest]) -> dict[Digest, LayerBlob]:
@@ -39,6 +41,13 @@ class Layers:
         with self._index.read() as txn:
             record = self._index.blobs.get(txn, key_of(digest))
         return _layer_blob(key_of(digest), record) if record and record.diff_id else None
+
+    def wait(self, digests: Iterable[Digest], *, seconds: float) -> bool:
+        """Wait until it is known what uploaded layers unpack to, for *seconds* at most.
+
+        Returns whether it is. Layers are unpacked by a few threads after their upload.
+        """
+        return self._measuring.wait(digests, seconds=seconds)
 
     def correct(self, digest: Digest, *, diff_id: Digest, plain_size: int) -> None:
         """Record what unpacking the stored layer gave, in place of what was recorded before.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from docket.errors import DigestMismatch, UploadConflict, UploadOutOfOrder, Uplo
 from docket.oci.digest import READ_SIZE, Digest
 from docket.store.blobs.files import BlobFiles
 from docket.store.blobs.ingest import Ingest, Ingested
+from docket.store.blobs.measuring import Measuring
 from docket.store.filesystem import Filesystem
 from docket.store.index.environment import Index
 from docket.store.index.records import UploadRecord, scoped
@@ -23,7 +24,9 @@ from docket.store.pins import Pins
 from docket.store.types import Blob
 
 UPLOAD_SECONDS = 24 * 3600.0
-"""How long an unfinished upload is kept."""
+"""How long an unfinished upload is kept after its last byte."""
+
+_REMEMBERED = 1000
 
 
 class Upload:
@@ -54,7 +57,7 @@ class Upload:
             self._filesystem.append(file, block)
         except BaseException:
             # a part of the block may be in the file: what is there is hashed again later
-            self.abandon()
+            self.forget()
             raise
         ingest.feed(block)
 
@@ -66,7 +69,7 @@ class Upload:
             ingest = Ingest(algorithm=expected.algorithm)
         file, running = self._opened(ingest)
         self._filesystem.sync(file.fileno())
-        ingested = running.finish(self.path)
+        ingested = running.finish()
         self._ingest = None
         self.close()
         if ingested.digest != expected:
@@ -79,11 +82,9 @@ class Upload:
             self._file.close()
         self._file = None
 
-    def abandon(self) -> None:
-        """Forget what is known of the bytes; the file stays."""
+    def forget(self) -> None:
+        """Forget what is known of the bytes; the file stays, and is read again if need be."""
         self.close()
-        if self._ingest:
-            self._ingest.abandon()
         self._ingest = None
 
     @contextmanager
@@ -98,8 +99,6 @@ class Upload:
 
     def _opened(self, fresh: Ingest | None) -> tuple[FileIO, Ingest]:
         if fresh is not None:
-            if self._ingest:
-                self._ingest.abandon()
             with self.path.open("rb", buffering=0) as file:
                 while block := file.read(READ_SIZE):
                     fresh.feed(block)
@@ -113,10 +112,18 @@ class Upload:
 class Uploads:
     """The sessions of a store."""
 
-    def __init__(self, index: Index, files: BlobFiles, pins: Pins, filesystem: Filesystem) -> None:
+    def __init__(
+        self,
+        index: Index,
+        files: BlobFiles,
+        measuring: Measuring,
+        pins: Pins,
+        filesystem: Filesystem,
+    ) -> None:
         self._folder = filesystem.location / UPLOADS
         self._index = index
         self._files = files
+        self._measuring = measuring
         self._pins = pins
         self._filesystem = filesystem
         self._open: dict[uuid.UUID, Upload] = {}
@@ -171,12 +178,14 @@ class Uploads:
                 yield upload
             finally:
                 upload.close()  # sessions that nobody goes on with must not use up descriptors
+                self._bound_memory()
 
     def finish(self, repository: str, upload: Upload, expected: Digest) -> Blob:
         """The session's bytes become the blob *expected* of *repository*.
 
-        Returning means that they are verified, durable and readable. Raises `DigestMismatch`;
-        then the session is gone and nothing is stored.
+        Returning means that they are verified, durable and readable; what a layer unpacks to is
+        found out later, see `Layers.wait`. Raises `DigestMismatch`; then the session is gone and
+        nothing is stored.
         """
         try:
             ingested = upload.finish(expected)
@@ -192,6 +201,8 @@ class Uploads:
 
         self._index.update(change)
         self.discard(upload)
+        if ingested.is_packed:
+            self._measuring.later(expected)
         return Blob(expected, ingested.size)
 
     def cancel(self, repository: str, upload_id: uuid.UUID) -> None:
@@ -201,7 +212,7 @@ class Uploads:
 
     def discard(self, upload: Upload) -> None:
         """Take away all that is left of *upload*, which its caller is the writer of."""
-        upload.abandon()
+        upload.forget()
         # the file goes first: without it nobody can open the session, and on a full disk the index
         # needs the space that it frees
         self._filesystem.remove(upload.path)
@@ -210,15 +221,44 @@ class Uploads:
             self._open.pop(upload.id, None)
 
     def expire(self, *, older_than: float = UPLOAD_SECONDS) -> int:
-        """End sessions that began over *older_than* seconds ago; how many there were."""
-        horizon = time.time() - older_than
+        """End sessions that got no byte for *older_than* seconds; how many there were.
+
+        One that is being written stays.
+        """
+        return sum(self._is_cancelled(*session) for session in self._idle(older_than))
+
+    def idle_bytes(self, *, older_than: float) -> int:
+        """The disk space of the sessions that `expire` would end."""
+        paths = [self._path(upload_id) for _, upload_id in self._idle(older_than)]
+        return sum(path.stat().st_blocks * 512 for path in paths if path.exists())
+
+    def _idle(self, seconds: float) -> list[tuple[str, uuid.UUID]]:
         with self._index.read() as txn:
-            old = [
-                (one.repository, uuid.UUID(key.decode()))
-                for key, one in self._index.uploads.scan(txn)
-                if one.started < horizon
+            sessions = [
+                (record.repository, uuid.UUID(key.decode()))
+                for key, record in self._index.uploads.scan(txn)
             ]
-        return sum(_quietly(lambda one=one: self.cancel(*one)) for one in old)  # type: ignore[misc]
+        now = time.time()
+        return [
+            (repository, upload_id)
+            for repository, upload_id in sessions
+            if now - self._filesystem.changed(self._path(upload_id), now=now) >= seconds
+        ]
+
+    def _is_cancelled(self, repository: str, upload_id: uuid.UUID) -> bool:
+        try:
+            self.cancel(repository, upload_id)
+        except (UploadUnknown, UploadConflict):
+            return False
+        return True
+
+    def _bound_memory(self) -> None:
+        """Forget the hashes of sessions that were left first, where there are many."""
+        with self._lock:
+            left = list(self._open.values())[:-_REMEMBERED]
+        for upload in left:
+            with suppress(UploadConflict), upload.writer():
+                upload.forget()
 
     def drop_strays(self) -> None:
         """Remove files without a session and sessions without a file, as a crash leaves them."""
@@ -234,7 +274,7 @@ class Uploads:
         """Let go of all sessions; they go on after the next start."""
         with self._lock:
             for upload in self._open.values():
-                upload.abandon()
+                upload.forget()
             self._open.clear()
 
     def _forget(self, txn: Transaction, upload_id: uuid.UUID) -> None:
@@ -246,11 +286,3 @@ class Uploads:
 
 def _key(upload_id: uuid.UUID) -> bytes:
     return str(upload_id).encode()
-
-
-def _quietly(step: Callable[[], None]) -> bool:
-    try:
-        step()
-    except (UploadUnknown, UploadConflict):
-        return False
-    return True

@@ -87,7 +87,7 @@ class Verifier:
     def _read(
         self, digest: Digest, record: BlobRecord, on_block: Callable[[int], None]
     ) -> Verified:
-        running = Ingest(algorithm=digest.algorithm, unpack=False)
+        running = Ingest(algorithm=digest.algorithm)
         try:
             _feed(running, str(self._files.path(digest)), on_block)
         except FileNotFoundError:

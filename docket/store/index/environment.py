@@ -14,6 +14,7 @@ referrers  repository NUL subject       digests of manifests whose subject it is
 pieces     digest                       SHA-1 of every piece, 20 bytes each
 torrents   info-hash                    digest of the manifest
 uploads    UUID                         `UploadRecord`
+unmeasured digest                       when the layer came that is still to be unpacked
 meta       ``journal``                  `Position`: how far the journal is committed
 ========== ============================ =====================================================
 
@@ -94,6 +95,7 @@ class Index:
         self.pieces = Table("pieces", bytes)
         self.torrents = Table("torrents", str, self._changes)
         self.uploads = Table("uploads", UploadRecord)
+        self.unmeasured = Table("unmeasured", float)
         self._meta = Table("meta", Position)
         self._readers = 0
         self._pauses = 0

@@ -24,6 +24,9 @@ from docket.store.maintenance.retention import Retention
 from docket.store.maintenance.scrub import Scrub, ScrubReport
 from docket.store.pins import Pins
 
+UPLOAD_SECONDS_WHEN_SHORT = 600.0
+"""How long an unfinished upload is kept after its last byte where disk space is short."""
+
 
 class Maintenance:
     """What keeps a store sound and small."""
@@ -58,14 +61,14 @@ class Maintenance:
 
         Tags that have expired by *retention* go first.
         """
-        if not dry_run:
-            self.expire()
+        uploads = self._end_idle_uploads(grace, dry_run=dry_run)
         sweep = Sweep(self._index, self._files, self._pins, grace=grace, dry_run=dry_run)
         report = sweep.run(retention or Retention())
         now = time.time()
         report.leftovers = self._files.drop_quarantined(
             older_than=now - QUARANTINE_SECONDS, dry_run=dry_run
         ) + drop_leftovers(self._filesystem, older_than=now - grace, dry_run=dry_run)
+        report.leftovers += uploads
         report.freed += report.leftovers
         if not dry_run:
             self._drop_dead_torrents()
@@ -73,11 +76,13 @@ class Maintenance:
         return report
 
     def expire(self, *, uploads_after: float = UPLOAD_SECONDS) -> int:
-        """End upload sessions that began over *uploads_after* seconds ago, and drop expired pins.
+        """End upload sessions that got no byte for *uploads_after* seconds, and drop expired pins.
 
-        Returns the number of sessions.
+        Where space is short, sessions end after 10 minutes. Returns the number of sessions.
         """
         self._pins.drop_expired()
+        if self._filesystem.is_short_of_space():
+            uploads_after = min(uploads_after, UPLOAD_SECONDS_WHEN_SHORT)
         return self._uploads.expire(older_than=uploads_after)
 
     def fsck(
@@ -102,6 +107,18 @@ class Maintenance:
         return Scrub(self._index, self._verifier).run(older_than=older_than, rate=rate, stop=stop)
 
     # -- inside
+
+    def _end_idle_uploads(self, grace: float, *, dry_run: bool) -> int:
+        """End sessions that nobody goes on with: after *grace* where space is short.
+
+        Returns the bytes on disk that they had.
+        """
+        is_short = self._filesystem.is_short_of_space()
+        idle = min(grace, UPLOAD_SECONDS) if is_short else UPLOAD_SECONDS
+        size = self._uploads.idle_bytes(older_than=idle)
+        if not dry_run:
+            self.expire(uploads_after=idle)
+        return size
 
     def _fsck(
         self, sample: Sample | None, on_blob: OnBlob, is_stopped: Callable[[], bool]

@@ -12,6 +12,7 @@ from docket.oci.manifest import Index as ImageIndex
 from docket.oci.manifest import Manifest
 from docket.store.blobs.blobs import Blobs
 from docket.store.blobs.ingest import ingest_bytes
+from docket.store.blobs.measuring import Measuring
 from docket.store.index.environment import Index
 from docket.store.index.records import digest_of, key_of, scoped, unscoped
 from docket.store.index.tables import Transaction
@@ -20,13 +21,17 @@ from docket.store.manifests.removal import drop_manifest
 from docket.store.pins import Pins
 from docket.store.types import StoredManifest, Tagged
 
+MEASURE_SECONDS = 5.0
+"""How long a manifest waits until its layers are measured: the next push asks for them."""
+
 
 class Manifests:
     """Manifests by repository and digest or tag."""
 
-    def __init__(self, index: Index, blobs: Blobs, pins: Pins) -> None:
+    def __init__(self, index: Index, blobs: Blobs, measuring: Measuring, pins: Pins) -> None:
         self._index = index
         self._blobs = blobs
+        self._measuring = measuring
         self._pins = pins
 
     def put(
@@ -43,8 +48,11 @@ class Manifests:
 
         Unless *complete* is False every child must be in *repository*, in the size that the
         manifest states: `ManifestBlobUnknown`, `SizeMismatch`.
-        Returning means the image is durable and can be pulled.
+        Returning means the image is durable and can be pulled. What its layers unpack to is known
+        then too, unless that takes more than `MEASURE_SECONDS`.
         """
+        layers = [child.digest for child in parsed.children]
+        self._measuring.wait(layers, seconds=MEASURE_SECONDS)
         ingested = ingest_bytes(content, algorithm=algorithm)
         digest = ingested.digest
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import stat
 import subprocess
 import sys
-import time
+import threading
 from pathlib import Path
 
 import pytest
@@ -14,9 +14,19 @@ from docket.compression import GZIP, NONE, ZSTD
 from docket.errors import BlobUnknown, DigestMismatch
 from docket.oci.digest import Digest
 from docket.pieces import PIECE_LENGTH, PieceHasher
-from docket.store import Store
-from docket.store.blobs.ingest import Unpacked
-from tests.store.samples import ENCODER, blob_files, blob_path, image, packed, push, tar, upload
+from docket.store import Sample, Store
+from docket.store.blobs.unpacking import Unpacked
+from tests.store.samples import (
+    ENCODER,
+    blob_files,
+    blob_path,
+    image,
+    open_store,
+    packed,
+    push,
+    tar,
+    upload,
+)
 from tests.support.bombs import bomb
 
 ROOT = Path(__file__).parents[2]
@@ -182,13 +192,38 @@ def test_what_is_no_layer_has_no_diff_id(store: Store) -> None:
         assert store.layers.get(Digest.of(content)) is None
 
 
-def test_a_bomb_has_no_diff_id(store: Store) -> None:
-    """Bad input § decompression bombs: bytes are bytes, but what they unpack to isn't hashed."""
+def test_nothing_waits_for_a_bomb(tmp_path: Path) -> None:
+    """Bad input § decompression bombs: an upload ends before its layer is unpacked, reads go on
+    meanwhile, and closing the store stops it; the next start goes on with it.
+    """
     content = bomb(ZSTD, 64 << 30)
-    began = time.process_time()
-    upload(store, "app", content)
-    assert store.layers.get(Digest.of(content)) is None
-    assert time.process_time() - began < 5
+    digest = Digest.of(content)
+    store = open_store(tmp_path)
+    upload_id = store.uploads.begin("app")
+    with store.uploads.open("app", upload_id) as session:
+        session.write(content)
+        store.uploads.finish("app", session, digest)
+    assert not store.layers.wait([digest], seconds=0)
+    assert Digest.of(store.blobs.read(digest)) == digest
+    assert store.layers.get(digest) is None
+    store.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("unpack")]
+    with open_store(tmp_path) as store:
+        assert not store.layers.wait([digest], seconds=0)
+
+
+def test_a_restart_goes_on_measuring(tmp_path: Path) -> None:
+    """A layer whose registry ended before it was unpacked is found by its diff_id after a start."""
+    plain = tar("a", size=20_000)
+    store = open_store(tmp_path)
+    store._measuring.close()
+    upload(store, "app", packed(plain))
+    assert store.layers.find([Digest.of(plain)]) == {}
+    store.close()
+    with open_store(tmp_path) as store:
+        assert store.layers.wait([Digest.of(packed(plain))], seconds=60)
+        assert store.layers.find([Digest.of(plain)])[Digest.of(plain)].plain_size == len(plain)
+        assert store.maintenance.fsck(sample=Sample()).findings == []
 
 
 @pytest.mark.parametrize("size", [1, PIECE_LENGTH - 1, PIECE_LENGTH, 3 * PIECE_LENGTH + 17])
@@ -228,6 +263,7 @@ def test_sha512(store: Store) -> None:
     with store.uploads.open("app", upload_id) as session:
         session.write(layer)
         blob = store.uploads.finish("app", session, expected)
+    assert store.layers.wait([expected], seconds=60)
     assert Digest.of_file(blob_path(store, blob.digest), algorithm="sha512") == expected
     assert store.layers.find([Digest.of(tar("a"))])[Digest.of(tar("a"))].digest == expected
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +33,7 @@ def finish(store: Store, upload_id: uuid.UUID, expected: Digest) -> None:
     """End a session of the repository ``app``."""
     with store.uploads.open("app", upload_id) as session:
         store.uploads.finish("app", session, expected)
+    assert store.layers.wait([expected], seconds=60)
 
 
 def files(store: Store) -> list[Path]:
@@ -227,3 +230,38 @@ def test_idle_sessions_hold_no_descriptor(store: Store) -> None:
     for _ in range(20):
         write(store, store.uploads.begin("app"), b"x")
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_left_sessions_hold_no_thread(store: Store) -> None:
+    """A session that nobody goes on with has a file and a hash: no thread, no decompressor."""
+    before = set(threading.enumerate())
+    for _ in range(20):
+        write(store, store.uploads.begin("app"), LAYER[:-1], at=0)
+    started = set(threading.enumerate()) - before
+    assert not [thread for thread in started if not thread.name.startswith("hash")]
+
+
+def test_age_counts_from_the_last_byte(store: Store) -> None:
+    """A long upload lives as long as bytes come; one that got none since ends."""
+    old, fresh = store.uploads.begin("app"), store.uploads.begin("app")
+    write(store, fresh, b"first", at=0)
+    for path in files(store):
+        os.utime(path, (time.time() - 7200, time.time() - 7200))
+    write(store, fresh, b"second", at=5)
+    assert store.uploads.expire(older_than=3600) == 1
+    assert store.uploads.offset("app", fresh) == 11
+    with pytest.raises(UploadUnknown):
+        store.uploads.offset("app", old)
+
+
+def test_a_session_from_the_future(store: Store) -> None:
+    """A clock that was ahead: the session counts as written now, and gets older from then on."""
+    upload_id = store.uploads.begin("app")
+    (path,) = files(store)
+    ahead = time.time() + 365 * 24 * 3600
+    os.utime(path, (ahead, ahead))
+    assert store.uploads.expire(older_than=60) == 0
+    assert path.stat().st_mtime <= time.time()
+    assert store.uploads.expire(older_than=0) == 1
+    with pytest.raises(UploadUnknown):
+        store.uploads.offset("app", upload_id)
