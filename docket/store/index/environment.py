@@ -75,7 +75,7 @@ class Index:
         """Open the index in *folder*, or begin one; *filesystem* sees each change to its files.
 
         Without *journal* nothing is written there: for reading, and for an index in the making.
-        With *renew_journal* the index is right and the journal is written from it; otherwise a
+        With *renew_journal* the index is right and another journal is written from it; otherwise a
         journal is replaced only by an index that says how much of a journal is committed, and that
         isn't older than it. Raises `IndexUnreadable`, then nothing was changed; or `StoreFull`.
         """
@@ -109,7 +109,7 @@ class Index:
                 for table in tables:
                     table.open(self._env)
             if journal and renew_journal:
-                self._renew(journal, set_aside=True)
+                self._write_journal(journal)
             elif journal:
                 self._continue(journal)
         except BaseException:
@@ -189,14 +189,18 @@ class Index:
             position = self.position(txn)
         if position and journal.holds(position):
             journal.keep_only(position.generation)
-        elif position is None and journal.newest():
+        elif position is None and journal.has_lines():
             raise IndexUnreadable(self._location, "it doesn't say how much of the journal it has")
         elif position and journal.newest() > position.generation:
             raise IndexUnreadable(self._location, "it is older than the journal")
         else:
-            self._renew(journal, set_aside=True)
+            journal.set_aside(self._write_journal(journal))
 
-    def _renew(self, journal: Journal, *, set_aside: bool = False) -> None:
+    def _renew(self, journal: Journal) -> None:
+        journal.keep_only(self._write_journal(journal))
+
+    def _write_journal(self, journal: Journal) -> int:
+        """Write a new file of the journal, which holds from then on; its generation."""
         with self.read() as txn:
             before = self.position(txn)
             generation = max(journal.newest(), before.generation if before else 0) + 1
@@ -212,9 +216,7 @@ class Index:
 
         with draft:
             self.update(change)
-        if set_aside:
-            journal.set_aside(generation)
-        journal.keep_only(generation)
+        return generation
 
     def _rows(self, txn: Transaction) -> Iterator[bytes]:
         for table in self.tables:

@@ -98,6 +98,14 @@ class Journal:
         """The highest generation there is; 0 without any."""
         return max(_generations(self._folder), default=0)
 
+    def has_lines(self) -> bool:
+        """Whether any of the files says anything."""
+        for path in self._folder.glob(f"*{_SUFFIX}"):
+            with path.open("rb") as file:
+                if file.read(1).strip(b"\0"):
+                    return True
+        return False
+
     def keep_only(self, generation: int) -> None:
         """Remove all files but that of *generation*, and what was set aside."""
         for path in self._folder.iterdir():

@@ -62,6 +62,7 @@ def _rebuild(location: Path, filesystem: Filesystem, on_blob: OnBlob) -> FsckRep
     # its journal is written from what was found, while the old index still stands
     Index(location / _NEW, journal=journal, renew_journal=True, filesystem=filesystem).close()
     _put_in_place(location, filesystem)
+    journal.set_aside(journal.newest())
     return report
 
 
