@@ -97,7 +97,8 @@ def pull(
 
     if layers_only and output:
         raise click.UsageError("--layers-only and --output exclude each other")
-    if output == "-":
+    to_stdout = output is not None and is_stdout(output)
+    if to_stdout:
         terminal.require_standard_output()
     request = PullRequest(
         reference=Reference.parse(image),
@@ -117,7 +118,7 @@ def pull(
 
         def on_done(report: PullReport) -> None:
             bars.close()
-            _print(report, as_json=options.json, to_stderr=output is not None and is_stdout(output))
+            _print(report, as_json=options.json, to_stderr=to_stdout)
 
         pull_image(client, options.store, request, progress=progress, on_done=on_done)
 

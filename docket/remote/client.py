@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from secrets import token_hex
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import quote, urlencode, urljoin
 
 import msgspec
@@ -28,6 +27,7 @@ from docket.oci.reference import Reference
 from docket.oci.selection import choose_image
 from docket.remote.address import RegistryAddress
 from docket.remote.fleet import FleetClient
+from docket.remote.messages import Message, decoded, lines, number
 from docket.remote.transport import READ_SECONDS, Connection, Response
 from docket.remote.values import RemoteLayer, RemoteManifest, RemotePieces, remote_layer
 from docket.wire import (
@@ -50,13 +50,8 @@ MAX_LIST = 64 << 20
 _LAYER_JSON = 2048
 """Bytes of JSON about one layer, and more: names of types and encoders may be long."""
 
-_LENGTH = re.compile(r"[0-9]{1,18}\Z")
-
 _ACCEPT = ", ".join(sorted(manifest.ALL_MANIFEST_TYPES))
 _JSON = {"Content-Type": "application/json"}
-
-
-_Message = TypeVar("_Message")
 
 
 class Client:
@@ -163,8 +158,9 @@ class Client:
             )
         except BlobUnknown:
             return None
-        length = response.headers.get("Content-Length", "")
-        return int(length) if _LENGTH.match(length) else None
+        with suppress(ValueError):
+            return number(response.headers.get("Content-Length", ""))
+        return None
 
     def read_blob(self, repository: str, descriptor: Descriptor) -> bytes:
         """All bytes of a small blob, such as a config, checked."""
@@ -248,24 +244,24 @@ class Client:
         body = MissingLayersRequest([str(diff_id) for diff_id in diff_ids])
         path = f"/v2/{repository}/_docket/missing"
         limit = _LAYER_JSON * (len(diff_ids) + 1)
-        answer = self._json(MissingLayers, "POST", path, limit=limit, body=body)
-        layers = [remote_layer(layer) for layer in answer.held]
+        held = self._json(MissingLayers, "POST", path, limit=limit, body=body).held
+        layers = [remote_layer(layer) for layer in held]
         return {layer.diff_id: layer for layer in layers}
 
     def layers(self, reference: Reference, *, count: int) -> list[RemoteLayer | None]:
         """What each of *count* layers of an image manifest unpacks to, where the registry knows."""
         path = f"/v2/{reference.repository}/_docket/layers/{reference.target}"
         limit = _LAYER_JSON * (count + 1)
-        answer = self._json(ImageLayers, "GET", path, limit=limit, unknown=reference)
-        return [remote_layer(one) if one else None for one in answer.layers]
+        rows = self._json(ImageLayers, "GET", path, limit=limit, unknown=reference).layers
+        return [remote_layer(row) if row else None for row in rows]
 
     def torrent(
         self, reference: Reference, *, zone: str = "", is_peer: bool = False
     ) -> tuple[bytes, bool]:
         """The torrent of an image manifest; the registry seeds it from now on.
 
-        Whoever uses it tells the tracker to be in *zone*, if that isn't empty. With it comes
-        whether this host, which joins the swarm if it *is_peer*, is to ask the registry's seed.
+        Its announce URL puts the host into *zone*, if that isn't empty. With it comes whether this
+        host, which joins the swarm if it *is_peer*, may connect to the registry's seed.
         """
         path = f"/v2/{reference.repository}/_docket/torrent/{reference.target}"
         query = _joining(zone, is_peer=is_peer)
@@ -286,11 +282,11 @@ class Client:
         port: int = 0,
         failed_peer: str = "",
     ) -> RemotePieces:
-        """What `torrent` tells, for a host that has the piece hashes of all but *digests*.
+        """What makes the torrent, for a host that has the piece hashes of all but *digests*.
 
-        A host that will tell them to others at *port* may be told of another host that does;
-        *failed_peer* one that didn't, the registry itself tells them.
-        Raises `NotFound` where the registry doesn't know this call, or `InvalidMetainfo`.
+        Their hashes have at most *length* bytes. A host that serves them to others at *port* may
+        get another host's address instead; *failed_peer* is one that didn't send them. Raises
+        `NotFound` where the registry doesn't know this call, or `InvalidMetainfo`.
         """
         path = f"/v2/{reference.repository}/_docket/pieces/{reference.target}"
         query = {"digests": ",".join(map(str, digests))} | _joining(zone, is_peer=is_peer)
@@ -308,13 +304,13 @@ class Client:
             return RemotePieces(
                 hashes=hashes,
                 info_hash=bytes.fromhex(headers["Docket-Info-Hash"]),
-                piece_length=int(headers["Docket-Piece-Length"]),
+                piece_length=number(headers["Docket-Piece-Length"]),
                 announce=headers["Docket-Announce"],
                 is_gateway=headers.get("Docket-Gateway") != "no",
                 hash_peer=headers.get("Docket-Hash-Peer", ""),
             )
         except (KeyError, ValueError) as error:
-            raise InvalidMetainfo(f"{self.url} tells no piece hashes at {path}") from error
+            raise InvalidMetainfo(f"{self.url} sends no piece hashes at {path}") from error
 
     def trip_seconds(self) -> float:
         """How long a message takes to the registry and back; a second at most, 0 if none does."""
@@ -349,8 +345,8 @@ class Client:
             closing(connection),
             connection.streamed("POST", path, success={200}, body=body, headers=_JSON) as response,
         ):
-            for line in _lines(connection.blocks(response), path, limit=MAX_LIST):
-                progress = _decoded(FsckLine, line, path, response.status)
+            for line in lines(connection.blocks(response), path, limit=MAX_LIST):
+                progress = decoded(FsckLine, line, path, response.status)
                 if progress.report is not None:
                     report: dict[str, Any] = msgspec.to_builtins(progress.report)
                     return report
@@ -366,20 +362,20 @@ class Client:
 
     def _json(
         self,
-        message: type[_Message],
+        message: type[Message],
         method: str,
         path: str,
         *,
         limit: int,
         body: msgspec.Struct | None = None,
         **options: Any,
-    ) -> _Message:
+    ) -> Message:
         if body is not None:
             options |= {"body": msgspec.json.encode(body), "headers": _JSON}
         response, content = self._connection.call(
             method, path, success={200}, limit=limit, **options
         )
-        return _decoded(message, content, path, response.status)
+        return decoded(message, content, path, response.status)
 
     def _location(self, response: Response, requested: str) -> str:
         """The URL where an upload goes on, after a request to the URL *requested*.
@@ -397,27 +393,7 @@ class Client:
         raise RegistryRefused("an upload", status=response.status, message=why)
 
 
-def _decoded(message: type[_Message], text: bytes, path: str, status: int) -> _Message:
-    """What a registry sent, as a value of *message*. Raises `RegistryRefused`."""
-    try:
-        return msgspec.json.decode(text, type=message)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        why = f"the response is none of docket's: {error}"
-        raise RegistryRefused(path, status=status, message=why) from error
-
-
-def _lines(blocks: Iterator[bytes], path: str, *, limit: int) -> Iterator[bytes]:
-    """Whole lines of at most *limit* bytes."""
-    rest = b""
-    for block in blocks:
-        *whole, rest = (rest + block).split(b"\n")
-        if len(rest) > limit:
-            why = f"a line of the response is longer than {limit} bytes"
-            raise RegistryRefused(path, status=200, message=why)
-        yield from whole
-
-
 def _joining(zone: str, *, is_peer: bool) -> dict[str, str]:
-    """What a host tells of itself when it asks for a torrent."""
-    # when the question is sent again it has the same token
+    """The parameters by which a host joins a swarm."""
+    # a request that is sent again has the same token
     return ({"zone": zone} if zone else {}) | ({"join_token": token_hex(8)} if is_peer else {})

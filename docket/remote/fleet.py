@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import quote, urlencode
 
 import msgspec
 
-from docket.errors import RegistryRefused
+from docket.remote.messages import Message, decoded, lines
 from docket.remote.transport import Connection
 from docket.wire import (
     AgentReport,
@@ -31,8 +31,6 @@ _PAGE = 1000
 
 MAX_STATUS = 32 << 20
 """Bytes of a deploy with all its hosts, or of a page of hosts."""
-
-_Shape = TypeVar("_Shape")
 
 
 class FleetClient:
@@ -58,8 +56,9 @@ class FleetClient:
             closing(connection),
             connection.streamed("POST", path, success={200}, body=content, headers=_JSON) as opened,
         ):
-            for line in _lines(connection.blocks(opened)):
-                yield _decoded(Order, line, opened.status)
+            for line in lines(connection.blocks(opened), path, limit=_MAX_LINE):
+                if line:
+                    yield decoded(Order, line, path, opened.status)
 
     def report(self, host_id: str, body: AgentReport) -> None:
         """Report progress, and the host when it changed.
@@ -92,7 +91,7 @@ class FleetClient:
         response, answer = self._connection.call(
             "POST", path, success={201}, limit=MAX_STATUS, body=content, headers=_JSON
         )
-        return _decoded(DeployStatus, answer, response.status)
+        return decoded(DeployStatus, answer, path, response.status)
 
     def deploys(self) -> list[DeployStatus]:
         """The deploys that the registry remembers, the newest first, without hosts."""
@@ -112,23 +111,6 @@ class FleetClient:
         path = f"/v2/_docket/deploys/{quote(deploy_id, safe='')}"
         self._connection.call("DELETE", path, success={202})
 
-    def _get(self, shape: type[_Shape], path: str) -> _Shape:
+    def _get(self, shape: type[Message], path: str) -> Message:
         response, content = self._connection.call("GET", path, success={200}, limit=MAX_STATUS)
-        return _decoded(shape, content, response.status)
-
-
-def _decoded(shape: type[_Shape], text: bytes, status: int) -> _Shape:
-    try:
-        return msgspec.json.decode(text, type=shape)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        message = f"the response is not one of docket's: {error}"
-        raise RegistryRefused("the fleet", status=status, message=message) from error
-
-
-def _lines(blocks: Iterator[bytes]) -> Iterator[bytes]:
-    rest = b""
-    for block in blocks:
-        *whole, rest = (rest + block).split(b"\n")
-        yield from (line for line in whole if line)
-        if len(rest) > _MAX_LINE:
-            raise RegistryRefused("the fleet", status=200, message="an order without an end")
+        return decoded(shape, content, path, response.status)

@@ -295,6 +295,8 @@ class Connection:
             why = f"{expected} was expected: is {self.url} a registry?"
             raise RegistryRefused(what, status=status, message=why)
         code, message = self._oci_error(response)
+        if status == 401 and not self.address.authorization:
+            message = message or "give user:password@ before the host in -h"
         raise RegistryRefused(what, status=status, code=code, message=message)
 
     def _oci_error(self, response: Response) -> tuple[str, str]:
