@@ -104,7 +104,7 @@ class Paths:
             containers=etc / "containers",
             units=etc / "systemd" / "system",
             record=Path("/var/lib/docket/setup.json"),
-            store=Path("/var/lib/docket"),
+            store=Path("/var/lib/docket/agent"),
             is_user=False,
         )
 

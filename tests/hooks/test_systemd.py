@@ -60,7 +60,7 @@ def test_the_service_starts_the_agent(tmp_path: Path) -> None:
     text = service.read_text()
     assert (
         'ExecStart="/opt/my docket/docket" agent --host a%%$$b '
-        "--listen 127.0.0.1:5000 --location /var/lib/docket\n"
+        "--listen 127.0.0.1:5000 --location /var/lib/docket/agent\n"
     ) in text
     assert "Type=notify\n" in text
     assert "Requires=docket-agent.socket\n" in text
