@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from anyio.to_thread import run_sync
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from docket.api.errors import problem
 from docket.api.services import registry_of
 
 
@@ -17,8 +17,10 @@ async def alive(_request: Request) -> Response:
 
 
 async def ready(request: Request) -> Response:
-    """GET /readyz: the store answers too."""
-    await run_sync(lambda: registry_of(request).store.manifests.repositories(limit=1))
+    """GET /readyz: the store can be read and written; 503 with the reason when it can't."""
+    registry = registry_of(request)
+    if reason := await registry.readiness.reason(registry.store.probe):
+        return problem(503, "UNAVAILABLE", reason)
     return PlainTextResponse("ok\n")
 
 

@@ -14,6 +14,7 @@ from starlette.requests import Request
 from docket.api.fleet_hub import FleetHub
 from docket.api.maintenance.checks import Checks
 from docket.api.oci.writers import Writers
+from docket.api.readiness import Readiness
 from docket.errors import InvalidManifest
 from docket.oci import manifest
 from docket.oci.digest import Digest
@@ -84,6 +85,7 @@ class Registry:
     threads: Threads = field(default_factory=Threads)
     writers: Writers = field(default_factory=Writers)
     checks: Checks = field(default_factory=Checks)
+    readiness: Readiness = field(default_factory=Readiness)
     stop: Event = field(default_factory=Event)
 
 

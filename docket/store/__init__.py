@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -31,7 +32,7 @@ from docket.store.blobs.verify import Verifier
 from docket.store.filesystem import Filesystem, no_step
 from docket.store.index.environment import Index
 from docket.store.index.journal import Journal
-from docket.store.layout import FOLDERS, INDEX, JOURNAL, check_format
+from docket.store.layout import FOLDERS, INDEX, JOURNAL, UPLOADS, check_format
 from docket.store.lock import Lock
 from docket.store.maintenance.fsck import Finding, FsckReport, Sample
 from docket.store.maintenance.gc import GcReport
@@ -119,6 +120,18 @@ class Store:
         files.empty_trash()
         self.uploads.drop_strays()
         self._measuring.resume()
+
+    def probe(self) -> None:
+        """Read the index, and write a small file: returning means that both work now.
+
+        Raises what the disk or the index fails with, such as `StoreFull`.
+        """
+        self.manifests.repositories(limit=1)
+        path = self.location / UPLOADS / f"probe-{uuid.uuid4()}"
+        try:
+            self._filesystem.write_new(path, b"ready")
+        finally:
+            self._filesystem.remove(path)
 
     def close(self) -> None:
         """Let other processes open the store; layers that are being unpacked are left."""
