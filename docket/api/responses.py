@@ -21,8 +21,8 @@ from docket.store import Blob, BlobReader
 API_VERSION = {"Docker-Distribution-Api-Version": "registry/2.0"}
 """docker 20.10 asks for this header on every answer."""
 
-_BLOCK = 256 * 1024
-"""Bytes of a blob that are held for each reader, however slow it is."""
+_BLOCK = 128 * 1024
+"""Bytes of a blob that are read at a time: two such blocks are held for each slow reader."""
 
 _SMALL_BLOCK = 64 * 1024
 

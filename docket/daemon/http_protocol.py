@@ -102,6 +102,7 @@ class BoundedHttp(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The client, or the registry, has closed it."""
         self._table.remove(self)
+        self.flow.read_paused = False  # a closed transport can't be told to read on
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -167,7 +168,7 @@ class BoundedHttp(HttpToolsProtocol):
         """The response is whole; the rest of the request may not take long."""
         self._changed = self.loop.time()
         super().on_response_complete()
-        if self.pipeline:
+        if self.pipeline and not self.transport.is_closing():
             self.flow.pause_reading()
 
     def send_400_response(self, msg: str) -> None:
