@@ -54,6 +54,7 @@ class BoundedHttp(HttpToolsProtocol):
         self._status = 400
         self._changed = 0.0  # when the client last sent or took something
         self._unsent = 0
+        self._running: Any = None
 
     # -- the table's view
 
@@ -103,6 +104,10 @@ class BoundedHttp(HttpToolsProtocol):
         """The client, or the registry, has closed it."""
         self._table.remove(self)
         self.flow.read_paused = False  # a closed transport can't be told to read on
+        if self._running and not self._running.response_complete:
+            # uvicorn tells the latest request alone, though an earlier one may be running
+            self._running.disconnected = True
+            self._running.message_event.set()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -170,6 +175,10 @@ class BoundedHttp(HttpToolsProtocol):
         super().on_response_complete()
         if self.pipeline and not self.transport.is_closing():
             self.flow.pause_reading()
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no request, or too much of one, and close the connection."""
