@@ -67,7 +67,7 @@ def _pieces(request: Request, announce: str) -> Response:
     headers |= {
         "Docket-Info-Hash": metainfo.info_hash.hex(),
         "Docket-Piece-Length": str(metainfo.piece_length),
-        "Docket-Announce": metainfo.announce,
+        "Docket-Announce": registry_of(request).seeder.tracker or _announce_path(request),
     }
     if hash_peer:
         headers["Docket-Hash-Peer"] = hash_peer
@@ -124,9 +124,13 @@ def _admitted(request: Request, info_hash: bytes) -> Admission:
 
 def _announce_url(request: Request) -> str:
     """The tracker's address, as this client spells the registry's, for peers of its ?zone=."""
-    url = f"{public_url(request.scope)}{ANNOUNCE}"
+    return f"{public_url(request.scope)}{_announce_path(request)}"
+
+
+def _announce_path(request: Request) -> str:
+    """The path of the registry's own tracker: only a host knows where it reaches the registry."""
     zone = request.query_params.get("zone")
-    return f"{url}/{check_zone(zone)}" if zone else url
+    return f"{ANNOUNCE}/{check_zone(zone)}" if zone else ANNOUNCE
 
 
 ROUTES = [

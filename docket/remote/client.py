@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from secrets import token_hex
@@ -49,6 +50,10 @@ MAX_LIST = 64 << 20
 
 _LAYER_JSON = 2048
 """Bytes of JSON about one layer, and more: names of types and encoders may be long."""
+
+_ANNOUNCE_LIMIT = 64 * 1024
+_PLAIN_HOST = re.compile(r"[a-z0-9.:-]+")
+"""Hosts that libtorrent takes in a URL: no underscores, no zones of link-local addresses."""
 
 _ACCEPT = ", ".join(sorted(manifest.ALL_MANIFEST_TYPES))
 _JSON = {"Content-Type": "application/json"}
@@ -271,6 +276,29 @@ class Client:
         )
         return content, response.headers.get("Docket-Gateway") != "no"
 
+    def needs_relay(self, tracker: str) -> bool:
+        """Whether libtorrent can't reach *tracker* as this client does, so that it needs a relay.
+
+        It can where that is the registry's own, over plain HTTP, at a name that it takes.
+        """
+        if not tracker.startswith(f"{self.url}/"):
+            return False  # another tracker, of which nothing is known
+        return bool(
+            self.address.scheme != "http"
+            or self.address.authorization
+            or self._connection.is_proxied
+            or not _PLAIN_HOST.fullmatch(self.address.host)
+        )
+
+    def announce(self, tracker: str, query: str) -> bytes:
+        """The registry's response to an announce with a raw *query*; *tracker* is its URL."""
+        url = f"{tracker}{'&' if '?' in tracker else '?'}{query}"
+        return self._connection.call("GET", url, success={200}, limit=_ANNOUNCE_LIMIT)[1]
+
+    def _tracker_url(self, announce: str) -> str:
+        """The URL of the tracker that a registry names: its own one is where this client is."""
+        return f"{self.url}{announce}" if announce.startswith("/") else announce
+
     def pieces(
         self,
         reference: Reference,
@@ -305,7 +333,7 @@ class Client:
                 hashes=hashes,
                 info_hash=bytes.fromhex(headers["Docket-Info-Hash"]),
                 piece_length=number(headers["Docket-Piece-Length"]),
-                announce=headers["Docket-Announce"],
+                announce=self._tracker_url(headers["Docket-Announce"]),
                 is_gateway=headers.get("Docket-Gateway") != "no",
                 hash_peer=headers.get("Docket-Hash-Peer", ""),
             )

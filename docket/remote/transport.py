@@ -77,6 +77,7 @@ class Connection:
         self._sockets: WeakSet[socket.socket] = WeakSet()
         self._is_aborted = False
         proxy = _proxy_to(address.origin)
+        self.is_proxied = proxy is not None
         self._next_hop = proxy.next_hop if proxy else (address.host, address.port)
         self._once = urllib3.Timeout(connect=_CONNECT_SECONDS, read=read_seconds)
         self._repeated = urllib3.Timeout(

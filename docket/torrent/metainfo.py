@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -30,9 +31,10 @@ MAX_PIECE_LENGTH = 16 << 20
 """Bytes of a piece in a torrent that is read; libtorrent and `have_pieces` hold whole ones."""
 
 _CREATED_BY = "docket"
+_ANNOUNCE = re.compile(r"(?:https?|udp)://[!-~]{1,2000}")
 _PAD_FOLDER = ".pad"
 
-# other keys would be other names, links or a version 2 torrent, to some readers
+# some readers take other keys for other names, links or a version 2 torrent
 _INFO_KEYS = frozenset({"files", "name", "piece length", "pieces", "private"})
 _FILE_KEYS = frozenset({"attr", "length", "path"})
 
@@ -50,7 +52,7 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class Metainfo:
-    """A torrent; *content* is the bencoded file, *files* are those that are not pads."""
+    """A torrent; *content* is the bencoded file, *files* are those that aren't pads."""
 
     info_hash: bytes
     name: str
@@ -129,19 +131,19 @@ def image_metainfo(
 def split_hashes(
     hashes: bytes, sizes: Mapping[Digest, int], piece_length: int
 ) -> dict[Digest, bytes]:
-    """The piece hashes of each blob of *sizes* bytes, of *hashes* one behind the other.
+    """The piece hashes of each blob of *sizes* bytes, of *hashes* one after the other.
 
     Raises `InvalidMetainfo` when these are too many or too few.
     """
-    found: dict[Digest, bytes] = {}
+    split: dict[Digest, bytes] = {}
     start = 0
     for digest, size in sizes.items():
         end = start + hashes_size(size, piece_length)
-        found[digest] = hashes[start:end]
+        split[digest] = hashes[start:end]
         start = end
     if start != len(hashes):
         raise InvalidMetainfo("there are too many or too few piece hashes")
-    return found
+    return split
 
 
 def with_announce(metainfo: Metainfo, announce: str) -> Metainfo:
@@ -156,7 +158,8 @@ def with_announce(metainfo: Metainfo, announce: str) -> Metainfo:
 def parse_metainfo(content: bytes) -> Metainfo:
     """The torrent in *content*, when it is of the form that `image_metainfo` makes.
 
-    Raises `InvalidMetainfo` for all else: nothing in a torrent may name a path outside.
+    Raises `InvalidMetainfo` for all else: no name in a torrent may be a path outside. The result is
+    made anew of what was understood: other trackers, web seeds and nodes are left out.
     """
     torrent = _read(content)
     _validate(torrent)
@@ -165,15 +168,28 @@ def parse_metainfo(content: bytes) -> Metainfo:
         raise InvalidMetainfo("the torrent is a single file, not an image")
     if not info.keys() <= _INFO_KEYS:
         raise InvalidMetainfo("the torrent has more in it than that of an image")
+    if not info.get("private"):
+        raise InvalidMetainfo("the torrent isn't private: its peers would come from anywhere")
     if info["piece length"] > MAX_PIECE_LENGTH:
         raise InvalidMetainfo(f"the torrent's pieces are longer than {MAX_PIECE_LENGTH} bytes")
-    found = _described(torrent, str(torrent.metainfo.get("announce", "")), content)
+    _check_size(_described(torrent, "", content))
+    return _metainfo(info, _announce_of(torrent))
+
+
+def _announce_of(torrent: Any) -> str:
+    """The URL of a torrent's tracker. Raises `InvalidMetainfo` when it isn't one."""
+    announce = str(torrent.metainfo.get("announce", ""))
+    if announce and not _ANNOUNCE.fullmatch(announce):
+        raise InvalidMetainfo("the address of the torrent's tracker is no URL")
+    return announce
+
+
+def _check_size(metainfo: Metainfo) -> None:
     if (
-        found.piece_count * HASH_SIZE != len(found.all_hashes)
-        or sum(one.pieces for one in found.files) != found.piece_count
+        metainfo.piece_count * HASH_SIZE != len(metainfo.all_hashes)
+        or sum(file.pieces for file in metainfo.files) != metainfo.piece_count
     ):
         raise InvalidMetainfo("the torrent has too many or too few pieces")
-    return found
 
 
 def _metainfo(info: dict[str, Any], announce: str) -> Metainfo:
@@ -209,7 +225,7 @@ def _described(torrent: Any, announce: str, content: bytes) -> Metainfo:
     try:
         Digest.sha256(name)
         files = tuple(_files(info["files"], piece_length))
-        # encodes all anew, which fails where keys are no texts
+        # encodes everything again, which fails where keys are no texts
         info_hash = bytes.fromhex(torrent.infohash)
     except (DocketError, KeyError, TypeError, ValueError) as error:
         raise InvalidMetainfo(f"the torrent is not that of an image: {error}") from error
@@ -225,13 +241,13 @@ def _described(torrent: Any, announce: str, content: bytes) -> Metainfo:
 
 
 def _files(rows: Sequence[Mapping[str, Any]], piece_length: int) -> Iterator[File]:
-    """The files that are no pads, each beginning on a piece boundary."""
+    """The files that are no pads; each begins on a piece boundary."""
     offset = 0
     seen: set[str] = set()
     for row in rows:
         length = int(row["length"])
         if length < 0:
-            raise InvalidMetainfo("a file has less than no bytes")
+            raise InvalidMetainfo("a file has a negative size")
         if not row.keys() <= _FILE_KEYS or row.get("attr", "p") != "p":
             raise InvalidMetainfo("a file is a link, or has other names")
         if "attr" not in row:
@@ -239,9 +255,9 @@ def _files(rows: Sequence[Mapping[str, Any]], piece_length: int) -> Iterator[Fil
             if path.count("/") != len(row["path"]) - 1:
                 raise InvalidMetainfo(f"a name within {path[:160]!r} has a slash")
             if path in seen:
-                raise InvalidMetainfo(f"{path[:160]} stands twice")
+                raise InvalidMetainfo(f"{path[:160]} is listed twice")
             if offset % piece_length:
-                raise InvalidMetainfo(f"{path[:160]} doesn't begin a piece")
+                raise InvalidMetainfo(f"{path[:160]} doesn't begin on a piece boundary")
             seen.add(path)
             pieces = -(-length // piece_length)
             yield File(path, length, _digest_in(path), offset // piece_length, pieces)

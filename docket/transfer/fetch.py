@@ -24,7 +24,7 @@ from docket.progress import FETCHING, HTTP, SWARM, VERIFIED, LayerProgress, Prog
 from docket.rate_limit import RateLimiter
 from docket.remote.client import Client
 from docket.store import Download, DownloadWriter, Store
-from docket.torrent.metainfo import Metainfo, layout_files
+from docket.torrent.metainfo import Metainfo, layout_files, with_announce
 from docket.torrent.peer.block_counts import BlockCount
 from docket.torrent.peer.download import FetchProgress, FetchResult
 from docket.torrent.peer.session_options import SessionOptions
@@ -170,8 +170,9 @@ class Fetch:
         }
         try:
             with self._store.space():
-                result = self._started_swarm().fetch(
-                    metainfo,
+                swarm = self._started_swarm()
+                result = swarm.fetch(
+                    self._reachable(metainfo, swarm),
                     self._download.folder,
                     wanted=list(self._wanted),
                     held=self._request.held,
@@ -202,6 +203,14 @@ class Fetch:
                 )
             )
         return self._swarm
+
+    def _reachable(self, metainfo: Metainfo, swarm: Swarm) -> Metainfo:
+        """The torrent with a tracker that libtorrent can reach."""
+        tracker = metainfo.announce
+        if not self._client.needs_relay(tracker):
+            return metainfo
+        relay = swarm.announce_through(lambda query: self._client.announce(tracker, query))
+        return with_announce(metainfo, relay)
 
     def _note_missing(self, result: FetchResult) -> None:
         missing = len(self._wanted) - len(self._result.sources)

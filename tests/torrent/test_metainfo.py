@@ -264,6 +264,40 @@ def test_other_torrents_are_refused(change: Change) -> None:
 
 
 @pytest.mark.parametrize(
+    "more",
+    [
+        {b"url-list": b"http://127.0.0.9/x/"},
+        {b"url-list": [b"http://127.0.0.9/x/", b"ftp://127.0.0.9/"]},
+        {b"httpseeds": [b"http://127.0.0.9/seed"]},
+        {b"announce-list": [[b"http://127.0.0.9/announce"], [b"udp://127.0.0.9:1"]]},
+        {b"nodes": [[b"127.0.0.9", 6881]]},
+        {b"comment": b"x", b"encoding": b"UTF-8", b"azureus_properties": {b"dht_backup": 1}},
+    ],
+)
+def test_a_torrent_is_made_anew_of_what_was_understood(more: dict[bytes, Any]) -> None:
+    """A lying registry can make a host ask no web seed, node or other tracker."""
+    honest = _IMAGE.metainfo(_ANNOUNCE)
+    content = lt.bencode({**decoded(honest.content), **more})
+    assert content != honest.content
+    parsed = parse_metainfo(content)
+    assert parsed == honest
+    params = lt.load_torrent_buffer(parsed.content)
+    assert (params.url_seeds, params.http_seeds, params.dht_nodes) == ([], [], [])
+    assert params.trackers == [_ANNOUNCE]
+
+
+@pytest.mark.parametrize(
+    "announce",
+    [b"file:///etc/passwd", b"http://", b"http://a b/", b"http://x/\r\nX: y", b"x" * 3000],
+)
+def test_a_tracker_that_is_no_url_is_refused(announce: bytes) -> None:
+    """Whatever libtorrent would make of it."""
+    content = lt.bencode({**decoded(_IMAGE.metainfo().content), b"announce": announce})
+    with pytest.raises(InvalidMetainfo):
+        parse_metainfo(content)
+
+
+@pytest.mark.parametrize(
     "content",
     [
         b"",

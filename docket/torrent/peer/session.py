@@ -152,8 +152,13 @@ class Session:
         """
         self.apply("alert_mask", int(lt.alert.category_t.tracker_notification))
         torrents = self._session.get_torrents()
-        self._session.pause()
         deadline = time.monotonic() + GOODBYE_SECONDS
+        # while "completed" is on its way, libtorrent would drop "stopped"
+        self._await_trackers(torrents, deadline)
+        self._session.pause()
+        self._await_trackers(torrents, deadline)
+
+    def _await_trackers(self, torrents: list[TorrentHandle], deadline: float) -> None:
         while any(map(_is_announcing, torrents)) and time.monotonic() < deadline:
             self._session.wait_for_alert(_LOOK_MS)
             self._session.pop_alerts()

@@ -17,6 +17,7 @@ from docket.config import PEER_TIMEOUT
 from docket.errors import SwarmError
 from docket.oci.digest import Digest
 from docket.torrent.metainfo import Metainfo
+from docket.torrent.peer.announce_relay import AnnounceRelay
 from docket.torrent.peer.download import CLOSED, Download, FetchProgress, FetchResult, file_indexes
 from docket.torrent.peer.events import Closed, Event, Removed
 from docket.torrent.peer.handles import TorrentHandle
@@ -49,6 +50,7 @@ class Swarm:
         """
         self._session = Session(options or SessionOptions())
         self._save_paths = SavePaths()
+        self._relays: list[AnnounceRelay] = []
         self._members: dict[bytes, _Member] = {}
         self._fetching: set[bytes] = set()
         self._closed = False
@@ -66,6 +68,12 @@ class Swarm:
         """
         self._session.on_peer(call)
 
+    def announce_through(self, send: Callable[[str], bytes]) -> str:
+        """The URL of an `AnnounceRelay` to *send*, which lasts as long as the swarm."""
+        relay = AnnounceRelay(send)
+        self._relays.append(relay)
+        return relay.url
+
     def close(self) -> None:
         """Leave all swarms; files stay. A fetch in progress ends with `SwarmError`."""
         with self._lock:
@@ -73,6 +81,8 @@ class Swarm:
             self._members.clear()
         self._session.close()
         self._save_paths.close()
+        for relay in self._relays:
+            relay.close()
 
     def __enter__(self) -> Swarm:
         return self
@@ -238,6 +248,11 @@ def _params(metainfo: Metainfo) -> Any:
     if params.info_hashes.v1.to_bytes() != metainfo.info_hash:
         # bencoding that isn't canonical: torf and libtorrent see two torrents
         raise SwarmError(f"the torrent {metainfo.name} is not encoded as BEP 3 demands")
+    # what `parse_metainfo` leaves out, wherever the torrent is from
+    params.url_seeds = []
+    params.http_seeds = []
+    params.dht_nodes = []
+    params.trackers = [metainfo.announce] if metainfo.announce in params.trackers else []
     params.flags &= ~(lt.torrent_flags.auto_managed | lt.torrent_flags.paused)
     return params
 
