@@ -13,7 +13,7 @@ import pytest
 
 from docket.oci.digest import Digest
 from tests.support.commands import DOCKET, CommandFailed, Commands, registry
-from tests.support.releases import Release, release
+from tests.support.images import TinyImage, release
 from tests.support.requirements import need
 
 Host = Callable[[str], Commands]
@@ -22,7 +22,7 @@ FIRST = release("team/app:1.0", [("base", 600_000), ("app-1", 90_000)])
 SECOND = release("team/app:1.1", [("base", 600_000), ("app-2", 90_000)])
 
 
-def pushed(host: Commands, image: Release, place: Path) -> dict[str, object]:
+def pushed(host: Commands, image: TinyImage, place: Path) -> dict[str, object]:
     """Push *image* from an archive."""
     archive = image.archive(place / f"{image.name.replace('/', '-')}.tar")
     return host("push", image.name, "--archive", archive)

@@ -17,7 +17,7 @@ from docket.torrent.peer.session_options import SessionOptions
 from docket.torrent.peer.swarm import Swarm
 from docket.transfer.push import Compression, compressed
 from tests.store.samples import blob_path
-from tests.support.releases import release
+from tests.support.images import release
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import pytest
 
 from docket import config
 from tests.support.commands import DOCKET, Commands, registry
-from tests.support.releases import release
+from tests.support.images import release
 from tests.support.requirements import need
 
 Host = Callable[[str], Commands]

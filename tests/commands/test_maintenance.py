@@ -10,7 +10,7 @@ import pytest
 
 from docket.oci.digest import Digest
 from tests.support.commands import CommandFailed, Commands
-from tests.support.releases import Release, release
+from tests.support.images import TinyImage, release
 
 Host = Callable[[str], Commands]
 
@@ -20,7 +20,7 @@ FIRST, SECOND, THIRD = (
 )
 
 
-def pushed(host: Commands, image: Release, place: Path) -> dict[str, object]:
+def pushed(host: Commands, image: TinyImage, place: Path) -> dict[str, object]:
     """Push *image* from an archive."""
     archive = image.archive(place / f"{image.name.replace('/', '-')}.tar")
     return host("push", image.name, "--archive", archive)

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.commands import DOCKET, Commands, environment
+from tests.support.images import release
 from tests.support.processes import answers, end, free_port, wait_until
-from tests.support.releases import release
 
 Host = Callable[[str], Commands]
 

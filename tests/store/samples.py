@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import io
-import random
-import tarfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from docket import compression
 from docket.compression import ZSTD
 from docket.oci import manifest
 from docket.oci.digest import Digest
-from docket.oci.manifest import ANNOTATION_ENCODER, Descriptor, Manifest, dump
+from docket.oci.manifest import ANNOTATION_ENCODER, Descriptor, Manifest, Platform, dump
 from docket.oci.manifest import Index as ImageIndex
 from docket.store import Blob, Store
 from docket.store.index.environment import Index
+from tests.support.images import described, image_of, layer_tar
 
 ENCODER = compression.encoder(ZSTD, 3)
 
@@ -55,12 +53,7 @@ def open_store(
 
 def tar(seed: str, *, size: int = 3000) -> bytes:
     """A plain layer; equal arguments give equal bytes."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as archive:
-        member = tarfile.TarInfo(seed)
-        member.size = size
-        archive.addfile(member, io.BytesIO(random.Random(seed).randbytes(size)))
-    return buffer.getvalue()
+    return layer_tar(seed, size=size)
 
 
 def packed(plain: bytes, kind: str = ZSTD) -> bytes:
@@ -101,23 +94,16 @@ class Image:
 def image(*seeds: str, kind: str = ZSTD, size: int = 3000, subject: Image | None = None) -> Image:
     """An image with a layer a seed; equal arguments give equal bytes."""
     plain = tuple(tar(seed, size=size) for seed in seeds)
-    layers = tuple(packed(one, kind) for one in plain)
-    config = dump(
-        {
-            "architecture": "amd64",
-            "os": "linux",
-            "rootfs": {"type": "layers", "diff_ids": [str(Digest.of(one)) for one in plain]},
-        }
-    )
+    layers = tuple(packed(layer, kind) for layer in plain)
+    config = image_of(plain, " ".join(seeds), Platform("linux", "amd64")).config
     media_type = f"{manifest.OCI_LAYER}{compression.media_suffix(kind)}"
     rows = [
-        Descriptor(media_type, Digest.of(one), len(one), {ANNOTATION_ENCODER: ENCODER})
-        for one in layers
+        replace(described(media_type, layer), annotations={ANNOTATION_ENCODER: ENCODER})
+        for layer in layers
     ]
-    described = Descriptor(manifest.OCI_CONFIG, Digest.of(config), len(config))
-    content = manifest.image_manifest(described, rows)
+    content = manifest.image_manifest(described(manifest.OCI_CONFIG, config), rows)
     if subject:
-        named = Descriptor(manifest.OCI_MANIFEST, subject.digest, len(subject.content))
+        named = described(manifest.OCI_MANIFEST, subject.content)
         more = manifest.parse_json(content, "it") | {"subject": named.to_json()}
         content = dump(more)
     return Image(plain, layers, config, content)

@@ -9,12 +9,12 @@ import lzma
 import random
 import tarfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import zstandard
 
-from docket.archive import LoadLayer
+from docket.archive import LoadLayer, load_archive
 from docket.oci import manifest
 from docket.oci.digest import Digest
 from docket.oci.manifest import Descriptor, Platform, dump
@@ -64,9 +64,9 @@ def packed(content: bytes, compression: str) -> bytes:
     return compress[compression](content)
 
 
-def layer_tar(seed: str, *, size: int = 2000) -> bytes:
-    """A layer with one file of *size* bytes that depend on *seed*, named by it."""
-    return tar({f"{seed}.txt": random.Random(seed).randbytes(size)})
+def layer_tar(seed: str, *, size: int = 2000, zeros: int = 0) -> bytes:
+    """A layer with one file, named by *seed*: *size* bytes that depend on it, and then *zeros*."""
+    return tar({f"{seed}.txt": random.Random(seed).randbytes(size) + bytes(zeros)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +81,12 @@ class TinyImage:
     def diff_ids(self) -> tuple[Digest, ...]:
         """The layers' digests."""
         return tuple(map(Digest.of, self.layers))
+
+    def archive(self, path: Path) -> Path:
+        """Write the archive that docket writes for engines to *path*."""
+        with path.open("wb") as file:
+            file.writelines(load_archive(self.config, self.load_layers(), [self.name]))
+        return path
 
     def load_layers(self, *, leave_out: int = 0) -> list[LoadLayer]:
         """What `load_archive` takes, without the first *leave_out* layers' bytes."""
@@ -102,31 +108,31 @@ class TinyImage:
             members[f"{Digest.of(layer).hex}.tar"] = layer
             members[f"{number:064x}/layer.tar"] = Link(f"../{Digest.of(layer).hex}.tar")
         members[f"{Digest.of(self.config).hex}.json"] = self.config
-        layers = [f"{one.hex}.tar" for one in self.diff_ids]
+        layers = [f"{diff_id.hex}.tar" for diff_id in self.diff_ids]
         return tar(members | {"manifest.json": self._row(layers, ".json")})
 
     def docker_save(self) -> bytes:
         """``docker save`` since 25: an OCI layout of plain layers, and manifest.json."""
-        layers = [one.layout_path for one in self.diff_ids]
+        layers = [diff_id.layout_path for diff_id in self.diff_ids]
         return tar({**self.layout(), "manifest.json": self._row(layers, "")})
 
     def oci_archive(self, compression: str = "gzip", *, tag_only: bool = False) -> bytes:
         """``oci-archive:`` of skopeo and podman: compressed blobs, no manifest.json."""
         return tar(self.layout(compression, tag_only=tag_only))
 
-    def oci_layout(self, place: Path, compression: str = "gzip") -> Path:
-        """The folder of an OCI image layout at *place*."""
+    def oci_layout(self, folder: Path, compression: str = "gzip") -> Path:
+        """The folder of an OCI image layout at *folder*."""
         for name, content in self.layout(compression).items():
-            path = place / name
+            path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
-        return place
+        return folder
 
     def layout(self, compression: str = "", *, tag_only: bool = False) -> dict[str, bytes]:
         """The files of an OCI image layout by name."""
         ref = self.name.rpartition(":")[2] if tag_only else self.name
-        found, blobs = self.blobs(compression)
-        row = Descriptor(found.media_type, found.digest, found.size, {REF_ANNOTATION: ref})
+        described_as, blobs = self.blobs(compression)
+        row = replace(described_as, annotations={REF_ANNOTATION: ref})
         return {"oci-layout": _LAYOUT, **blobs, "index.json": manifest.image_index([row])}
 
     def blobs(self, compression: str = "") -> tuple[Descriptor, dict[str, bytes]]:
@@ -135,9 +141,9 @@ class TinyImage:
         stored = [packed(layer, compression) for layer in self.layers]
         content = manifest.image_manifest(
             described(manifest.OCI_CONFIG, self.config),
-            [described(f"{manifest.OCI_LAYER}{suffix}", one) for one in stored],
+            [described(f"{manifest.OCI_LAYER}{suffix}", layer) for layer in stored],
         )
-        blobs = {Digest.of(one).layout_path: one for one in (*stored, self.config, content)}
+        blobs = {Digest.of(blob).layout_path: blob for blob in (*stored, self.config, content)}
         return described(manifest.OCI_MANIFEST, content), blobs
 
     def _row(self, layers: Sequence[str], suffix: str) -> bytes:
@@ -167,10 +173,16 @@ def image_of(layers: Sequence[bytes], name: str, platform: Platform | None = Non
         "architecture": runs_on.architecture,
         "os": runs_on.os,
         "config": {"Cmd": ["/bin/true"]},
-        "rootfs": {"type": "layers", "diff_ids": [str(Digest.of(one)) for one in layers]},
+        "rootfs": {"type": "layers", "diff_ids": [str(Digest.of(layer)) for layer in layers]},
         "history": [{"created": "2024-01-01T00:00:00Z", "created_by": name} for _ in layers],
     }
     return TinyImage(dump(config), tuple(layers), name)
+
+
+def release(name: str, layers: Sequence[tuple[str, int]]) -> TinyImage:
+    """An image for linux/amd64 of layers given by seed and size in bytes, half of them zeros."""
+    tars = [layer_tar(seed, size=size // 2, zeros=size - size // 2) for seed, size in layers]
+    return image_of(tars, name, Platform("linux", "amd64"))
 
 
 def docker_save_legacy(images: Sequence[TinyImage]) -> bytes:
@@ -190,7 +202,7 @@ def docker_save_legacy(images: Sequence[TinyImage]) -> bytes:
         config = f"{Digest.of(image.config).hex}.json"
         members[config] = image.config
         rows.append({"Config": config, "RepoTags": [image.name], "Layers": names})
-    repositories = {one.name.partition(":")[0]: {"1.0": "0" * 64} for one in images}
+    repositories = {image.name.partition(":")[0]: {"1.0": "0" * 64} for image in images}
     return tar(members | {"manifest.json": dump(rows), "repositories": dump(repositories)})
 
 
@@ -199,13 +211,13 @@ def ctr_export(images: Sequence[TinyImage], *, compression: str = "") -> bytes:
     blobs: dict[str, bytes] = {}
     rows = []
     for image in images:
-        found, more = image.blobs(compression)
+        row, more = image.blobs(compression)
         blobs |= more
         names = {
             NAME_ANNOTATION: f"docker.io/library/{image.name}",
             REF_ANNOTATION: image.name.rpartition(":")[2],
         }
-        rows.append(Descriptor(found.media_type, found.digest, found.size, names))
+        rows.append(replace(row, annotations=names))
     return tar({"oci-layout": _LAYOUT, **blobs, "index.json": manifest.image_index(rows)})
 
 
@@ -214,9 +226,9 @@ def multi_platform(images: Mapping[Platform, TinyImage], *, nested: bool) -> byt
     blobs: dict[str, bytes] = {}
     rows = []
     for platform, image in images.items():
-        found, more = image.blobs("gzip")
+        row, more = image.blobs("gzip")
         blobs |= more
-        rows.append(Descriptor(found.media_type, found.digest, found.size, platform=platform))
+        rows.append(replace(row, platform=platform))
     index = manifest.image_index(rows)
     if nested:
         blobs[Digest.of(index).layout_path] = index

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.releases import release
+from tests.support.images import release
 from tests.swarm.network import Stored, stored
 
 

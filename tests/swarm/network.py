@@ -18,9 +18,9 @@ from docket.pieces import PieceHasher
 from docket.remote.client import Client
 from docket.torrent.metainfo import File, Metainfo, parse_metainfo
 from tests.support.commands import DOCKET, Commands, registry
+from tests.support.images import TinyImage
 from tests.support.namespaces import Host, namespaces
 from tests.support.processes import end, environment, tail, wait_until
-from tests.support.releases import Release
 
 PORT = 8000
 SEEDING = ("--seed-for", "600")
@@ -34,7 +34,7 @@ class Stored:
     """A registry's folder that holds *image*, and the image's torrent."""
 
     location: Path
-    image: Release
+    image: TinyImage
     metainfo: Metainfo
 
     @property
@@ -49,7 +49,7 @@ class Stored:
         return sizes[-len(self.image.layers) :]
 
 
-def stored(place: Path, image: Release) -> Stored:
+def stored(place: Path, image: TinyImage) -> Stored:
     """Push *image* into a registry of its own below *place*, which has ended since."""
     location = place / "stored"
     with registry(location) as url:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.support.commands import DOCKET
-from tests.support.releases import release
+from tests.support.images import release
 from tests.swarm.network import SEEDING, Stored, network, until
 
 LIMIT = 1_500_000  # slow: what a busy machine makes up for is little of it

@@ -34,7 +34,7 @@ from tests.store.samples import (
 )
 from tests.support.commands import CommandFailed, Commands, registry
 from tests.support.disks import tiny_disk
-from tests.support.releases import release
+from tests.support.images import release
 
 pytestmark = pytest.mark.xdist_group("torture")
 

@@ -19,7 +19,7 @@ from docket.store import Sample
 from docket.torrent.tracker.peer_selection import REGISTRY_ZONE
 from tests.store.samples import open_store
 from tests.support.commands import DOCKET, Commands, registry
-from tests.support.releases import Release, release
+from tests.support.images import TinyImage, release
 
 Host = Callable[[str], Commands]
 
@@ -30,7 +30,7 @@ WAIT_SECONDS = 30.0
 SLOW = 4_000_000  # bytes a second: so that an interruption is in the middle
 
 
-def pushed(host: Commands, image: Release, place: Path) -> dict[str, Any]:
+def pushed(host: Commands, image: TinyImage, place: Path) -> dict[str, Any]:
     """Push *image* from an archive."""
     archive = image.archive(place / f"{Digest.of(image.name.encode()).short}.tar")
     return host("push", image.name, "--archive", archive)
@@ -41,7 +41,7 @@ def sizes(report: dict[str, Any]) -> int:
     return sum(layer["size"] for layer in report["layers"])
 
 
-def assert_holds(host: Commands, image: Release, place: Path) -> None:
+def assert_holds(host: Commands, image: TinyImage, place: Path) -> None:
     """What the host holds is, byte for byte, the image."""
     output = place / "check.tar"
     report = host("pull", image.name, "--output", output, "--no-swarm")

@@ -8,13 +8,13 @@ import pytest
 
 from tests.support.commands import CommandFailed, Commands, registry
 from tests.support.disks import tiny_disk
-from tests.support.releases import Release, release
+from tests.support.images import TinyImage, release
 
 LARGE = release("large:1.0", [("large", 40_000_000)])
 SMALL = release("small:1.0", [("small", 400_000)])
 
 
-def push(host: Commands, image: Release, place: Path) -> object:
+def push(host: Commands, image: TinyImage, place: Path) -> object:
     """Push *image* from an archive."""
     archive = image.archive(place / f"{image.name.partition(':')[0]}.tar")
     return host("push", image.name, "--archive", archive)["uploaded"]

@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.commands import DOCKET, environment
 from tests.support.http_servers import Handler, serving
-from tests.support.releases import release
+from tests.support.images import release
 
 IMAGE = release("app:1.0", [("large", 40_000_000)])
 MOST_SECONDS = 15.0  # 5 in the documents; other tests take the processors meanwhile

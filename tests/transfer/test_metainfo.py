@@ -31,7 +31,7 @@ from docket.transfer.pull import PullRequest, Target, pull
 from docket.transfer.resolve import resolve
 from tests.store.samples import open_store
 from tests.support.commands import Commands
-from tests.support.releases import Release, release
+from tests.support.images import TinyImage, release
 
 Host = Callable[[str], Commands]
 
@@ -40,7 +40,7 @@ NEXT = release("app:1.1", [("one", 400_000), ("two", 300_000), ("new", 250_000)]
 LARGE = release("large:1.0", [("four", 60_000_000), ("five", 300_000)])
 
 
-def pushed(host: Commands, image: Release, place: Path) -> None:
+def pushed(host: Commands, image: TinyImage, place: Path) -> None:
     """Push *image* from an archive."""
     archive = image.archive(place / f"{Digest.of(image.name.encode()).short}.tar")
     host("push", image.name, "--archive", archive)
@@ -136,7 +136,7 @@ def test_odd_piece_hashes_are_not_used(
 
 @contextmanager
 def metainfo_source(
-    client: Client, place: Path, image: Release, *, zone: str = ""
+    client: Client, place: Path, image: TinyImage, *, zone: str = ""
 ) -> Iterator[MetainfoSource]:
     """The source of a host with an empty store at *place*, which joins the swarm."""
     found = resolve(client, Reference.parse(image.name), Platform.of_host())
@@ -150,11 +150,11 @@ def metainfo_source(
             yield source
 
 
-def _whole(client: Client, image: Release) -> Metainfo:
+def _whole(client: Client, image: TinyImage) -> Metainfo:
     return parse_metainfo(Client.torrent(client, Reference.parse(image.name))[0])
 
 
-def _take_the_gateways(client: Client, image: Release) -> None:
+def _take_the_gateways(client: Client, image: TinyImage) -> None:
     for _ in range(REGISTRY_ZONE.first):
         assert Client.torrent(client, Reference.parse(image.name), is_peer=True)[1]
 

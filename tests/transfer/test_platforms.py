@@ -15,7 +15,7 @@ from docket.oci.manifest import Descriptor, Platform
 from docket.oci.reference import Reference
 from docket.remote.client import Client
 from tests.support.commands import CommandFailed, Commands
-from tests.support.releases import release
+from tests.support.images import release
 
 Host = Callable[[str], Commands]
 

@@ -20,13 +20,13 @@ from docket.transfer.pull import PullRequest, Target, pull
 from tests.store.samples import assert_readable, assert_sound, open_store
 from tests.store.test_crash import MOST_STEPS, Crash, Steps
 from tests.support.commands import Commands, registry
-from tests.support.releases import Release, release
+from tests.support.images import TinyImage, release
 
 OLD = release("app:1.0", [("base", 30_000), ("app-1", 20_000)])
 NEW = release("app:1.1", [("base", 30_000), ("app-2", 20_000)])
 
 
-def pulled(client: Client, open_it: Callable[[], Store], image: Release) -> None:
+def pulled(client: Client, open_it: Callable[[], Store], image: TinyImage) -> None:
     """Bring the image into the store, over HTTP: libtorrent's own writes can't be stopped."""
     reference = Reference.parse(image.name)
     options = TransferOptions(use_swarm=False)

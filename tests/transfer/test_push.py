@@ -16,7 +16,7 @@ from docket.oci.reference import Reference
 from docket.progress import DONE, UPLOADING, LayerProgress
 from docket.remote.client import Client
 from docket.transfer.push import Compression, Push
-from tests.support.releases import Release, release
+from tests.support.images import TinyImage, release
 
 SECONDS = 30.0
 IMAGE = Reference.parse("app:1.0")
@@ -60,14 +60,14 @@ class Paused(io.RawIOBase):
         return self._content.readinto(target)
 
 
-def archived(image: Release, tmp_path: Path) -> tuple[bytes, int]:
+def archived(image: TinyImage, tmp_path: Path) -> tuple[bytes, int]:
     """The image's archive, and where in it the first layer has ended, before anything else."""
     content = image.archive(tmp_path / "image.tar").read_bytes()
     first = image.layers[0]
     return content, content.index(first) + len(first) + 1024
 
 
-def pushing(url: str, image: Release, source: Paused, progress: Watched, spool: Path) -> Digest:
+def pushing(url: str, image: TinyImage, source: Paused, progress: Watched, spool: Path) -> Digest:
     """Push *image* from *source*, with its layers known before, as those of an engine's are."""
     with Client(url) as client, Push(client, IMAGE, Compression(), progress) as push:
         push.expect(map(Digest.of, image.layers))

@@ -13,9 +13,9 @@ from urllib.request import urlopen
 
 from docket.torrent.tracker.peer_selection import OTHER_ZONE
 from tests.support.commands import Commands, registry
+from tests.support.images import release
 from tests.support.namespaces import Host, namespaces
 from tests.support.processes import short_folder
-from tests.support.releases import release
 
 Named = Callable[[str], Commands]
 
