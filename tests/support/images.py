@@ -174,7 +174,7 @@ def image_of(layers: Sequence[bytes], name: str, platform: Platform | None = Non
         "os": runs_on.os,
         "config": {"Cmd": ["/bin/true"]},
         "rootfs": {"type": "layers", "diff_ids": [str(Digest.of(layer)) for layer in layers]},
-        "history": [{"created": "2024-01-01T00:00:00Z", "created_by": name} for _ in layers],
+        "history": [{"created": "2024-01-01T00:00:00Z", "created_by": "docket"} for _ in layers],
     }
     return TinyImage(dump(config), tuple(layers), name)
 
