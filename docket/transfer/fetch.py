@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -108,7 +108,9 @@ class Fetch:
             max(layer.size - _stored(self._download.folder / layer.digest.layout_path), 0)
             for layer in self._wanted.values()
         )
-        free = shutil.disk_usage(self._download.folder).free
+        disk = os.statvfs(self._download.folder)
+        # root may fill what is reserved for it
+        free = disk.f_frsize * (disk.f_bavail if os.geteuid() else disk.f_bfree)
         if needed > free:
             raise StoreFull(self._store.location, needed=needed, free=free)
 

@@ -12,7 +12,7 @@ from docket.errors import DigestMismatch, SizeMismatch
 from docket.oci.digest import READ_SIZE, Digest, new_hash
 from docket.oci.manifest import Descriptor
 from docket.store import Store
-from docket.transfer.output import is_stdout, open_output
+from docket.transfer.output import is_replaced, open_output
 from docket.transfer.plan import EngineLayers, held_prefix
 from docket.transfer.resolve import ResolvedImage
 
@@ -43,7 +43,7 @@ def write_archive(image: ResolvedImage, store: Store, target: str) -> None:
         _write(image, store, target)
     except SizeMismatch:
         measure_layers(image, store)
-        if is_stdout(target):
+        if not is_replaced(target):
             raise  # half of the archive is out; the next command has the right sizes
         _write(image, store, target)
 

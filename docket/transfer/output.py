@@ -24,6 +24,14 @@ def is_stdout(target: str) -> bool:
     return False
 
 
+def is_replaced(target: str) -> bool:
+    """Whether *target* is a file, which a second attempt replaces; a pipe has the first one too."""
+    if is_stdout(target):
+        return False
+    status = _status(Path(target))
+    return status is None or stat.S_ISREG(status.st_mode)
+
+
 def check_output(target: str) -> None:
     """Raises the OSError with which `open_output` would end, as far as that is known before."""
     if is_stdout(target):
@@ -49,8 +57,7 @@ def open_output(target: str) -> Iterator[BinaryIO]:
             yield file
         return
     path = Path(target)
-    status = _status(path)
-    if status is None or stat.S_ISREG(status.st_mode):
+    if is_replaced(target):
         with _replaced(_final(path)) as file:
             yield file
     else:

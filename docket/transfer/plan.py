@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from docket.archive import LoadLayer, load_manifest
-from docket.errors import LayerElsewhere
+from docket.errors import InvalidManifest, LayerElsewhere, NotFound
 from docket.oci.digest import Digest
 from docket.oci.manifest import Descriptor, Manifest, Platform, parse_config
 from docket.oci.reference import Reference
@@ -118,16 +118,19 @@ def _loaded_images(store: Store) -> dict[Digest, tuple[Digest, ...]]:
     """
     loaded: dict[Digest, tuple[Digest, ...]] = {}
     for tagged in store.manifests.tagged():
-        stored = store.manifests.get(tagged.repository, tagged.digest)
-        image = stored.parsed
-        if not isinstance(image, Manifest):
-            continue
-        config = store.blobs.read(image.config.digest)
-        layers = [store.layers.get(layer.digest) for layer in image.layers]
-        if all(layers):
-            members = [
-                LoadLayer(layer.diff_id, layer.plain_size, None) for layer in layers if layer
-            ]
-            diff_ids = parse_config(config).diff_ids
-            loaded[Digest.of(load_manifest(config, members))] = diff_ids
+        # a damaged image of the store is no reason not to pull another
+        with suppress(NotFound, InvalidManifest):
+            stored = store.manifests.get(tagged.repository, tagged.digest)
+            if isinstance(stored.parsed, Manifest):
+                loaded |= _loaded_as(store, stored.parsed)
     return loaded
+
+
+def _loaded_as(store: Store, image: Manifest) -> dict[Digest, tuple[Digest, ...]]:
+    """The engine's id of an image, with its diff_ids; nothing if a layer of it is unknown here."""
+    layers = [store.layers.get(layer.digest) for layer in image.layers]
+    if not all(layers):
+        return {}
+    config = store.blobs.read(image.config.digest)
+    members = [LoadLayer(layer.diff_id, layer.plain_size, None) for layer in layers if layer]
+    return {Digest.of(load_manifest(config, members)): parse_config(config).diff_ids}

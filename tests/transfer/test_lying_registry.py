@@ -33,6 +33,7 @@ from docket.remote.client import Client
 from docket.torrent.metainfo import image_metainfo
 from docket.transfer.load import load_into_engine, write_archive
 from docket.transfer.options import TransferOptions
+from docket.transfer.plan import held_prefix
 from docket.transfer.pull import PullReport, PullRequest, Target, pull
 from docket.transfer.resolve import resolve
 from tests.store.samples import open_store
@@ -169,17 +170,18 @@ def test_a_wrong_plain_size_is_measured_and_corrected(
 
 
 class CountingEngine:
-    """An engine that takes archives, and has *prefix* layers."""
+    """An engine that takes archives and has no layers."""
 
-    def __init__(self, prefix: int = 0) -> None:
-        self.prefix = prefix
+    def __init__(self) -> None:
+        self.loaded: list[Mapping[Digest, Any]] = []
         self.archives: list[bytes] = []
 
     def held_prefix(
-        self, _diff_ids: Sequence[Digest], _loaded: Callable[[], Mapping[Digest, Any]]
+        self, _diff_ids: Sequence[Digest], loaded: Callable[[], Mapping[Digest, Any]]
     ) -> int:
-        """As many as it was made with."""
-        return self.prefix
+        """None; keeps what docket says that it loaded."""
+        self.loaded.append(loaded())
+        return 0
 
     def load(self, blocks: Iterator[bytes]) -> None:
         """Take a whole archive."""
@@ -316,10 +318,25 @@ def test_a_wrong_size_on_standard_output(tmp_path: Path) -> None:
     registry.report_sizes(lambda size: size + 1)
     with client_of(registry) as client:
         pulled(client, tmp_path)
-        fifo = tmp_path / "out.tar"
+        output = tmp_path / "out.tar"
         image = resolve(client, NAME, HERE)
         with open_store(tmp_path) as store:
             with pytest.raises(SizeMismatch):
                 write_archive(image, store, "-")
-            write_archive(image, store, str(fifo))
-    assert layers_of(fifo.read_bytes()) == list(IMAGE.layers)
+            write_archive(image, store, str(output))
+    assert layers_of(output.read_bytes()) == list(IMAGE.layers)
+
+
+def test_a_damaged_image_beside_the_one_that_is_pulled(tmp_path: Path) -> None:
+    """What an engine has is found by the store's sound images alone; the pull goes on."""
+    registry = Registry()
+    with client_of(registry) as client:
+        pulled(client, tmp_path)
+        with open_store(tmp_path) as store:
+            engine = CountingEngine()
+            held_prefix(resolve(client, NAME, HERE), store, engine)
+            path = next(tmp_path.rglob(registry.config.digest.hex))
+            path.chmod(0o644)
+            path.write_bytes(bytes(registry.config.size))
+            held_prefix(resolve(client, NAME, HERE), store, engine)
+    assert [len(images) for images in engine.loaded] == [1, 0]
