@@ -22,11 +22,11 @@ from benchmarks.result_store import InvalidResults
 from benchmarks.simulate import report, results, validate
 from benchmarks.simulate.model import Model
 from benchmarks.simulate.report import Outcome
-from benchmarks.simulate.scenario import Setting
+from benchmarks.simulate.scenario import Scenario
 from tests.support.locks import exclusive
 
 _FINE = 100
-"""Up to so many hosts blocks are simulated one by one, unless told otherwise."""
+"""Up to this many hosts, blocks are simulated one by one by default."""
 
 _COARSE_GRAIN = 4
 
@@ -40,31 +40,31 @@ def main() -> None:
         sys.exit(f"benchmarks.simulate: {error}")
 
 
-def simulate(setting: Setting) -> Outcome:
-    """One run of *setting*."""
+def simulate(scenario: Scenario) -> Outcome:
+    """One run of *scenario*."""
     began = time.process_time()
-    model = Model(setting)
+    model = Model(scenario)
     model.run()
     return report.outcome(model, time.process_time() - began)
 
 
 def _simulate(options: argparse.Namespace) -> int:
-    told: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []
     if options.out:
-        results.STORE.load(options.out)  # one that can't be added to is told of before any run
+        results.STORE.load(options.out)  # reports a file that can't be added to before any run
     if not options.json:
         _print_row(report.HEADINGS)
     for hosts in options.hosts:
         # as it is now: another commit may have come when the run ends
         machine = this_machine(Path())
-        found = simulate(_setting(hosts, options))
-        told.append(report.as_json(found))
+        found = simulate(_scenario(hosts, options))
+        rows.append(report.as_json(found))
         if not options.json:
             _print_row(report.row(found))
         if options.out:
             results.STORE.keep(report.as_json(found), machine, options.out)
     if options.json:
-        print(json.dumps({"runs": told}))
+        print(json.dumps({"runs": rows}))
     if options.out and not options.no_plots:
         from benchmarks.simulate.plot import draw  # matplotlib is there only with the extra
 
@@ -78,14 +78,14 @@ def _check(options: argparse.Namespace) -> int:
     _print_row(validate.HEADINGS)
     all_agree = True
     for measured in validate.read(options.check, seed=options.seed, grain=options.grain or 1):
-        found = simulate(measured.setting)
+        found = simulate(measured.scenario)
         _print_row(validate.row(measured, found))
         all_agree = all_agree and validate.agrees(measured, found)
     return 0 if all_agree else 1
 
 
-def _setting(hosts: int, options: argparse.Namespace) -> Setting:
-    return Setting(
+def _scenario(hosts: int, options: argparse.Namespace) -> Scenario:
+    return Scenario(
         hosts=hosts,
         mbit=options.mbit,
         pieces=options.pieces,

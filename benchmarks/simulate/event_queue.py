@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 
-class Clock:
+class EventQueue:
     """Events to come; those of the same moment come in the order in which they were set."""
 
     def __init__(self) -> None:

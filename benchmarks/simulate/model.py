@@ -1,4 +1,4 @@
-"""The model itself: hosts that meet, ask, send, and tell, until all have the image."""
+"""The model: hosts that connect, request and send blocks, until all have the image."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from operator import add
 
 from benchmarks.bound import HEADERS
 from benchmarks.simulate import tracker
-from benchmarks.simulate.event_queue import Clock
-from benchmarks.simulate.piece_picker import Picker
+from benchmarks.simulate.event_queue import EventQueue
+from benchmarks.simulate.piece_picker import PiecePicker
 from benchmarks.simulate.policy import (
     IMPATIENT_SECONDS,
     Policy,
     Priority,
     View,
 )
-from benchmarks.simulate.scenario import MESSAGE, Setting
+from benchmarks.simulate.scenario import MESSAGE, Scenario
 from benchmarks.simulate.state import Host, Link, every, only
 from benchmarks.simulate.tracker import SimulatedTracker
 from docket.torrent.hash_exchange import PEER_SECONDS
@@ -36,39 +36,39 @@ _SHAKES = 3
 
 
 class Model:
-    """One run of a setting."""
+    """One run of a scenario."""
 
-    def __init__(self, setting: Setting) -> None:
-        self.setting = setting
+    def __init__(self, scenario: Scenario) -> None:
+        self.scenario = scenario
         # of a model, so that a run can be had again
-        self._chance = random.Random(setting.seed)  # noqa: S311
-        self._clock = Clock()
-        self._picker = Picker(setting.pieces, setting.units, self._chance)
-        self._crowd_depth = max(SWARM_DEPTH // setting.grain, 1)
-        self._unit_seconds = setting.unit_seconds
+        self._chance = random.Random(scenario.seed)  # noqa: S311
+        self._event_queue = EventQueue()
+        self._picker = PiecePicker(scenario.pieces, scenario.units, self._chance)
+        self._crowd_depth = max(SWARM_DEPTH // scenario.grain, 1)
+        self._unit_seconds = scenario.unit_seconds
         self.registry = self._host(-1)
-        self.registry.told = every(setting.pieces)
-        self.registry.told_count = setting.pieces
+        self.registry.announced = every(scenario.pieces)
+        self.registry.announced_count = scenario.pieces
         self.registry.done = 0.0
-        self.hosts = [self._host(number) for number in range(setting.hosts)]
+        self.hosts = [self._host(number) for number in range(scenario.hosts)]
         self._tracker = SimulatedTracker(
-            self.registry, self.hosts, lambda: self._clock.now, setting.seed
+            self.registry, self.hosts, lambda: self._event_queue.now, scenario.seed
         )
-        self._fetching = setting.hosts
+        self._fetching = scenario.hosts
 
     @property
     def now(self) -> float:
         """Seconds since the beginning."""
-        return self._clock.now
+        return self._event_queue.now
 
     def run(self) -> None:
         """Until all hosts that live are done, or the limit is reached."""
         for host in self.hosts:
-            self._clock.at(self._chance.uniform(0, self.setting.spread), self._begin, host)
-        self._clock.run(lambda: not self._fetching, self.setting.limit)
+            self._event_queue.at(self._chance.uniform(0, self.scenario.spread), self._begin, host)
+        self._event_queue.run(lambda: not self._fetching, self.scenario.limit)
 
     def _host(self, number: int) -> Host:
-        pieces, units = self.setting.pieces, self.setting.units
+        pieces, units = self.scenario.pieces, self.scenario.units
         is_registry = number < 0
         peer_id = (REGISTRY_PEER if is_registry else HOST_PEER) + b"%012x" % (
             self._chance.getrandbits(48)
@@ -77,52 +77,52 @@ class Model:
             number=number,
             peer_id=peer_id,
             compact=tracker.endpoint(number),
-            zone=tracker.zone(number, self.setting.zone),
+            zone=tracker.zone(number, self.scenario.zone),
             policy=self._policy(peer_id),
             have=[is_registry] * pieces,
             availability=[0] * pieces,
             missing=[0 if is_registry else units] * pieces,
-            speed=self.setting.registry_speed if is_registry else 1.0,
+            speed=self.scenario.registry_speed if is_registry else 1.0,
         )
 
     def _policy(self, peer_id: bytes) -> Policy:
-        pieces = self.setting.pieces
-        return Policy(peer_id, pieces, self.setting.payload / pieces)
+        pieces = self.scenario.pieces
+        return Policy(peer_id, pieces, self.scenario.payload / pieces)
 
     def _begin(self, host: Host) -> None:
-        """*host* asks what the torrent is made of; the registry tells it, or names who does."""
+        """*host* requests the piece hashes; the registry sends them, or names a host that does."""
         host.began = self.now
-        for number, seconds in self.setting.deaths:
+        for number, seconds in self.scenario.deaths:
             if number == host.number:
-                self._clock.at(self.now + seconds, self._die, host)
+                self._event_queue.at(self.now + seconds, self._die, host)
         admission = self._tracker.join(host)
         if admission.is_gateway:
             host.peer_id = GATEWAY_PEER + host.peer_id[len(GATEWAY_PEER) :]
-        asked = self.now + 2 * self.setting.delay
+        asked = self.now + 2 * self.scenario.delay
         if admission.hash_peer:
             server = self.hosts[int(admission.hash_peer.partition(":")[0])]
-            asked += 2 * self.setting.delay
-            if not server.dead and max(server.knows, server.tells_until) < asked + PEER_SECONDS:
-                self._told(host, server, asked)
+            asked += 2 * self.scenario.delay
+            if not server.dead and max(server.knows, server.sends_until) < asked + PEER_SECONDS:
+                self._receive_hashes(host, server, asked)
                 return
-            asked += PEER_SECONDS + 2 * self.setting.delay
-        self._told(host, self.registry, asked)
+            asked += PEER_SECONDS + 2 * self.scenario.delay
+        self._receive_hashes(host, self.registry, asked)
 
-    def _told(self, host: Host, teller: Host, asked: float) -> None:
-        """*teller* tells those that have asked in turn, and its blocks wait for that."""
-        size = self.setting.torrent * HEADERS
-        busy = self.setting.seconds(size) / teller.speed
-        teller.tells_until = max(teller.tells_until, teller.knows, asked) + busy
-        teller.owed += busy
-        teller.egress += size
-        host.knows = max(teller.tells_until, asked + self.setting.seconds(size))
-        self._clock.at(host.knows, self._join, host)
+    def _receive_hashes(self, host: Host, sender: Host, asked: float) -> None:
+        """*sender* serves requests for hashes in turn, and its blocks wait for that."""
+        size = self.scenario.torrent * HEADERS
+        busy = self.scenario.seconds(size) / sender.speed
+        sender.sends_until = max(sender.sends_until, sender.knows, asked) + busy
+        sender.pending += busy
+        sender.egress += size
+        host.knows = max(sender.sends_until, asked + self.scenario.seconds(size))
+        self._event_queue.at(host.knows, self._join, host)
 
     def _join(self, host: Host) -> None:
         if host.dead:
             return
         host.policy = self._policy(host.peer_id)
-        host.lacking = host.open = every(self.setting.pieces)
+        host.lacking = host.open = every(self.scenario.pieces)
         host.joined = host.moved = self.now
         self._announce(host, "started")
         self._look(host)
@@ -132,12 +132,14 @@ class Model:
         if host.dead:
             return
         for peer in self._tracker.announce(host, event):
-            if peer.number not in host.takes and not (host.parted and peer is self.registry):
-                # a question and its answer before
-                soon = self.now + (2 + _SHAKES) * self.setting.delay
-                self._clock.at(soon, self._connect, host, peer)
+            if peer.number not in host.takes and not (
+                host.is_disconnected and peer is self.registry
+            ):
+                # after a request and its response
+                soon = self.now + (2 + _SHAKES) * self.scenario.delay
+                self._event_queue.at(soon, self._connect, host, peer)
         if event in ("", "started"):
-            self._clock.at(self.now + self._tracker.interval, self._announce, host, "")
+            self._event_queue.at(self.now + self._tracker.interval, self._announce, host, "")
 
     def _connect(self, one: Host, other: Host) -> None:
         if other.number in one.takes or one.dead or other.dead:
@@ -147,30 +149,30 @@ class Model:
         for taker, giver in ((one, other), (other, one)):
             link = Link(taker, giver)
             taker.takes[giver.number] = link
-            taker.has_news = True
+            taker.has_changed = True
             giver.gives.append(link)
             if giver is self.registry:
                 self._tracker.connected(taker)
-            if giver.told_count == self.setting.pieces:
+            if giver.announced_count == self.scenario.pieces:
                 taker.seeds += 1
-            if giver.told:
-                flags = giver.told.to_bytes(self.setting.pieces, "little")
+            if giver.announced:
+                flags = giver.announced.to_bytes(self.scenario.pieces, "little")
                 taker.availability = list(map(add, taker.availability, flags))
                 self._ask(link)
 
-    def _part(self, host: Host) -> None:
-        """Hang up on the registry while the policy says so; then call it again."""
+    def _disconnect_registry(self, host: Host) -> None:
+        """Disconnect from the registry while the policy is idle; then reconnect."""
         link = host.takes.get(self.registry.number)
         if host.policy.is_idle and link:
-            host.parted = True
+            host.is_disconnected = True
             back = self.registry.takes[host.number]
             host.gives.remove(back)
             self._lose(back, host)
             self._lose(link, self.registry)
-        elif host.parted and not host.policy.is_idle:
-            host.parted = False
-            self._clock.at(
-                self.now + _SHAKES * self.setting.delay, self._connect, host, self.registry
+        elif host.is_disconnected and not host.policy.is_idle:
+            host.is_disconnected = False
+            self._event_queue.at(
+                self.now + _SHAKES * self.scenario.delay, self._connect, host, self.registry
             )
 
     # what is asked
@@ -179,10 +181,12 @@ class Model:
         """What docket's download does every 0.2 s."""
         if host.done is not None or host.dead:
             return
-        self._clock.at(self.now + self.setting.look, self._look, host)
+        self._event_queue.at(self.now + self.scenario.look, self._look, host)
         givers = (link.giver for link in host.takes.values())
         others = {
-            one.peer_id: one.told_count for one in givers if one.told_count < self.setting.pieces
+            one.peer_id: one.announced_count
+            for one in givers
+            if one.announced_count < self.scenario.pieces
         }
         view = View(
             have=host.have,
@@ -190,19 +194,23 @@ class Model:
             seeds=host.seeds,
             others=others,
             now=self.now,
-            rate=host.came / self.setting.units / max(self.now - host.joined, self.setting.look),
+            rate=host.came / self.scenario.units / max(self.now - host.joined, self.scenario.look),
             quiet=self.now - host.moved,
         )
         host.is_shallow = host.policy.depth(view) == SWARM_DEPTH
         stalled = host.policy.stalled(view)
-        if host.has_news or stalled != host.hurries or self.now - host.looked > _QUIET_LOOK_SECONDS:
-            host.has_news = False
+        if (
+            host.has_changed
+            or stalled != host.is_urgent
+            or self.now - host.looked > _QUIET_LOOK_SECONDS
+        ):
+            host.has_changed = False
             host.looked = self.now
             if changes := host.policy.update(view):
                 self._prioritize(host, changes)
-            self._part(host)
-        if stalled != host.hurries:
-            host.hurries = stalled
+            self._disconnect_registry(host)
+        if stalled != host.is_urgent:
+            host.is_urgent = stalled
             if stalled:
                 self._ask_all(host, list(host.takes.values()))
         if host.called < host.moved < self.now - IMPATIENT_SECONDS:
@@ -225,7 +233,7 @@ class Model:
         """Ask on those of *links* on which there may be something to ask."""
         in_end_game = self._picker.in_end_game(host)
         for link in links:
-            if link.giver.told & host.open or (in_end_game and not link.outstanding):
+            if link.giver.announced & host.open or (in_end_game and not link.outstanding):
                 self._ask(link)
 
     def _ask(self, link: Link) -> None:
@@ -257,7 +265,7 @@ class Model:
             return self._crowd_depth
         else:
             blocks = min(max(link.before, SWARM_DEPTH), REQUEST_DEPTH)
-        return max(blocks // self.setting.grain, 1)
+        return max(blocks // self.scenario.grain, 1)
 
     # what moves
 
@@ -268,7 +276,7 @@ class Model:
             giver.turn.append(link)
         if not giver.sending:
             giver.sending = True
-            self._clock.at(self.now + self.setting.delay, self._send, giver)
+            self._event_queue.at(self.now + self.scenario.delay, self._send, giver)
 
     def _send(self, giver: Host) -> None:
         turn = giver.turn
@@ -276,16 +284,16 @@ class Model:
             link = turn.popleft()
             if link.requests:
                 unit = link.requests.pop(0)
-                end = self.now + self._unit_seconds / giver.speed + giver.owed
-                giver.owed = 0.0
-                self._clock.at(end, self._sent, link, unit)
+                end = self.now + self._unit_seconds / giver.speed + giver.pending
+                giver.pending = 0.0
+                self._event_queue.at(end, self._sent, link, unit)
                 return
             link.in_turn = False
         giver.sending = False
 
     def _sent(self, link: Link, unit: int) -> None:
         giver, taker = link.giver, link.taker
-        giver.egress += self.setting.unit_bytes * HEADERS
+        giver.egress += self.scenario.unit_bytes * HEADERS
         if link.requests:
             giver.turn.append(link)
         else:
@@ -296,7 +304,7 @@ class Model:
             self._arrive(link, unit)
         else:
             taker.down_free = arrival
-            self._clock.at(arrival, self._arrive, link, unit)
+            self._event_queue.at(arrival, self._arrive, link, unit)
         self._send(giver)
 
     def _arrive(self, link: Link, unit: int) -> None:
@@ -314,7 +322,7 @@ class Model:
                     other.requests.remove(unit)
                     other.outstanding -= 1
                     self._ask(other)
-            piece = unit // self.setting.units
+            piece = unit // self.scenario.units
             taker.missing[piece] -= 1
             if not taker.missing[piece]:
                 self._complete(taker, piece)
@@ -323,47 +331,47 @@ class Model:
     def _count(self, link: Link) -> None:
         if link.began < 0:
             link.began = self.now
-        link.ahead += self.setting.grain
+        link.ahead += self.scenario.grain
         second = int(self.now)
         if second != link.second:
             link.before = link.came if second == link.second + 1 else 0
             link.second, link.came = second, 0
-        link.came += self.setting.grain
+        link.came += self.scenario.grain
 
     def _complete(self, host: Host, piece: int) -> None:
         """A piece is here."""
         bit = only(piece)
         host.have[piece] = True
-        host.has_news = True
+        host.has_changed = True
         host.lacking &= ~bit
-        messages = self.setting.seconds(MESSAGE * len(host.gives))
-        host.owed += messages
-        # as many come from others in the mean
+        messages = self.scenario.seconds(MESSAGE * len(host.gives))
+        host.pending += messages
+        # about as many arrive from others
         host.down_free = max(host.down_free, self.now) + messages
-        self._clock.at(self.now + self.setting.delay, self._tell, host, piece)
+        self._event_queue.at(self.now + self.scenario.delay, self._announce_piece, host, piece)
         if not host.lacking:
             self._end(host)
             return
-        self._ask_all(host, [link for link in host.idle.values() if link.giver.told & bit])
+        self._ask_all(host, [link for link in host.idle.values() if link.giver.announced & bit])
 
-    def _tell(self, host: Host, piece: int) -> None:
-        """All peers hear that *host* has *piece*."""
+    def _announce_piece(self, host: Host, piece: int) -> None:
+        """All peers learn that *host* has *piece*."""
         if host.dead:
             return
-        before = host.told
+        before = host.announced
         bit = only(piece)
-        host.told |= bit
-        host.told_count += 1
-        is_seed = host.told_count == self.setting.pieces
+        host.announced |= bit
+        host.announced_count += 1
+        is_seed = host.announced_count == self.scenario.pieces
         for link in host.gives:
             taker = link.taker
             if taker.done is not None:
                 continue
             taker.availability[piece] += 1
             if taker.availability[piece] <= taker.seeds + 1:
-                taker.has_news = True
+                taker.has_changed = True
             if is_seed:
-                taker.has_news = True
+                taker.has_changed = True
                 taker.seeds += 1
             # one that was interesting before isn't asked anew by libtorrent
             if (
@@ -400,12 +408,12 @@ class Model:
         taker = link.taker
         link.gone = True
         link.requests.clear()
-        taker.has_news = True
+        taker.has_changed = True
         del taker.takes[host.number]
         taker.idle.pop(host.number, None)
-        if host.told_count == self.setting.pieces:
+        if host.announced_count == self.scenario.pieces:
             taker.seeds -= 1
-        flags = host.told.to_bytes(self.setting.pieces, "little")
+        flags = host.announced.to_bytes(self.scenario.pieces, "little")
         taker.availability = [
             count - flag for count, flag in zip(taker.availability, flags, strict=True)
         ]

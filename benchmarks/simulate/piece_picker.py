@@ -14,7 +14,7 @@ _FIRST_WEIGHT, _LATER_WEIGHT = 5, 6
 """How much availability counts by priority: 8 levels in libtorrent, less the priority."""
 
 
-class Picker:
+class PiecePicker:
     """Chooses parts of pieces; a part has the number piece × *units* + its place."""
 
     def __init__(self, pieces: int, units: int, chance: random.Random) -> None:
@@ -29,16 +29,16 @@ class Picker:
         In the end game, when all that is wanted is on its way, it is one that somebody else owes.
         """
         taker = link.taker
-        choice = link.giver.told & taker.open
+        choice = link.giver.announced & taker.open
         if choice:
             return self._take(taker, self._choose(taker, choice))
-        if link.outstanding or not link.giver.told & taker.lacking & ~taker.kept:
+        if link.outstanding or not link.giver.announced & taker.lacking & ~taker.kept:
             return None
         return self._busy(link) if self.in_end_game(taker) else None
 
     def in_end_game(self, taker: Host) -> bool:
         """Whether all that it wants has been asked for, or nothing came for too long."""
-        return taker.hurries or not taker.open & ~taker.begun
+        return taker.is_urgent or not taker.open & ~taker.begun
 
     def give_back(self, taker: Host, unit: int) -> None:
         """The part won't come from whom it was asked of."""
@@ -108,13 +108,13 @@ class Picker:
 
     def _busy(self, link: Link) -> int | None:
         """One of the parts that the fewest peers owe, and not this one."""
-        told = link.giver.told
-        owed = [
+        told = link.giver.announced
+        pending = [
             (len(links), unit)
             for unit, links in link.taker.asked.items()
             if told >> (8 * (unit // self._units)) & 1 and link not in links
         ]
-        if not owed:
+        if not pending:
             return None
-        least = min(owed)[0]
-        return self._chance.choice([unit for count, unit in owed if count == least])
+        least = min(pending)[0]
+        return self._chance.choice([unit for count, unit in pending if count == least])

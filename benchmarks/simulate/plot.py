@@ -20,7 +20,7 @@ def draw(runs: Sequence[dict[str, Any]], folder: Path) -> None:
         for one, style in zip(kinds, cycle(("o-", "s--", "^:", "d-.")), strict=False):
             mine = [run for run in rows if kind(run) == one]
             hosts = [run["hosts"] for run in mine]
-            name = _told(mine[0], differing)
+            name = _name_of(mine[0], differing)
             for rank, label, colour in (("p50", "median", BLUE), ("max", "last host", ORANGE)):
                 values = [run["fetch_ratio"][rank] for run in mine]
                 times.plot(hosts, values, style, color=colour, label=f"{label}, {name}")
@@ -38,7 +38,7 @@ def draw(runs: Sequence[dict[str, Any]], folder: Path) -> None:
             axes.legend(fontsize=8)
 
 
-def _told(run: dict[str, Any], differing: Sequence[str]) -> str:
-    """What a line is of: whether networks are many, and settings in which it isn't as others."""
+def _name_of(run: dict[str, Any], differing: Sequence[str]) -> str:
+    """The name of a line: one network or several, and the settings that differ."""
     zone = f"networks of {run['zone']} hosts" if run["zone"] else "one network"
     return ", ".join([zone, *(f"{name} {run[name]:g}" for name in differing if name != "zone")])

@@ -1,4 +1,4 @@
-"""The one place where the model meets docket's policy of who asks for which pieces."""
+"""docket's own assignment of pieces, as the model calls it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Policy:
     """What a host's download does at each look, but for libtorrent's part."""
 
     def __init__(self, own: bytes, pieces: int, piece_length: float) -> None:
-        """*piece_length* in bytes, as long as one is in the mean."""
+        """*piece_length* is the average in bytes."""
         self._piece_length = piece_length
         self._assignment = PieceAssignment(own, [True] * pieces, weigh=_weights)
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from benchmarks.simulate.model import Model
-from benchmarks.simulate.scenario import Setting
+from benchmarks.simulate.scenario import Scenario
 
 HEADINGS = ("hosts", "T* s", "p50/T*", "p99/T*", "max/T*", "egress", "peers", "CPU s")
 
@@ -18,10 +18,10 @@ class Outcome:
     """What came out: seconds of each host's fetch, ascending, or None for one that wasn't done.
 
     *egress* is what left the registry, in bytes with headers, *peers* how many connections a host
-    had in the mean, *cpu* what the model took, in seconds.
+    had on average, *cpu* what the model took, in seconds.
     """
 
-    setting: Setting
+    scenario: Scenario
     seconds: tuple[float, ...]
     finished: bool
     egress: float
@@ -35,14 +35,14 @@ class Outcome:
             return {}
         ranks = {"p50": 0.50, "p99": 0.99, "max": 1.0}
         return {
-            name: self.seconds[math.ceil(rank * len(self.seconds)) - 1] / self.setting.bound
+            name: self.seconds[math.ceil(rank * len(self.seconds)) - 1] / self.scenario.bound
             for name, rank in ranks.items()
         }
 
     @property
     def images(self) -> float:
         """Images that left the registry."""
-        return self.egress / self.setting.payload
+        return self.egress / self.scenario.payload
 
 
 def outcome(model: Model, cpu: float) -> Outcome:
@@ -50,7 +50,7 @@ def outcome(model: Model, cpu: float) -> Outcome:
     lived = [host for host in model.hosts if not host.dead]
     done = sorted(host.done - host.began for host in lived if host.done is not None)
     return Outcome(
-        setting=model.setting,
+        scenario=model.scenario,
         seconds=tuple(done),
         finished=len(done) == len(lived),
         egress=model.registry.egress,
@@ -62,8 +62,8 @@ def outcome(model: Model, cpu: float) -> Outcome:
 def as_json(found: Outcome) -> dict[str, Any]:
     """All of it. Seconds and bytes; ratios are to T*; egress in images too."""
     return {
-        **asdict(found.setting),
-        "t_star": round(found.setting.bound, 3),
+        **asdict(found.scenario),
+        "t_star": round(found.scenario.bound, 3),
         "finished": found.finished,
         "fetch_ratio": {name: round(value, 4) for name, value in found.ratio.items()},
         "egress": {"bytes": round(found.egress), "payloads": round(found.images, 4)},
@@ -76,8 +76,8 @@ def row(found: Outcome) -> Sequence[str]:
     """The values below `HEADINGS`; a maximum that wasn't reached is one of those that were done."""
     ratio = found.ratio
     return (
-        f"{found.setting.hosts:,}",
-        f"{found.setting.bound:.1f}",
+        f"{found.scenario.hosts:,}",
+        f"{found.scenario.bound:.1f}",
         *(f"{ratio[name]:.3f}" if ratio else "-" for name in ("p50", "p99")),
         f"{ratio['max']:.3f}" if found.finished else "not done",
         f"{found.images:.3f}",

@@ -1,4 +1,4 @@
-"""Simulated runs that are kept in a folder: as JSON, and as a page that tells them."""
+"""Simulated runs that are kept in a folder: as JSON, and as a page."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from benchmarks.result_store import ResultStore, Run, commands, commit, table
 
 _SCALE = {"delay": 1000.0}
-"""What an option counts in beside a setting: milliseconds."""
+"""What an option counts in beside a scenario: milliseconds."""
 
 KIND = ("mbit", "registry_mbit", "payload", "pieces", "spread", "delay", "zone", "look", "seed")
 """Settings that runs have in common of which a line can be drawn against the number of hosts."""
@@ -27,16 +27,17 @@ def _key(run: Run) -> tuple[Any, ...]:
 
 
 def _page(runs: Sequence[Run]) -> Iterator[str]:
-    yield "# Deploys to a fleet, as a model tells them"
+    yield "# Deploys to a fleet, simulated"
     yield ""
     yield (
-        "Made by `python -m benchmarks.simulate`: docket's own code for shares, the tracker and "
-        "who tells whom of the torrent; the rest is a model. Each host has one link, as fast in "
-        "both directions; hosts begin within the spread, are told the torrent (at commit c1b5c08 "
-        "they had it at once), and look at their peers as often as *look* says. *grain* blocks of "
+        "Made by `python -m benchmarks.simulate`: docket's own code for the assignment of pieces, "
+        "the tracker and the exchange of piece hashes; the rest is a model. Each host has one "
+        "link, as fast in both directions; hosts begin within the spread, receive the torrent "
+        "(at commit c1b5c08 they had it at once), and look at their peers as often as *look* "
+        "says. *grain* blocks of "
         "16 KiB move at once: with more than one the model is coarser. Times are those of the "
         "fetch. T* = S/B · (1 + ⌊log2 N⌋/M) for S bytes in M pieces on links of B; headers alone "
-        "take 5 % more. What left the registry is counted with headers and with what it told. At "
+        "take 5 % more. What left the registry is counted with headers and with piece hashes. At "
         "a commit with + files had been changed."
     )
     yield ""
@@ -80,4 +81,4 @@ _COLUMNS: dict[str, Callable[[Run], str]] = {
 }
 
 STORE = ResultStore("simulate.json", _key, _page)
-"""Runs as `report.as_json` gives them, by setting, number of hosts and grain."""
+"""Runs as `report.as_json` gives them, by scenario, number of hosts and grain."""

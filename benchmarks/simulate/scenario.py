@@ -9,14 +9,14 @@ from docket.pieces import HASH_SIZE
 from docket.torrent.peer.session_tuning import BLOCK
 
 MESSAGE = 80
-"""Bytes on a link that tell one peer of one piece."""
+"""Bytes on a link of a message to one peer about one piece."""
 
 _ANSWER = 500
-"""Bytes that tell of a torrent beside its hashes: HTTP's headers."""
+"""Bytes of a response with hashes beside these: HTTP's headers."""
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
+class Scenario:
     """So many *hosts* that pull *payload* bytes in *pieces* over links of *mbit*.
 
     They begin within *spread* seconds; a word takes *delay* seconds from host to host. *zone* hosts
@@ -57,7 +57,7 @@ class Setting:
 
     @property
     def torrent(self) -> int:
-        """Bytes that tell a host what the torrent is made of, before it joins the swarm."""
+        """Bytes of the piece hashes that a host receives before it joins the swarm."""
         return self.pieces * HASH_SIZE + _ANSWER
 
     @property

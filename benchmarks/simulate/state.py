@@ -48,14 +48,14 @@ class Link:
 class Host:
     """A peer of the swarm, or the registry, which has all pieces from the beginning.
 
-    *told* are the pieces that its peers know of; *open* those of which it may ask for something,
-    *first* those before others, *kept* those that it is not to ask for. *unasked* has the parts of
-    each piece in *begun* that nobody was asked for, *asked* the links of each part on its way, and
-    *missing* how many parts of a piece aren't here; *came* parts are. *idle* are
-    the links of *takes* on which nothing is. *speed* is that of the uplink beside those of hosts,
-    *owed* for how many seconds messages will keep it, *down_free* when the downlink will have taken
-    in what is sent. It *began* when it asked for the torrent, *knows* it since then, has told it to
-    all who asked at *tells_until*, and *joined* the swarm.
+    *announced* are the pieces that its peers know of; *open* those of which it may request a part,
+    *first* those before others, *kept* those that it leaves to other hosts. *unasked* has the parts
+    of each piece in *begun* that were requested of no peer, *asked* the links of each part on its
+    way, and *missing* how many parts of a piece aren't here; *came* parts are. *idle* are the links
+    of *takes* on which nothing is outstanding. *speed* is that of the uplink, in uplinks of hosts;
+    messages will take *pending* seconds of it, and the downlink is free at *down_free*. The host
+    *began* when it requested the piece hashes, *knows* them since a time, has sent them to all that
+    requested them at *sends_until*, and *joined* the swarm.
     """
 
     number: int
@@ -66,8 +66,8 @@ class Host:
     have: list[bool]
     availability: list[int]
     missing: list[int]
-    told: int = 0
-    told_count: int = 0
+    announced: int = 0
+    announced_count: int = 0
     lacking: int = 0
     open: int = 0
     first: int = 0
@@ -82,18 +82,18 @@ class Host:
     turn: deque[Link] = field(default_factory=deque)
     sending: bool = False
     speed: float = 1.0
-    owed: float = 0.0
+    pending: float = 0.0
     down_free: float = 0.0
     egress: float = 0.0
     seeds: int = 0
     is_shallow: bool = False
-    has_news: bool = True
+    has_changed: bool = True
     looked: float = 0.0
-    hurries: bool = False
-    parted: bool = False
+    is_urgent: bool = False
+    is_disconnected: bool = False
     began: float = 0.0
     knows: float = 0.0
-    tells_until: float = 0.0
+    sends_until: float = 0.0
     joined: float = 0.0
     moved: float = 0.0
     called: float = 0.0

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.simulate.report import Outcome
-from benchmarks.simulate.scenario import Setting
+from benchmarks.simulate.scenario import Scenario
 
 TOLERANCE = 0.15
 """How far the model's times may be from the lab's."""
@@ -25,7 +25,7 @@ HEADINGS = ("hosts", "Mb/s", "p50 lab", "model", "max lab", "model", "egress lab
 class Measured:
     """A run of the lab: fetches in T*, egress in images."""
 
-    setting: Setting
+    scenario: Scenario
     p50: float
     most: float
     images: float
@@ -66,8 +66,8 @@ def row(measured: Measured, found: Outcome) -> Sequence[str]:
         (measured.images, found.images),
     )
     return (
-        str(measured.setting.hosts),
-        f"{measured.setting.mbit:g}",
+        str(measured.scenario.hosts),
+        f"{measured.scenario.mbit:g}",
         *(f"{value:.3f}" for pair in pairs for value in pair),
         "agrees" if agrees(measured, found) else "DIFFERS",
     )
@@ -79,7 +79,7 @@ def _is_ours(run: dict[str, Any]) -> bool:
 
 def _measured(run: dict[str, Any], seed: int, grain: int) -> Measured:
     start = run["phases"]["start"]
-    setting = Setting(
+    scenario = Scenario(
         hosts=run["hosts"],
         mbit=run["shape"]["mbit"],
         pieces=run["pieces"],
@@ -90,4 +90,4 @@ def _measured(run: dict[str, Any], seed: int, grain: int) -> Measured:
         grain=grain,
     )
     fetch = run["fetch_ratio"]
-    return Measured(setting, fetch["p50"], fetch["max"], run["egress"]["payloads"])
+    return Measured(scenario, fetch["p50"], fetch["max"], run["egress"]["payloads"])

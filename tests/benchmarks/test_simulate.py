@@ -16,14 +16,14 @@ from benchmarks.simulate import results, validate
 from benchmarks.simulate.__main__ import simulate
 from benchmarks.simulate.model import Model
 from benchmarks.simulate.report import as_json
-from benchmarks.simulate.scenario import Setting
+from benchmarks.simulate.scenario import Scenario
 from docket.pieces import HASH_SIZE
 from docket.torrent.tracker.hash_peers import RECIPIENTS
 from docket.torrent.tracker.peer_selection import REGISTRY_ZONE
 
 _SIMULATE = (sys.executable, "-m", "benchmarks.simulate")
 _RESULTS = Path(results.__file__).parents[1] / "results" / "simulate"
-_SMALL = Setting(hosts=8, pieces=40, payload=40 << 17)
+_SMALL = Scenario(hosts=8, pieces=40, payload=40 << 17)
 
 
 def test_every_host_ends_with_all_pieces() -> None:
@@ -46,14 +46,14 @@ def test_a_run_can_be_had_again() -> None:
     """The same seed gives the same run, another one another."""
     first, again = (simulate(_SMALL) for _ in range(2))
     assert (first.seconds, first.egress) == (again.seconds, again.egress)
-    other = simulate(Setting(hosts=8, pieces=40, payload=40 << 17, seed=2))
+    other = simulate(Scenario(hosts=8, pieces=40, payload=40 << 17, seed=2))
     assert first.seconds != other.seconds
 
 
 def test_a_host_that_dies_holds_up_nobody() -> None:
     """Others have the image about as soon as without it, though it owned pieces."""
     all_live = simulate(_SMALL)
-    dying = Setting(hosts=8, pieces=40, payload=40 << 17, deaths=((3, 1.5),))
+    dying = Scenario(hosts=8, pieces=40, payload=40 << 17, deaths=((3, 1.5),))
     model = Model(dying)
     model.run()
     others = [host for host in model.hosts if host.number != 3]
@@ -67,7 +67,7 @@ def test_a_host_that_dies_holds_up_nobody() -> None:
 def test_more_hosts_take_little_longer() -> None:
     """With twice the hosts not twice the time goes by, as it would from the registry alone."""
     few, many = (
-        simulate(Setting(hosts=hosts, pieces=150, payload=150 << 17, grain=4)) for hosts in (6, 12)
+        simulate(Scenario(hosts=hosts, pieces=150, payload=150 << 17, grain=4)) for hosts in (6, 12)
     )
     assert few.finished
     assert many.finished
@@ -77,7 +77,7 @@ def test_more_hosts_take_little_longer() -> None:
 
 def test_hosts_of_a_network_hear_of_each_other_first() -> None:
     """Only gateways of a zone have the registry as a peer, and still all hosts get all."""
-    model = Model(Setting(hosts=24, pieces=20, payload=20 << 17, zone=12))
+    model = Model(Scenario(hosts=24, pieces=20, payload=20 << 17, zone=12))
     model.run()
     assert all(all(host.have) for host in model.hosts)
     assert 0 < len(model.registry.gives) < 24
@@ -86,7 +86,7 @@ def test_hosts_of_a_network_hear_of_each_other_first() -> None:
 def test_blocks_that_move_together_change_little() -> None:
     """The coarser model agrees with the finer one."""
     fine, coarse = (
-        simulate(Setting(hosts=12, pieces=150, payload=150 << 17, grain=grain)) for grain in (1, 2)
+        simulate(Scenario(hosts=12, pieces=150, payload=150 << 17, grain=grain)) for grain in (1, 2)
     )
     assert coarse.ratio["p50"] == pytest.approx(fine.ratio["p50"], rel=0.08)
     assert coarse.ratio["max"] == pytest.approx(fine.ratio["max"], rel=0.08)
@@ -94,16 +94,16 @@ def test_blocks_that_move_together_change_little() -> None:
 
 def test_the_registry_tells_the_gates_alone() -> None:
     """Each host is told the torrent once, before it joins: most of them by others."""
-    setting = Setting(hosts=60, pieces=200, payload=20 << 17, grain=2, spread=0.5)
-    model = Model(setting)
+    scenario = Scenario(hosts=60, pieces=200, payload=20 << 17, grain=2, spread=0.5)
+    model = Model(scenario)
     model.run()
-    told = setting.torrent * HEADERS
-    blocks = setting.payload * HEADERS
-    assert setting.torrent > 200 * HASH_SIZE
+    told = scenario.torrent * HEADERS
+    blocks = scenario.payload * HEADERS
+    assert scenario.torrent > 200 * HASH_SIZE
     assert model.registry.egress >= REGISTRY_ZONE.first * told + blocks
     sent = sum(one.egress for one in (model.registry, *model.hosts))
     assert sent >= 60 * (told + blocks) * 0.999
-    hash_peers = [one for one in model.hosts if one.tells_until]
+    hash_peers = [one for one in model.hosts if one.sends_until]
     assert 60 - REGISTRY_ZONE.first >= len(hash_peers) >= (60 - REGISTRY_ZONE.first) / RECIPIENTS
     assert all(one.knows <= one.joined for one in model.hosts)
 
@@ -111,7 +111,7 @@ def test_the_registry_tells_the_gates_alone() -> None:
 def test_a_faster_registry_begins_sooner() -> None:
     """Its link may be another one than the hosts'."""
     slow, fast = (
-        simulate(Setting(hosts=12, pieces=40, payload=40 << 17, registry_mbit=rate))
+        simulate(Scenario(hosts=12, pieces=40, payload=40 << 17, registry_mbit=rate))
         for rate in (0.0, 100.0)
     )
     assert fast.seconds[-1] < slow.seconds[-1]
@@ -119,7 +119,7 @@ def test_a_faster_registry_begins_sooner() -> None:
 
 def test_a_run_that_is_stopped_says_so() -> None:
     """A limit ends a run, which then isn't finished."""
-    found = simulate(Setting(hosts=4, pieces=40, payload=40 << 17, limit=2.0))
+    found = simulate(Scenario(hosts=4, pieces=40, payload=40 << 17, limit=2.0))
     assert not found.finished
     assert found.seconds == ()
     assert as_json(found)["fetch_ratio"] == {}
@@ -127,29 +127,29 @@ def test_a_run_that_is_stopped_says_so() -> None:
 
 @pytest.mark.parametrize("wrong", [{"hosts": 0}, {"mbit": 0.0}, {"grain": 0}, {"spread": -1.0}])
 def test_settings_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
-    """A setting refuses what can't be."""
+    """A scenario refuses what can't be."""
     with pytest.raises(ValueError, match=r"must be|below zero"):
-        Setting(**({"hosts": 2} | wrong))
+        Scenario(**({"hosts": 2} | wrong))
 
 
 def test_the_check_tells_a_lab_that_differs(tmp_path: Path) -> None:
     """15 % off agrees, more doesn't, and the command says so by its exit code."""
-    setting = Setting(hosts=8, pieces=40, payload=40 << 17, spread=0.5)
-    ratio = simulate(setting).ratio
+    scenario = Scenario(hosts=8, pieces=40, payload=40 << 17, spread=0.5)
+    ratio = simulate(scenario).ratio
     codes = {}
     for factor in (1.0, 0.9, 1.1, 0.8, 1.25):
         lab = tmp_path / f"{factor}.json"
-        lab.write_text(_lab(setting, ratio["p50"] * factor, ratio["max"] * factor))
+        lab.write_text(_lab(scenario, ratio["p50"] * factor, ratio["max"] * factor))
         codes[factor] = _check(lab).returncode
     assert codes == {1.0: 0, 0.9: 0, 1.1: 0, 0.8: 1, 1.25: 1}
 
 
 def test_the_check_fails_by_the_last_host_alone(tmp_path: Path) -> None:
     """A lab with one straggler differs, though its median agrees."""
-    setting = Setting(hosts=8, pieces=40, payload=40 << 17, spread=0.5)
-    found = simulate(setting)
+    scenario = Scenario(hosts=8, pieces=40, payload=40 << 17, spread=0.5)
+    found = simulate(scenario)
     lab = tmp_path / "fleet.json"
-    lab.write_text(_lab(setting, found.ratio["p50"], found.ratio["max"] * 1.5))
+    lab.write_text(_lab(scenario, found.ratio["p50"], found.ratio["max"] * 1.5))
     (measured,) = validate.read(lab, seed=1, grain=1)
     assert not validate.agrees(measured, found)
 
@@ -174,7 +174,7 @@ def test_the_page_is_that_of_the_kept_runs(tmp_path: Path) -> None:
 
 
 def test_runs_add_up(tmp_path: Path) -> None:
-    """Another setting makes another row and another line, the same one takes its place."""
+    """Another scenario makes another row and another line, the same one takes its place."""
     common = ("--hosts", "2", "3", "--pieces", "20", "--payload", "2621440", "--out", str(tmp_path))
     for words in ((), ("--look", "0.5"), ("--look", "0.5", "--grain", "8"), ()):
         subprocess.run([*_SIMULATE, *common, *words], check=True)
@@ -212,16 +212,16 @@ def test_results_are_kept(tmp_path: Path) -> None:
         assert float(cells[5]) == pytest.approx(run["egress"]["payloads"], abs=1e-3)
 
 
-def _lab(setting: Setting, p50: float, most: float) -> str:
+def _lab(scenario: Scenario, p50: float, most: float) -> str:
     """What `benchmarks.fleet` would have written of such a run."""
     run = {
         "strategy": "docket",
         "finished": True,
-        "hosts": setting.hosts,
-        "shape": {"mbit": setting.mbit},
-        "pieces": setting.pieces,
-        "payload": setting.payload,
-        "phases": {"start": {"p50": 1.0, "max": 1.0 + setting.spread / 2}},
+        "hosts": scenario.hosts,
+        "shape": {"mbit": scenario.mbit},
+        "pieces": scenario.pieces,
+        "payload": scenario.payload,
+        "phases": {"start": {"p50": 1.0, "max": 1.0 + scenario.spread / 2}},
         "fetch_ratio": {"p50": p50, "max": most},
         "egress": {"payloads": 1.2},
     }
