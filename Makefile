@@ -9,7 +9,7 @@ JOBS ?= 2
 FUZZ_SECONDS ?= 60
 FUZZ_TARGETS := archive members stream manifest name announce range torrent call
 
-.PHONY: help install demo test torture clients bench bench-full check fix fuzz images clean
+.PHONY: help install demo test torture constraints audit clients bench bench-full check fix fuzz images clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -54,6 +54,15 @@ fuzz: $(VENV)/.fuzz  ## Search for inputs that break docket, FUZZ_SECONDS (60) f
 	@for target in $(FUZZ_TARGETS); do \
 	    $(BIN)/python -m tests.fuzz $$target --seconds $(FUZZ_SECONDS) || exit 1; \
 	done
+
+constraints: $(VENV)/.dev  ## Write the installed versions to constraints.txt, which CI installs from
+	@(head -n 1 constraints.txt; $(BIN)/python -m pip list --format=freeze \
+	    | grep -Ev '^(docket|pip|setuptools|pip[-_]audit)==') > $(VENV)/constraints.txt
+	mv $(VENV)/constraints.txt constraints.txt
+
+audit: $(VENV)/.dev  ## Compare constraints.txt with PyPI's advisories; needs the network
+	$(BIN)/python -m pip install --quiet pip-audit
+	$(BIN)/python -m pip_audit --requirement constraints.txt --no-deps --disable-pip --strict
 
 clients: $(VENV)/.dev  ## Build other registry clients with Go, once, and run them against a registry
 	$(BIN)/python -m tests.clients.tools
