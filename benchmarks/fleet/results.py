@@ -63,12 +63,12 @@ def _page(runs: Sequence[Run]) -> Iterator[str]:
     yield "# Deploys to a fleet over links with limits"
     yield ""
     yield (
-        "Made by `python -m benchmarks.fleet`. All hosts begin at once; each has one link, as fast "
-        "in both directions, at which a packet waits for as long as the buffer says. Times are "
-        "from the command's start; *fetch* is without the start of the program. T* = S/B · "
-        "(1 + ⌊log2 N⌋/M) for S bytes in M pieces on links of B; headers alone take 5 % more. What "
-        "left the source is counted at its link, with headers. A time with ~ is worked out from "
-        "what had come when the run was stopped. At a commit with + files had been changed."
+        "Made by `python -m benchmarks.fleet`. All hosts start at once. Each has one link of the "
+        "same rate in both directions; *buffer* is the longest wait of a packet in its queue. "
+        "Times count from the start of the command; *fetch* leaves out the start of the program. "
+        "T* = S/B · (1 + ⌊log2 N⌋/M) for S bytes in M pieces on links of B; headers alone take 5 % "
+        "more. Egress is counted at the source's link, with headers. A time with ~ is extrapolated "
+        "from what hosts had received when the run was stopped. A commit with + had local changes."
     )
     yield ""
     yield from commands("benchmarks.fleet", _options, runs)

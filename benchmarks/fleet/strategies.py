@@ -107,7 +107,7 @@ class _DockerRegistry:
         return self.server.pid
 
     def push(self, image: str, archive: Path) -> Pushed:
-        target = f"docker://{self.server.place}/{image}"
+        target = f"docker://{self.server.netloc}/{image}"
         no_tls = ("--src-tls-verify=false", "--dest-tls-verify=false")
         with self.upstream(image, archive) as source:
             self._skopeo("copy", "--quiet", *no_tls, source, target)
@@ -130,7 +130,7 @@ class _DockerRegistry:
         # layers that were copied before are found in the shared folder, as an engine would
         copy = ("skopeo", "copy", "--quiet", "--src-tls-verify=false")
         blobs = f"--dest-shared-blob-dir={folder / 'blobs'}"
-        source = f"docker://{self.server.place}/{image}"
+        source = f"docker://{self.server.netloc}/{image}"
         return [*copy, blobs, source, f"oci:{folder / 'images'}:{image}"]
 
 
@@ -198,7 +198,7 @@ def same_layers(folder: Path, source: SourceHost) -> Iterator[Strategy]:
         with docket()(folder / "docket", source) as docket_source:
             docket_source.push(image, archive)
             assert isinstance(docket_source, _Docket)
-            yield f"docker://{docket_source.server.place}/{image}"
+            yield f"docker://{docket_source.server.netloc}/{image}"
 
     with _docker_registry(folder, source) as server:
         yield _DockerRegistry(server, source.enter, from_docket)

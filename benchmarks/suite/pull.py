@@ -112,7 +112,7 @@ def most(rows: Sequence[Row]) -> float:
 
 def _fill(gzip: Server, zstd: Server, image: str, archive: Path, folder: Path) -> None:
     copy = ["skopeo", "copy", "--quiet", "--dest-tls-verify=false", f"docker-archive:{archive}"]
-    subprocess.run([*copy, f"docker://{gzip.place}/{image}"], check=True)
+    subprocess.run([*copy, f"docker://{gzip.netloc}/{image}"], check=True)
     Commands(zstd.url, folder / "builder")("push", image, "--archive", archive)
 
 
@@ -120,7 +120,7 @@ def _by_docker(engine: Engine, server: Server, image: str) -> Resources:
     repository, _, tag = image.partition(":")
 
     def pull() -> None:
-        engine.client.images.pull(f"{server.place}/{repository}", tag=tag)
+        engine.client.images.pull(f"{server.netloc}/{repository}", tag=tag)
 
     return resources.of_call(pull, engines=engine.processes, server=server.pid)
 

@@ -100,7 +100,7 @@ def measure(images: Mapping[str, Path], folder: Path, *, runs: int) -> list[Row]
 def _tools(archive: Path, docker: Engine, podman: Engine, folder: Path) -> dict[str, _Tool]:
     def skopeo(server: Server) -> Resources:
         copy = ("skopeo", "copy", "--quiet", "--dest-tls-verify=false")
-        target = f"docker://{server.place}/{FIRST}"
+        target = f"docker://{server.netloc}/{FIRST}"
         return resources.of_command([*copy, f"docker-archive:{archive}", target], server=server.pid)
 
     def from_engine(server: Server) -> Resources:
@@ -127,7 +127,7 @@ def _tools(archive: Path, docker: Engine, podman: Engine, folder: Path) -> dict[
 
 def _by_engine(engine: Engine, image: str, server: Server) -> Resources:
     repository, _, tag = FIRST.partition(":")
-    target = f"{server.place}/{repository}"
+    target = f"{server.netloc}/{repository}"
     engine.client.images.get(image).tag(target, tag=tag)
 
     def push() -> None:

@@ -55,8 +55,8 @@ def _page(folder: Path) -> Iterator[str]:
     yield "# Benchmarks"
     yield ""
     yield (
-        "Made by `python -m benchmarks.suite`. Each figure is a median; what is in parentheses "
-        "are the lowest and the highest. Ratios are of figures of one run. MB are 10⁶ bytes."
+        "Made by `python -m benchmarks.suite`. Each figure is a median, with the lowest and the "
+        "highest in parentheses. Ratios compare figures of one run. MB are 10⁶ bytes."
     )
     yield ""
     yield from _machines(results)
@@ -155,9 +155,9 @@ def _registry(folder: Path) -> Iterator[str]:
     yield ("![MB out of the registry by hosts that pull at once](registry.svg)")
     yield ""
     yield (
-        "MB at the registry's network interface for hosts that begin at once. The links have no "
-        "limit here and all hosts share one machine's processors: the registry is as near as "
-        "any host, and hosts that begin late find it idle. See Fleet for links with limits. "
+        "MB at the registry's network interface, for hosts that start at once. Links are not "
+        "limited here and all hosts share one machine's processors: the registry is as near as "
+        "any host, and idle for hosts that start late. See Fleet for limited links. "
         "*c*: computed from the largest fleet that was measured."
     )
     yield ""

@@ -28,10 +28,10 @@ def _zstd(size: int, start: bytes, window_log: int) -> bytes:
     """RFC 8878 § 3.1.1: magic, no flags, window; raw blocks; RLE blocks; an empty last block."""
     frame = b"\x28\xb5\x2f\xfd\x00" + bytes([window_log - 10 << 3])
     zeros = _block(_RLE_BLOCK, kind=1) + b"\0"
-    rest = _block(size % _RLE_BLOCK, kind=1) + b"\0"
+    last_block = _block(size % _RLE_BLOCK, kind=1) + b"\0"
     parts = [start[at : at + _RLE_BLOCK] for at in range(0, len(start), _RLE_BLOCK)]
     raw = b"".join(_block(len(part), kind=0) + part for part in parts)
-    return frame + raw + zeros * (size // _RLE_BLOCK) + rest + _block(0, kind=0, last=True)
+    return frame + raw + zeros * (size // _RLE_BLOCK) + last_block + _block(0, kind=0, last=True)
 
 
 def _block(size: int, *, kind: int, last: bool = False) -> bytes:

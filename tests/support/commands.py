@@ -76,15 +76,15 @@ def environment(engine: str = "") -> dict[str, str]:
 
     Modules are compiled once, as they are where docket is installed.
     """
-    kept = {
+    variables = {
         key: value
         for key, value in os.environ.items()
         if not key.startswith("DOCKET_") and not key.lower().endswith("_proxy")
     }
-    kept.pop("PYTHONDONTWRITEBYTECODE", None)
+    variables.pop("PYTHONDONTWRITEBYTECODE", None)
     if engine:
-        kept["DOCKER_HOST"] = engine
-    return kept
+        variables["DOCKER_HOST"] = engine
+    return variables
 
 
 @contextmanager
@@ -110,8 +110,8 @@ def registry_process(
     wrapper: Sequence[str] = (),
 ) -> Iterator[tuple[str, int]]:
     """The same; gives its URL and its process id."""
-    where = ("--bind", bind, "-p", str(port), "-l", str(folder))
-    argv = [*wrapper, *DOCKET, "registry", *where, *options, "--json"]
+    options_first = ("--bind", bind, "-p", str(port), "-l", str(folder))
+    argv = [*wrapper, *DOCKET, "registry", *options_first, *options, "--json"]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as running:
         assert running.stdout
         # a registry that never gets ready is ended, so that the read below comes to an end

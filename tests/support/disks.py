@@ -16,7 +16,7 @@ def tiny_disk(megabytes: int) -> Iterator[Path]:
     """A filesystem in memory of so many megabytes; unmounted afterwards."""
     need("mount")
     need_root()
-    with short_folder() as place:
-        argv = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(place)]
+    with short_folder() as folder:
+        argv = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)]
         subprocess.run(argv, check=True)
-        yield place  # short_folder unmounts it
+        yield folder  # short_folder unmounts it

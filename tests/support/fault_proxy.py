@@ -49,22 +49,24 @@ def _accept(listening: socket.socket, target: tuple[str, int], state: Relay) -> 
         while True:
             client, _ = listening.accept()
             server = socket.create_connection(target)
-            for one, other, asking in ((client, server, True), (server, client, False)):
-                pump = threading.Thread(target=_pump, args=(one, other, state, asking), daemon=True)
+            for source, sink, is_request in ((client, server, True), (server, client, False)):
+                pump = threading.Thread(
+                    target=_pump, args=(source, sink, state, is_request), daemon=True
+                )
                 pump.start()
 
 
-def _pump(source: socket.socket, sink: socket.socket, state: Relay, asking: bool) -> None:
+def _pump(source: socket.socket, sink: socket.socket, state: Relay, is_request: bool) -> None:
     passed = 0
     with suppress(OSError):
         while block := source.recv(_BLOCK):
-            if asking:
+            if is_request:
                 state.requests.append(block[:2048])
             passed += len(block)
             if state.must_break(passed):
                 break
             sink.sendall(block)
-    for one in (source, sink):
+    for end in (source, sink):
         with suppress(OSError):
-            one.shutdown(socket.SHUT_RDWR)
+            end.shutdown(socket.SHUT_RDWR)
     sink.close()

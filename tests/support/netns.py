@@ -133,11 +133,11 @@ def network(n: int, *, shape: Shape | None = None) -> Iterator[Network]:
 
 def _remove(family: str, hosts: Sequence[Host]) -> None:
     # asked of the machine, for a Ctrl-C may have come between making and noting
-    there = {line.split()[0] for line in _ip("netns", "list").splitlines() if line.strip()}
+    listed = {line.split()[0] for line in _ip("netns", "list").splitlines() if line.strip()}
     for host in hosts:
-        if host.name in there:
+        if host.name in listed:
             host.kill_all()
-    for name in there:
+    for name in listed:
         if name.startswith(f"{family}-"):
             _ip("netns", "delete", name)
 
@@ -169,21 +169,21 @@ def _connect(host: Host, bridge: str, port: str) -> None:
     _ip("-n", host.name, "address", "add", f"{host.address}/24", "dev", "eth0")
     _ip("-n", host.name, "link", "set", "eth0", "up")
     # what Linux comes with, whatever this machine was set to
-    there = ("10.77.0.0/24", "dev", "eth0", "src", host.address, "scope", "link")
-    _ip("-n", host.name, "route", "change", *there, "proto", "kernel", "congctl", "cubic")
+    route = ("10.77.0.0/24", "dev", "eth0", "src", host.address, "scope", "link")
+    _ip("-n", host.name, "route", "change", *route, "proto", "kernel", "congctl", "cubic")
 
 
 def _introduce(host: Host, hosts: Sequence[Host]) -> None:
-    """Tell *host* where the others are: all namespaces share one table of what they find out.
+    """Give *host* the addresses of the others: all namespaces share one table of neighbours.
 
     It takes 1,024 neighbours (gc_thresh3), and forty hosts have more; permanent ones don't count.
     """
-    known = (
-        f"neigh replace {one.address} lladdr {one.mac} dev eth0 nud permanent\n"
-        for one in hosts
-        if one != host
+    neighbours = (
+        f"neigh replace {neighbour.address} lladdr {neighbour.mac} dev eth0 nud permanent\n"
+        for neighbour in hosts
+        if neighbour != host
     )
-    _checked("ip", "-n", host.name, "-batch", "-", text="".join(known))
+    _checked("ip", "-n", host.name, "-batch", "-", text="".join(neighbours))
 
 
 def _shape(namespace: str, link: str, shape: Shape) -> None:
@@ -195,8 +195,8 @@ def _shape(namespace: str, link: str, shape: Shape) -> None:
 
 def _spoil(namespace: str, link: str, shape: Shape) -> None:
     if shape.delay_ms or shape.loss:
-        how = ("delay", f"{shape.delay_ms:g}ms", "loss", f"{shape.loss:g}%")
-        _qdisc(namespace, link, "parent", "1:", "handle", "2:", "netem", *how)
+        netem = ("delay", f"{shape.delay_ms:g}ms", "loss", f"{shape.loss:g}%")
+        _qdisc(namespace, link, "parent", "1:", "handle", "2:", "netem", *netem)
 
 
 def _qdisc(namespace: str, link: str, *words: str) -> None:

@@ -27,12 +27,12 @@ class NotReady(AssertionError):
 def short_folder() -> Iterator[Path]:
     """A folder of one's own with a path short enough for sockets, removed with all mounts."""
     # Linux takes 107 bytes for the path of a socket; pytest's folders may have more.
-    place = Path(tempfile.mkdtemp(prefix="dk", dir="/tmp"))
+    folder = Path(tempfile.mkdtemp(prefix="dk", dir="/tmp"))
     try:
-        yield place
+        yield folder
     finally:
-        unmount_below(place)
-        shutil.rmtree(place, ignore_errors=True)
+        unmount_below(folder)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
@@ -87,19 +87,19 @@ def end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def end_all_naming(place: Path) -> None:
-    """Kill what still runs with *place*, a folder of one's own, in its command line.
+def end_all_naming(folder: Path) -> None:
+    """Kill what still runs with *folder*, a folder of one's own, in its command line.
 
     Engines start other daemons (containerd, its shims) that outlive a killed parent.
     """
-    for pid in naming(place):
+    for pid in naming(folder):
         with suppress(OSError):
             os.kill(pid, signal.SIGKILL)
 
 
-def naming(place: Path) -> Iterator[int]:
-    """The other processes that have *place* in their command line."""
-    name = os.fsencode(place)
+def naming(folder: Path) -> Iterator[int]:
+    """The other processes that have *folder* in their command line."""
+    name = os.fsencode(folder)
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
             continue
@@ -109,10 +109,10 @@ def naming(place: Path) -> Iterator[int]:
                 yield int(entry.name)
 
 
-def unmount_below(place: Path) -> None:
-    """Unmount everything at or below *place*, deepest first."""
+def unmount_below(folder: Path) -> None:
+    """Unmount everything at or below *folder*, deepest first."""
     points = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
-    inside = [point for point in points if Path(point).is_relative_to(place)]
+    inside = [point for point in points if Path(point).is_relative_to(folder)]
     for point in sorted(inside, key=len, reverse=True):
         subprocess.run(["umount", "--lazy", point], check=False, capture_output=True)
 
@@ -144,5 +144,5 @@ def tail(log: Path) -> str:
 
 def environment(**more: str) -> Mapping[str, str]:
     """This process's environment without proxies (engines talk to nothing but loopback)."""
-    kept = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
-    return kept | more
+    inherited = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
+    return inherited | more

@@ -44,9 +44,9 @@ def need_root() -> None:
 
 def cache() -> Path:
     """Where what takes long to build is kept: DOCKET_TEST_CACHE, or ~/.cache/docket-tests."""
-    place = Path(os.environ.get("DOCKET_TEST_CACHE") or Path.home() / ".cache" / "docket-tests")
-    place.mkdir(parents=True, exist_ok=True)
-    return place
+    folder = Path(os.environ.get("DOCKET_TEST_CACHE") or Path.home() / ".cache" / "docket-tests")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def missing(part: str) -> NoReturn:

@@ -26,14 +26,14 @@ class Server:
     pid: int
 
     @property
-    def place(self) -> str:
+    def netloc(self) -> str:
         """``host:port``, as references to images begin."""
         return f"{self.address}:{self.port}"
 
     @property
     def url(self) -> str:
         """The base URL of the API."""
-        return f"http://{self.place}"
+        return f"http://{self.netloc}"
 
 
 StartServer = Callable[[Path], AbstractContextManager[Server]]

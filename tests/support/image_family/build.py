@@ -110,7 +110,11 @@ def _build(out: Path, recipes: Sequence[Recipe]) -> None:
     for recipe in recipes:
         fetches.update(cellar.fetches(recipe))
     with ThreadPoolExecutor(2) as pool:
-        for done in [pool.submit(fetch) for place, fetch in fetches.items() if not place.exists()]:
+        for done in [
+            pool.submit(fetch)
+            for folder_inside, fetch in fetches.items()
+            if not folder_inside.exists()
+        ]:
             done.result()
     for recipe in recipes:
         target = _archive(out, recipe)
@@ -195,40 +199,40 @@ def _fetch_tree(target: Path, recipe: Recipe, packages: Sequence[str]) -> None:
 
 def _fetch_wheels(target: Path, pins: Sequence[str]) -> None:
     """Unpack the wheels of *pins* as pip would, but for what pip adds of the machine."""
-    with _becoming(target) as place, tempfile.TemporaryDirectory() as downloads:
+    with _becoming(target) as folder_inside, tempfile.TemporaryDirectory() as downloads:
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", downloads]
         platforms = [word for name in _PIP_TARGETS for word in ("--platform", name)]
         binary = ["--only-binary=:all:", "--python-version=3.11", "--implementation=cp"]
         run([*pip, *platforms, *binary, *pins])
         for wheel in sorted(Path(downloads).glob("*.whl")):
             with zipfile.ZipFile(wheel) as archive:
-                archive.extractall(place)  # noqa: S202  # zipfile keeps members inside
-        for extra in place.glob("*.data"):
+                archive.extractall(folder_inside)  # noqa: S202  # zipfile keeps members inside
+        for extra in folder_inside.glob("*.data"):
             for library in extra.glob("*lib"):
-                shutil.copytree(library, place, dirs_exist_ok=True)
+                shutil.copytree(library, folder_inside, dirs_exist_ok=True)
             shutil.rmtree(extra)
 
 
 def _fetch_modules(target: Path, pins: Sequence[str]) -> None:
-    with _becoming(target) as place, tempfile.TemporaryDirectory() as prefix:
+    with _becoming(target) as folder_inside, tempfile.TemporaryDirectory() as prefix:
         npm = ["npm", "install", "--ignore-scripts", "--no-package-lock", "--no-bin-links"]
         quiet = ["--no-audit", "--no-fund", "--loglevel=error", f"--prefix={prefix}"]
         machine = ["--os=linux", "--cpu=x64", "--libc=glibc", f"--before={NPM_BEFORE}"]
         run([*npm, *quiet, *machine, *pins])
         modules = Path(prefix, "node_modules")
         modules.joinpath(".package-lock.json").unlink(missing_ok=True)
-        shutil.copytree(modules, place, symlinks=True, dirs_exist_ok=True)
+        shutil.copytree(modules, folder_inside, symlinks=True, dirs_exist_ok=True)
 
 
 def _fetch_module(target: Path, pins: Sequence[str]) -> None:
-    with _becoming(target) as place, tempfile.TemporaryDirectory() as downloads:
+    with _becoming(target) as folder_inside, tempfile.TemporaryDirectory() as downloads:
         run(["npm", "pack", "--loglevel=error", f"--pack-destination={downloads}", *pins])
         for package in Path(downloads).glob("*.tgz"):
             with tarfile.open(package) as archive:
-                archive.extractall(place, filter="data")
+                archive.extractall(folder_inside, filter="data")
         # npm's archives hold everything in one folder, most often "package".
-        for inner in list(place.iterdir()):
-            shutil.copytree(inner, place, dirs_exist_ok=True)
+        for inner in list(folder_inside.iterdir()):
+            shutil.copytree(inner, folder_inside, dirs_exist_ok=True)
             shutil.rmtree(inner)
 
 
@@ -243,14 +247,16 @@ def _changes(target: Path, base: Path, full: Path, *, papers: bool) -> None:
 
 
 def _app_layer(target: Path, app: Path, recipe: Recipe) -> None:
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as folder_inside:
         python = recipe.language == "python"
-        shutil.copytree(app, Path(place, "lib") if python else place, dirs_exist_ok=True)
+        shutil.copytree(
+            app, Path(folder_inside, "lib") if python else folder_inside, dirs_exist_ok=True
+        )
         text = _MAIN[recipe.language].replace("{image}", recipe.image)
         module = recipe.app.partition("==")[0]
-        main = Path(place, "main.py" if python else "main.js")
+        main = Path(folder_inside, "main.py" if python else "main.js")
         main.write_text(text.replace("{module}", module))
-        write_layer(target, folder(Path(place), _APP_PLACE))
+        write_layer(target, folder(Path(folder_inside), _APP_PLACE))
 
 
 def _place(recipe: Recipe) -> str:
