@@ -20,6 +20,7 @@
     │   └── TooCostly           unpacking takes too much processor time
     ├── NotFound
     │   ├── BlobUnknown
+    │   │   └── BlobDamaged     its file has rotted, and is in quarantine
     │   ├── ManifestUnknown
     │   ├── ManifestBlobUnknown
     │   ├── LayerElsewhere      a foreign layer that the registry doesn't have
@@ -188,6 +189,18 @@ class BlobUnknown(NotFound):
     def __init__(self, digest: object) -> None:
         self.digest = digest
         super().__init__(f"blob {digest} is not here")
+
+
+class BlobDamaged(BlobUnknown):
+    """The blob's file has rotted: it is in quarantine until a push brings it again."""
+
+    def __init__(self, digest: object) -> None:
+        super().__init__(digest)
+        text = (
+            f"blob {digest} was damaged and is in quarantine; push its image again, and run "
+            "docket fsck --read-data to find what else is"
+        )
+        self.args = (text,)
 
 
 class ManifestUnknown(NotFound):

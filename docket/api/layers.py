@@ -24,7 +24,7 @@ async def missing(request: Request) -> Response:
     held = await registry.threads.write(lambda: _mount_layers(registry.store, repository, diff_ids))
     return json_response(
         MissingLayers(
-            held=[_layer_info(layer) for layer in held.values()],
+            held=list(held.values()),
             missing=[str(diff_id) for diff_id in diff_ids if diff_id not in held],
         )
     )
@@ -46,14 +46,18 @@ async def layers(request: Request) -> Response:
     return json_response(await registry.threads.read(described))
 
 
-def _mount_layers(store: Store, repository: str, diff_ids: list[Digest]) -> dict[Digest, LayerBlob]:
+def _mount_layers(store: Store, repository: str, diff_ids: list[Digest]) -> dict[Digest, LayerInfo]:
     held = store.layers.find(diff_ids)
     digests = [layer.digest for layer in held.values()]
     mounted = store.blobs.mount_all(digests, repository=repository)
-    return {diff_id: layer for diff_id, layer in held.items() if layer.digest in mounted}
+    return {
+        diff_id: _layer_info(layer, store.manifests.encoder(repository, layer.digest))
+        for diff_id, layer in held.items()
+        if layer.digest in mounted
+    }
 
 
-def _layer_info(layer: LayerBlob) -> LayerInfo:
+def _layer_info(layer: LayerBlob, encoder: str = "") -> LayerInfo:
     suffix = compression.media_suffix(layer.compression)
     return LayerInfo(
         diff_id=str(layer.diff_id),
@@ -61,7 +65,7 @@ def _layer_info(layer: LayerBlob) -> LayerInfo:
         size=layer.size,
         plain_size=layer.plain_size,
         media_type=f"{manifest.OCI_LAYER}{suffix}",
-        encoder=layer.encoder,
+        encoder=encoder,
     )
 
 

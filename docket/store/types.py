@@ -19,17 +19,13 @@ class Blob:
 
 @dataclass(frozen=True, slots=True)
 class LayerBlob:
-    """A stored layer: its blob, and what it unpacks to; sizes in bytes.
-
-    *encoder* names what compressed it, if its manifest says so (see `ANNOTATION_ENCODER`).
-    """
+    """A stored layer: its blob, and what it unpacks to; sizes in bytes."""
 
     digest: Digest
     size: int
     diff_id: Digest
     plain_size: int
     compression: str
-    encoder: str
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from docket.errors import BlobUnknown
+from docket.errors import BlobDamaged, BlobUnknown
 from docket.oci.digest import Digest
 from docket.store.blobs.files import BlobFiles
 from docket.store.blobs.ingest import Ingested, ingest_bytes, ingest_file
@@ -26,6 +26,9 @@ from docket.store.index.tables import Transaction
 from docket.store.layout import UPLOADS
 from docket.store.pins import Pins
 from docket.store.types import Blob
+
+SMALL = 1 << 20
+"""Bytes of the largest blob that is verified whenever it is read, such as configs."""
 
 
 class Blobs:
@@ -50,12 +53,9 @@ class Blobs:
 
         With *repository*, only when that repository has it.
         """
+        self._find(digest, repository)  # what isn't here gets no pin, which is memory
         self._pins.pin(digest)
-        with self._index.read() as txn:
-            if repository is not None:
-                self._check_linked(txn, repository, digest)
-            record = self._files.record(txn, digest)
-        return Blob(digest, record.size)
+        return self._find(digest, repository)
 
     def has(self, digest: Digest) -> bool:
         """Whether the blob is held; no promise that it stays."""
@@ -65,7 +65,8 @@ class Blobs:
     def open(self, digest: Digest, *, repository: str | None = None) -> BlobReader:
         """The blob, pinned, open for reading. Raises `BlobUnknown`.
 
-        A file of another size than the index says is put into quarantine.
+        A file of another size than the index says is put into quarantine, and so is a blob of at
+        most `SMALL` bytes that has rotted: it is verified each time.
         """
         blob = self.get(digest, repository=repository)
         try:
@@ -76,7 +77,12 @@ class Blobs:
         if os.fstat(descriptor).st_size != blob.size:
             reader.close()
             self.check(digest)
-            raise BlobUnknown(digest)
+            raise BlobDamaged(digest)
+        try:
+            self._verify_small(reader)
+        except BaseException:
+            reader.close()
+            raise
         return reader
 
     def read(self, digest: Digest) -> bytes:
@@ -85,12 +91,15 @@ class Blobs:
             content = reader.pread(reader.size, 0)
         if Digest.of(content, algorithm=digest.algorithm) != digest:
             self.check(digest)  # it is unknown from now on, so that a push heals it
-            raise BlobUnknown(digest)
+            raise BlobDamaged(digest)
         return content
 
     def link_out(self, digest: Digest, path: Path) -> None:
-        """Make a hard link to the blob at *path*. Raises `BlobUnknown`."""
-        self.get(digest)
+        """Make a hard link to the blob at *path*. Raises `BlobUnknown`.
+
+        A small blob is verified first, as in `open`.
+        """
+        self.open(digest).close()
         try:
             self._filesystem.link(self._files.path(digest), path)
         except FileNotFoundError as error:
@@ -191,9 +200,11 @@ class Blobs:
         One transaction for all of them, and none if *repository* has them already.
         """
         wanted = list(dict.fromkeys(digests))
-        self._pins.pin(*wanted)
         with self._index.read() as txn:
-            held = {digest for digest in wanted if self._can_mount(txn, digest, source)}
+            known = [digest for digest in wanted if self._index.blobs.has(txn, key_of(digest))]
+        self._pins.pin(*known)
+        with self._index.read() as txn:
+            held = {digest for digest in known if self._can_mount(txn, digest, source)}
             linked = {d for d in held if self._index.links.has(txn, scoped(repository, d))}
         if linked == held:
             return held
@@ -207,6 +218,22 @@ class Blobs:
         return self._index.update(change)
 
     # -- inside
+
+    def _find(self, digest: Digest, repository: str | None) -> Blob:
+        with self._index.read() as txn:
+            if repository is not None:
+                self._check_linked(txn, repository, digest)
+            record = self._files.record(txn, digest)
+        return Blob(digest, record.size)
+
+    def _verify_small(self, reader: BlobReader) -> None:
+        if reader.size > SMALL:
+            return
+        content = reader.pread(reader.size, 0)
+        digest = reader.digest
+        if Digest.of(content, algorithm=digest.algorithm) != digest:
+            self.check(digest)
+            raise BlobDamaged(digest)
 
     def _can_mount(self, txn: Transaction, digest: Digest, source: str | None) -> bool:
         linked = source is None or self._index.links.has(txn, scoped(source, digest))

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from docket.errors import BlobUnknown, DigestMismatch, IndexDamaged, InvalidDigest
+from docket.errors import BlobDamaged, BlobUnknown, DigestMismatch, IndexDamaged, InvalidDigest
 from docket.oci.digest import Digest
 from docket.store.blobs.ingest import Ingested, ingest_file
 from docket.store.filesystem import Filesystem
@@ -40,8 +40,10 @@ class BlobFiles:
         return self._blobs / digest.algorithm / digest.hex[:2] / digest.hex
 
     def record(self, txn: Transaction, digest: Digest) -> BlobRecord:
-        """The record of a blob. Raises `BlobUnknown`."""
+        """The record of a blob. Raises `BlobUnknown`, or `BlobDamaged` if it is in quarantine."""
         record = self._index.blobs.get(txn, key_of(digest))
+        if record is None and (self._quarantine / _flat(digest)).exists():
+            raise BlobDamaged(digest)
         if record is None:
             raise BlobUnknown(digest)
         return record

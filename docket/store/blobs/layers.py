@@ -76,5 +76,4 @@ def _layer_blob(key: bytes, record: BlobRecord) -> LayerBlob:
         diff_id=Digest.parse(record.diff_id),
         plain_size=record.plain_size,
         compression=record.compression,
-        encoder=record.encoder,
     )

@@ -17,7 +17,6 @@ class BlobRecord(msgspec.Struct, frozen=True, array_like=True):
     diff_id: str = ""
     plain_size: int = 0
     compression: str = ""
-    encoder: str = ""
 
 
 class ManifestRecord(msgspec.Struct, frozen=True, array_like=True):

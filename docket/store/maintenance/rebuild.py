@@ -103,13 +103,12 @@ def _fill(
 
 
 def _record(index: Index, files: BlobFiles, txn: Transaction, ingested: Ingested) -> None:
-    """The blob's rows: times and encoder as the journal says, all else as the bytes say."""
+    """The blob's rows: times as the journal says, all else as the bytes say."""
     key = key_of(ingested.digest)
     journaled = index.blobs.get(txn, key)
     row = files.restore(txn, ingested)
     if journaled and row.diff_id:
-        row = replace(row, stored=journaled.stored, encoder=journaled.encoder)
-        index.blobs.put(txn, key, row)
+        index.blobs.put(txn, key, replace(row, stored=journaled.stored))
     elif journaled:  # what it unpacks to was recorded with it: the bytes don't say so
         index.blobs.put(txn, key, replace(journaled, verified=row.verified, size=row.size))
         if journaled.diff_id:

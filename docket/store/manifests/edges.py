@@ -6,14 +6,10 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from msgspec.structs import replace
-
 from docket.errors import ManifestBlobUnknown, SizeMismatch
 from docket.oci.digest import Digest
 from docket.oci.manifest import (
     ALL_MANIFEST_TYPES,
-    ANNOTATION_ENCODER,
-    Descriptor,
     Manifest,
 )
 from docket.oci.manifest import Index as ImageIndex
@@ -63,8 +59,6 @@ def add_manifest(
             pushed=time.time(),
         ),
     )
-    for child in parsed.children:
-        _note_encoder(index, txn, child)
     for table, key, value in edges(index, repository, digest, parsed):
         table.add(txn, key, value)
 
@@ -115,11 +109,3 @@ def tagged(index: Index, txn: Transaction, repository: str | None = None) -> lis
     """All tags (of *repository*), sorted by repository and tag."""
     rows = index.tags.scan(txn, scoped(repository) if repository else b"")
     return [Tagged(*unscoped(key), Digest.parse(tag.digest), tag.moved) for key, tag in rows]
-
-
-def _note_encoder(index: Index, txn: Transaction, child: Descriptor) -> None:
-    """Keep a layer's encoder with the layer: the next manifest that lists it says the same."""
-    encoder = child.annotations.get(ANNOTATION_ENCODER)
-    record = index.blobs.get(txn, key_of(child.digest)) if encoder else None
-    if encoder and record and not record.encoder:
-        index.blobs.put(txn, key_of(child.digest), replace(record, encoder=encoder))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
 
-from docket.errors import BlobUnknown, ManifestUnknown, RepositoryUnknown
+from docket.errors import BlobUnknown, InvalidInput, ManifestUnknown, RepositoryUnknown
 from docket.oci.digest import Digest
+from docket.oci.manifest import ANNOTATION_ENCODER, Manifest
 from docket.oci.manifest import Index as ImageIndex
-from docket.oci.manifest import Manifest
 from docket.store.blobs.blobs import Blobs
 from docket.store.blobs.ingest import ingest_bytes
 from docket.store.blobs.measuring import Measuring
@@ -20,6 +21,8 @@ from docket.store.manifests import edges
 from docket.store.manifests.removal import drop_manifest
 from docket.store.pins import Pins
 from docket.store.types import StoredManifest, Tagged
+
+_ENCODER = re.compile(r"(?:zstd|gzip)/[A-Za-z0-9.+_-]{1,40} level=-?[0-9]{1,3}\Z")
 
 MEASURE_SECONDS = 5.0
 """How long a manifest waits until its layers are measured: the next push asks for them."""
@@ -149,6 +152,24 @@ class Manifests:
                 unscoped(parent)[1] not in (own, "h")
                 for parent in self._index.parents.values(txn, key_of(digest))
             )
+
+    def encoder(self, repository: str, layer: Digest) -> str:
+        """What compressed *layer*, as a manifest of *repository* says; empty if none does.
+
+        It is a hint that nobody has verified: only the repository whose manifest gives it gets it
+        back, and only if it has the form of `docket.compression.encoder`.
+        """
+        prefix = scoped(repository, "m")
+        with self._index.read() as txn:
+            parents = list(islice(self._index.parents.values(txn, key_of(layer), prefix), 1))
+        for parent in parents:
+            with suppress(ManifestUnknown, InvalidInput):
+                stored = self.get(repository, Digest.parse(unscoped(parent)[1][1:]))
+                for child in stored.parsed.children:
+                    text = child.annotations.get(ANNOTATION_ENCODER, "")
+                    if child.digest == layer and _ENCODER.match(text):
+                        return text
+        return ""
 
     # -- torrents
 

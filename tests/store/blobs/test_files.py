@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import stat
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ import pytest
 from docket.compression import GZIP, NONE, ZSTD
 from docket.errors import BlobUnknown, DigestMismatch
 from docket.oci.digest import Digest
+from docket.oci.manifest import ANNOTATION_ENCODER
 from docket.pieces import PIECE_LENGTH, PieceHasher
 from docket.store import Sample, Store
 from docket.store.blobs.unpacking import Unpacked
@@ -180,7 +183,7 @@ def test_layers_by_diff_id(store: Store, kind: str) -> None:
     assert list(found) == [Digest.of(plain)]
     one = found[Digest.of(plain)]
     assert (one.digest, one.size) == (Digest.of(layer), len(layer))
-    assert (one.plain_size, one.compression, one.encoder) == (len(plain), kind, "")
+    assert (one.plain_size, one.compression) == (len(plain), kind)
     assert store.layers.get(one.digest) == one
 
 
@@ -243,16 +246,24 @@ def test_piece_hashes_of_what_is_not_held(store: Store) -> None:
         store.blobs.piece_hashes([Digest.of(b"x")])
 
 
-def test_the_encoder_is_kept(store: Store) -> None:
-    """Decision 11: a manifest tells what compressed a layer, and the layer keeps it."""
+def test_the_encoder_is_a_hint(store: Store) -> None:
+    """Decision 11: a repository gets back what its own manifest says compressed a layer."""
     first = image("a", "b")
     push(store, "app", first)
-    found = store.layers.find(map(Digest.of, first.plain))
-    assert [one.encoder for one in found.values()] == [ENCODER, ENCODER]
-    store.blobs.put(b"another config", repository="app")
-    assert (
-        store.layers.find([Digest.of(first.plain[0])])[Digest.of(first.plain[0])].encoder == ENCODER
-    )
+    push(store, "other", image("a", "c"), tag=None)
+    layers = [Digest.of(layer) for layer in first.layers]
+    assert [store.manifests.encoder("app", layer) for layer in layers] == [ENCODER, ENCODER]
+    assert store.manifests.encoder("other", layers[1]) == ""
+
+
+@pytest.mark.parametrize("text", ["x" * 3_000_000, "zstd/1.5.7 level=3\nx", "zstd/1 level=3; rm"])
+def test_an_encoder_that_is_none(store: Store, text: str) -> None:
+    """A manifest's annotation is whatever its pusher liked: nothing else is given to others."""
+    pushed = image("a")
+    body = json.loads(pushed.content)
+    body["layers"][0]["annotations"] = {ANNOTATION_ENCODER: text}
+    push(store, "app", replace(pushed, content=json.dumps(body).encode()))
+    assert store.manifests.encoder("app", Digest.of(pushed.layers[0])) == ""
 
 
 def test_sha512(store: Store) -> None:
