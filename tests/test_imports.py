@@ -18,7 +18,17 @@ TESTS = sorted(
     path for path in (ROOT / "tests").rglob("*.py") if ROOT / "tests/benchmarks" not in path.parents
 )
 
-VALUES = {"engine_address", "errors", "oci", "pieces", "wire", "progress", "rate_limit", "config"}
+VALUES = {
+    "error_text",
+    "engine_address",
+    "errors",
+    "oci",
+    "pieces",
+    "wire",
+    "progress",
+    "rate_limit",
+    "config",
+}
 
 TIERS = (
     VALUES,
