@@ -65,7 +65,7 @@ def status_of(error: Exception) -> tuple[int, str]:
     """The HTTP status and the OCI error code of *error*."""
     if isinstance(error, OSError):
         return (507, "TOOMANYREQUESTS") if error.errno in _FULL else (503, "UNAVAILABLE")
-    rows = ((status, code) for kind, status, code in _TABLE if isinstance(error, kind))
+    rows = ((status, code) for type_, status, code in _TABLE if isinstance(error, type_))
     return next(rows, (500, "UNKNOWN"))
 
 

@@ -19,7 +19,7 @@ from docket.errors import InvalidRequest, TooLarge, WrongMediaType
 from docket.store import Blob, BlobReader
 
 API_VERSION = {"Docker-Distribution-Api-Version": "registry/2.0"}
-"""docker 20.10 asks for this header on every answer."""
+"""docker 20.10 needs this header on every response."""
 
 _BLOCK = 128 * 1024
 """Bytes of a blob that are read at a time: two such blocks are held for each slow reader."""
@@ -54,7 +54,7 @@ def empty_response(status: int, headers: Mapping[str, str]) -> Response:
 
 
 def wanted_range(header: str | None, size: int) -> tuple[int, int] | None:
-    """The first byte and the one behind the last that a Range header asks of *size* bytes.
+    """The first byte and the end (exclusive) that a Range header requests of *size* bytes.
 
     None when the whole is to be sent: no header, several ranges, or one that isn't in bytes.
     ``(size, size)`` when it can't be satisfied.
@@ -73,8 +73,8 @@ def wanted_range(header: str | None, size: int) -> tuple[int, int] | None:
 async def read_json(request: Request, kind: type[_T], *, limit: int, optional: bool = False) -> _T:
     """The body as a value of *kind*; with *optional*, an empty one is ``{}``.
 
-    A web page can send other types than application/json to any server without asking it first, so
-    they are refused. Raises `InvalidRequest`, `WrongMediaType`, or `TooLarge`.
+    A web page can send other types than application/json to any server without a preflight request,
+    so they are refused. Raises `InvalidRequest`, `WrongMediaType`, or `TooLarge`.
     """
     body = await read_body(request, limit=limit, what="the request")
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -102,7 +102,7 @@ def decoded(body: bytes, kind: type[_T]) -> _T:
 
 
 class StreamedBytes(Response):
-    """*parts*, one behind the other, in small blocks: a slow reader holds none of it twice."""
+    """*parts* in sequence, in small blocks: no copy of them is held for a slow reader."""
 
     def __init__(self, parts: Sequence[memoryview], *, headers: Mapping[str, str]) -> None:
         self._parts = parts
@@ -120,9 +120,9 @@ class StreamedBytes(Response):
 
 
 class BlobResponse(Response):
-    """A blob, or one range of it, read in threads, at a pace.
+    """A blob, or one range of it, read in threads, at a limited rate.
 
-    Breaks off rather than send a wrong length, or more of a blob that was found to be wrong.
+    Breaks off rather than send a wrong length, or more of a blob that turned out damaged.
     """
 
     def __init__(self, registry: Registry, blob: Blob, request: Request) -> None:
@@ -186,7 +186,7 @@ class BlobResponse(Response):
         most = self._rate_limiter.share(_BLOCK)
         while offset < self._end:
             if self._store.blobs.times_quarantined(self._blob.digest) != self._quarantines:
-                raise OSError(f"{self._blob.digest} was found to be wrong")
+                raise OSError(f"{self._blob.digest} is damaged")
             count = min(most, self._end - offset)
             block: bytes | bytearray | None = _cached(reader.fileno(), count, offset)
             if block is None:

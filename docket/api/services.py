@@ -31,7 +31,7 @@ _T = TypeVar("_T")
 
 
 class Threads:
-    """Threads for calls that block, a bounded number of each kind: none waits for another kind."""
+    """Threads for calls that block, a bounded number for each purpose: none waits for another."""
 
     def __init__(self) -> None:
         self._reads = CapacityLimiter(32)
@@ -108,14 +108,14 @@ def digest_of(request: Request) -> Digest:
 def image_of(store: Store, request: Request) -> StoredManifest:
     """The image manifest of the path's reference; of an index, the one for ``?platform=``."""
     repository = repository_of(request)
-    found = store.manifests.get(repository, parse_target(request.path_params["reference"]))
-    parsed = manifest.parse(found.content, content_type=found.media_type)
+    stored = store.manifests.get(repository, parse_target(request.path_params["reference"]))
+    parsed = manifest.parse(stored.content, content_type=stored.media_type)
     if isinstance(parsed, manifest.Index):
         text = request.query_params.get("platform")
         wanted = Platform.parse(text) if text else Platform.of_host()
         chosen = choose_image(parsed, wanted, lambda listed: read_listed(store, repository, listed))
-        found = store.manifests.get(repository, chosen.digest)
-    return found
+        stored = store.manifests.get(repository, chosen.digest)
+    return stored
 
 
 def read_listed(store: Store, repository: str, listed: Descriptor) -> bytes:
@@ -125,9 +125,9 @@ def read_listed(store: Store, repository: str, listed: Descriptor) -> bytes:
     return store.blobs.read(listed.digest)
 
 
-def manifest_of(found: StoredManifest) -> manifest.Manifest:
-    """The image manifest in *found*. Raises `InvalidManifest`, of an index too."""
-    parsed = manifest.parse(found.content, content_type=found.media_type)
+def manifest_of(stored: StoredManifest) -> manifest.Manifest:
+    """The image manifest in *stored*. Raises `InvalidManifest`, of an index too."""
+    parsed = manifest.parse(stored.content, content_type=stored.media_type)
     if not isinstance(parsed, manifest.Manifest):
         raise InvalidManifest("an index within an index has no layers")
     return parsed

@@ -30,7 +30,7 @@ async def torrent(request: Request) -> Response:
 
 
 async def pieces(request: Request) -> Response:
-    """GET the piece hashes of some blobs of an image, for who makes its torrent; seed it.
+    """GET the piece hashes of some blobs of an image, for a host that makes its torrent; seed it.
 
     A host that holds most of an image has most of its torrent: to send a thousand hosts all of it
     would take more of the registry's link than the layers that changed.
@@ -56,7 +56,7 @@ def _torrent(request: Request, announce: str) -> Response:
 
 def _pieces(request: Request, announce: str) -> Response:
     texts = request.query_params.get("digests", "").split(",")
-    # each once: whoever names one a thousand times gets no thousand times its hashes
+    # each once: a request may name the same digest a thousand times
     wanted = [Digest.parse(text) for text in dict.fromkeys(texts) if text]
     stored, metainfo = _asked_for(request, announce)
     files = {file.digest: file for file in metainfo.files}

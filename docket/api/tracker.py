@@ -42,7 +42,7 @@ async def announce(request: Request) -> Response:
         )
     except InvalidAnnounce as error:
         return _bencoded(failure(str(error)))
-    # seeding begins with the question, so that the seed is there when its address is handed out
+    # seeding begins with the announce, so that the seed is there when its address is handed out
     if not await registry.threads.seed(lambda: registry.seeder.ensure_seeded(report.info_hash)):
         return _bencoded(failure("this registry has no such torrent"))
     registry.tracker.admit(report.info_hash)
@@ -59,18 +59,18 @@ def answer_at_once(
     registry: Registry, path: str, query: bytes, *, client: str, server: str
 ) -> bytes | None:
     """The answer that `announce` would give, when nothing has to be waited for; else None."""
-    found = _PATH.fullmatch(path)
-    if not found:
+    match = _PATH.fullmatch(path)
+    if not match:
         return None
     try:
-        report = Announce.parse(query, address=client, zone=unquote(found["zone"] or ""))
+        report = Announce.parse(query, address=client, zone=unquote(match["zone"] or ""))
     except InvalidAnnounce:
         return None
     age = registry.tracker.admitted_seconds(report.info_hash)
     if age is None or age > _TRUSTED_SECONDS:
         return None
     if age > _FRESH_SECONDS:
-        # so that nobody else asks meanwhile
+        # so that no other announce checks meanwhile
         registry.tracker.admit(report.info_hash)
         asyncio.get_running_loop().run_in_executor(None, _readmit, registry, report.info_hash)
     return _take(registry, report, server=server)
@@ -81,7 +81,7 @@ def _readmit(registry: Registry, info_hash: bytes) -> None:
     has = False
     try:
         has = registry.seeder.ensure_seeded(info_hash)
-    except Exception:  # the outermost edge of a thread; the usual way tells the peer
+    except Exception:  # the outermost edge of a thread; the next announce gets the error
         log.exception("a torrent can't be seeded")
     if not has:
         registry.tracker.dismiss(info_hash)
