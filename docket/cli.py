@@ -16,8 +16,8 @@ from click.shell_completion import shell_complete
 
 from docket import errors
 from docket.commands import terminal
-from docket.commands.agent import agent
 from docket.commands.completion import completion
+from docket.commands.fleet.agent import agent
 from docket.commands.fleet.deploy import INCOMPLETE, deploy
 from docket.commands.fleet.deploys import deploys
 from docket.commands.fleet.hosts import hosts

@@ -46,6 +46,7 @@
     ├── EngineError
     │   ├── EngineUnreachable
     │   └── EngineImageUnknown
+    ├── LayerFailed             an engine reads it while it arrives, and it does not come
     ├── Stopped                 ended before it was done
     ├── SwarmError              the BitTorrent session failed
     └── OutputError             standard output can't be written to
@@ -439,3 +440,11 @@ class OutputError(DocketError):
 
     def __init__(self, why: str) -> None:
         super().__init__(f"can't write the result to standard output: {why}")
+
+
+class LayerFailed(DocketError):
+    """A layer was on its way to this host, and does not come."""
+
+    def __init__(self, digest: object, error: Exception) -> None:
+        self.digest = digest
+        super().__init__(f"layer {digest} could not be fetched: {error}")

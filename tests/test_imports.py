@@ -36,6 +36,7 @@ TIERS = (
     {"decompression", "hooks"},
     {"archive", "store", "torrent", "engine", "remote"},
     {"seeder", "transfer", "fleet"},
+    {"agent"},
     {"api"},
     {"daemon"},
     {"commands"},

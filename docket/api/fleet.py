@@ -91,7 +91,7 @@ async def stop(request: Request) -> Response:
 
 async def _hub(request: Request) -> FleetHub:
     registry = registry_of(request)
-    await registry.fleet.start(registry.store.location)
+    await registry.fleet.start(registry.store.location, registry.stop)
     return registry.fleet
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import threading
 from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
@@ -95,20 +96,21 @@ class FleetHub:
         self._ticking: asyncio.Task[None] | None = None
         self.is_closed = False
 
-    async def start(self, location: Path) -> None:
-        """Restore the deploys of the store at *location*, and watch them; again is a no-op."""
+    async def start(self, location: Path, stop: threading.Event) -> None:
+        """Restore the deploys of the store at *location*, and watch them; again is a no-op.
+
+        All streams end soon after *stop* is set.
+        """
         async with self._starting:
             if self._ticking is None:
                 self._files = files = DeployFiles(location)
                 for deploy_id, rows in await run_sync(_read_logs, files):
                     self.deploys.restore(deploy_id, rows)
-                self._ticking = asyncio.create_task(self._tick())
+                self._ticking = asyncio.create_task(self._tick(stop))
 
     def close(self) -> None:
         """End all streams, for the registry is about to stop."""
         self.is_closed = True
-        if self._ticking:
-            self._ticking.cancel()
         for inbox in self._inboxes.values():
             inbox.close()
 
@@ -202,13 +204,14 @@ class FleetHub:
         for deploy_id in (gone for effects in batch for gone in effects.forgotten):
             self._files.remove(deploy_id)
 
-    async def _tick(self) -> None:
-        while True:
+    async def _tick(self, stop: threading.Event) -> None:
+        while not stop.is_set():
             await asyncio.sleep(TICK_SECONDS)
             try:
                 await self.apply(self.deploys.tick())
             except Exception:  # the outermost edge of a task that must not end
                 log.exception("a deploy could not go on; trying again")
+        self.close()
 
 
 def _read_logs(files: DeployFiles) -> list[tuple[str, list[Row]]]:

@@ -7,16 +7,17 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from docket.api.services import Registry, registry_of
+from docket.api.services import Threads, registry_of
 from docket.errors import InvalidRequest, TooLarge, WrongMediaType
-from docket.store import Blob, BlobReader
+from docket.rate_limit import RateLimiter
+from docket.store import Blob, BlobReader, Store
 
 API_VERSION = {"Docker-Distribution-Api-Version": "registry/2.0"}
 """docker 20.10 needs this header on every response."""
@@ -119,16 +120,27 @@ class StreamedBytes(Response):
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
+class BlobSource(Protocol):
+    """What sends blobs: a store, the threads that read it, and the rate that all share."""
+
+    @property
+    def store(self) -> Store: ...
+    @property
+    def threads(self) -> Threads: ...
+    @property
+    def sending(self) -> RateLimiter: ...
+
+
 class BlobResponse(Response):
     """A blob, or one range of it, read in threads, at a limited rate.
 
     Breaks off rather than send a wrong length, or more of a blob that turned out damaged.
     """
 
-    def __init__(self, registry: Registry, blob: Blob, request: Request) -> None:
-        self._store = registry.store
-        self._threads = registry.threads
-        self._rate_limiter = registry.sending
+    def __init__(self, source: BlobSource, blob: Blob, request: Request) -> None:
+        self._store = source.store
+        self._threads = source.threads
+        self._rate_limiter = source.sending
         self._blob = blob
         self._quarantines = self._store.blobs.times_quarantined(blob.digest)
         self._head = request.method == "HEAD"

@@ -41,19 +41,15 @@ _WORDS = {
 }
 
 
-def _address(_context: click.Context, _parameter: click.Parameter, text: str) -> AgentAddress:
+def parse_listen(_context: click.Context, _parameter: click.Parameter, text: str) -> AgentAddress:
+    """``HOST:PORT`` as an address, for click."""
     try:
         return AgentAddress.parse(text)
     except ValueError as error:
         raise click.BadParameter(str(error)) from error
 
 
-@click.group()
-def agent() -> None:
-    """Make this host's container engines pull through docket."""
-
-
-@agent.command()
+@click.command()
 @command_options
 @click.argument("target", type=click.Choice(_TARGETS))
 @option(
@@ -61,7 +57,7 @@ def agent() -> None:
     default=DEFAULT_LISTEN,
     show_default=True,
     metavar="HOST:PORT",
-    callback=_address,
+    callback=parse_listen,
     help="The agent's address.",
 )
 @option(

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from docket.errors import (
     InvalidMetainfo,
@@ -57,25 +58,45 @@ class Fetched:
     info_hash: bytes | None = None
 
 
+class FetchWatcher(Protocol):
+    """Sees a fetch from within: bytes can be read before a whole layer is here."""
+
+    def on_torrent(self, metainfo: Metainfo, folder: Path, /) -> None:
+        """Layers come into *folder*, whose files are those of the torrent."""
+
+    def on_adopted(self, digest: Digest, path: Path, /) -> None:
+        """The store has the layer, whose file is still at *path* too."""
+
+
 class Fetch:
     """Brings layers of one image into a store; its swarm serves other hosts until it is closed."""
 
     def __init__(
-        self, client: Client, store: Store, options: TransferOptions, progress: Progress
+        self,
+        client: Client,
+        store: Store,
+        options: TransferOptions,
+        progress: Progress,
+        *,
+        swarm: Swarm | None = None,
+        watcher: FetchWatcher | None = None,
     ) -> None:
+        """With a *swarm* of the caller's, that one is used and stays open."""
+        self._shared_swarm = swarm
+        self._watcher = watcher
         self._client = client
         self._store = store
         self._options = options
         self._progress = progress
         self._limiter = RateLimiter(options.max_download)
-        self._swarm: Swarm | None = None
+        self._swarm = swarm
         self._began = time.monotonic()
         self._result = Fetched()
         self._hashes: dict[Digest, bytes] = {}
 
     def close(self) -> None:
-        """Leave the swarm."""
-        if self._swarm:
+        """Leave the swarm, unless it is the caller's."""
+        if self._swarm and not self._shared_swarm:
             self._swarm.close()
 
     @property
@@ -117,6 +138,8 @@ class Fetch:
     def _run(self, source: MetainfoSource) -> None:
         gaps = {digest: [(0, layer.size)] for digest, layer in self._wanted.items()}
         if metainfo := self._metainfo(source):
+            if self._watcher:
+                self._watcher.on_torrent(metainfo, self._download.folder)
             have = self._have(metainfo)
             if self._options.use_swarm:
                 have = self._from_swarm(metainfo, have, is_gateway=source.is_gateway)
@@ -250,6 +273,8 @@ class Fetch:
         began = time.monotonic()
         unpacked = self._request.image.unpacked.get(digest)
         self._download.adopt(digest, unpacked=unpacked, piece_hashes=piece_hashes)
+        if self._watcher:
+            self._watcher.on_adopted(digest, self._download.folder / digest.layout_path)
         self._result.sources[digest] = source
         now = time.monotonic()
         self._result.seconds[digest] = now - self._began

@@ -116,9 +116,9 @@ def pull(
             plans = plan_layers(image, store, engine=engine)
             _report_held(progress, plans)
             wanted = fetch_request(client, image, store, plans)
-            _store_small_blobs(store, image)
+            store_small_blobs(store, image)
             fetched = fetch.run(wanted, download)
-            _tag_locally(store, image)
+            tag_locally(store, image)
             fetch_seconds = time.monotonic() - began
             loaded = _deliver(image, store, request, engine)
         load_seconds = time.monotonic() - began - fetch_seconds
@@ -146,13 +146,13 @@ def _report_held(progress: Progress, plans: Sequence[LayerPlan]) -> None:
             progress.layer(LayerProgress(plan.descriptor.digest.short, HELD, size, size))
 
 
-def _store_small_blobs(store: Store, image: ResolvedImage) -> None:
+def store_small_blobs(store: Store, image: ResolvedImage) -> None:
     """Config and manifest into the store, before any layer: they are part of the torrent."""
     store.blobs.put(image.config, repository=image.reference.repository)
     store.blobs.put(image.manifest.content)
 
 
-def _tag_locally(store: Store, image: ResolvedImage) -> None:
+def tag_locally(store: Store, image: ResolvedImage) -> None:
     """Tag the image here, so that this host's gc keeps its layers."""
     repository = image.reference.repository
     manifest = image.manifest.image()

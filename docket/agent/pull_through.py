@@ -1,0 +1,169 @@
+"""The images of one registry on this host: held ones from the store, others fetched as wanted."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import OrderedDict
+from contextlib import suppress
+from dataclasses import dataclass
+
+from docket.agent.arriving import ArrivingLayer
+from docket.agent.image_job import ImageJob, Tools
+from docket.errors import BlobUnknown, InvalidInput, NotFound, RegistryError
+from docket.oci import manifest
+from docket.oci.digest import Digest
+from docket.oci.manifest import Index, Manifest, Platform
+from docket.oci.reference import Reference
+from docket.remote.client import Client
+from docket.store import Blob, Store, StoredManifest
+from docket.transfer.resolve import resolve
+
+_RECENT = 256
+"""Image manifests that are remembered, so that a layer is known by the image that it is of."""
+
+_JOBS = 64
+"""Images that are fetched or served at the same time."""
+
+log = logging.getLogger("docket.agent")
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A manifest to serve; *is_stale* when the registry could not be asked what the tag is now."""
+
+    stored: StoredManifest
+    is_stale: bool = False
+
+
+class PullThrough:
+    """Manifests and blobs for this host's engines. Safe to use from many threads."""
+
+    def __init__(self, tools: Tools, resolver: Client) -> None:
+        """*resolver* is a client whose calls end soon: an engine waits for each of them."""
+        self._tools = tools
+        self._resolver = resolver
+        self._lock = threading.Lock()
+        self._recent: OrderedDict[tuple[str, Digest], Manifest] = OrderedDict()
+        self._jobs: dict[Digest, ImageJob] = {}
+
+    @property
+    def store(self) -> Store:
+        """This host's store."""
+        return self._tools.store
+
+    def close(self) -> None:
+        """Stop all fetches; what came is kept for the next one."""
+        with self._lock:
+            jobs = list(self._jobs.values())
+        for job in jobs:
+            job.close()
+        for job in jobs:
+            job.join(5.0)
+
+    def manifest(self, repository: str, target: str | Digest) -> Served:
+        """The manifest of a tag, as the registry has it now, or of a digest.
+
+        Raises `ManifestUnknown` when neither the registry nor this host has it, and `RegistryError`
+        when the registry can't be asked and this host doesn't have it.
+        """
+        if isinstance(target, Digest):
+            with suppress(NotFound):
+                return self._served(repository, self._tools.store.manifests.get(repository, target))
+        try:
+            stored = self._fetched_manifest(repository, target)
+        except RegistryError as error:
+            with suppress(NotFound):
+                held = self._tools.store.manifests.get(repository, target)
+                log.warning("serving %s:%s as it was last known: %s", repository, target, error)
+                return self._served(repository, held, is_stale=True)
+            raise
+        return self._served(repository, stored)
+
+    def blob(self, repository: str, digest: Digest) -> Blob | ArrivingLayer:
+        """The blob: the store's, pinned, or a layer on its way in.
+
+        Raises `BlobUnknown` when no image that came through here has it, and `RegistryError`.
+        """
+        blobs = self._tools.store.blobs
+        with suppress(BlobUnknown):
+            return blobs.get(digest)
+        image_digest, image = self._image_with(repository, digest)
+        if image.config.digest == digest:
+            blobs.put(self._tools.client.read_blob(repository, image.config), repository=repository)
+            return blobs.get(digest)
+        layer = self.job(repository, image_digest).layer(digest)
+        return blobs.get(digest) if layer is None else layer
+
+    def job(self, repository: str, digest: Digest) -> ImageJob:
+        """What fetches the image manifest *digest*; it is begun if there is none."""
+        with self._lock:
+            job = self._jobs.get(digest)
+            if job and not job.is_over:
+                return job
+            if len(self._jobs) >= _JOBS:
+                raise RegistryError(f"{_JOBS} images are being fetched already; try again")
+        image = resolve(self._tools.client, Reference(repository, digest), Platform.of_host())
+        with self._lock:
+            job = self._jobs.get(digest)
+            if job is None or job.is_over:
+                job = self._jobs[digest] = ImageJob(self._tools, image, self._job_ended)
+        return job
+
+    def choose(self, repository: str, digest: Digest, *, tag: str = "") -> Digest:
+        """The image manifest for this host's platform of the manifest or index *digest*.
+
+        With a *tag* that one points to *digest* from now on.
+        """
+        stored = self.manifest(repository, digest).stored
+        if tag:
+            self._keep(repository, stored.content, stored.media_type, (tag,))
+        found = self._tools.client.image_manifest(Reference(repository, digest), Platform.of_host())
+        self._keep(repository, found.content, found.media_type, ())
+        return found.digest
+
+    def _fetched_manifest(self, repository: str, target: str | Digest) -> StoredManifest:
+        found = self._resolver.manifest(Reference(repository, target))
+        tags = (target,) if isinstance(target, str) else ()
+        self._keep(repository, found.content, found.media_type, tags)
+        return self._tools.store.manifests.get(repository, found.digest)
+
+    def _keep(
+        self, repository: str, content: bytes, media_type: str, tags: tuple[str, ...]
+    ) -> None:
+        """Into the store, unless it is there just so: a write costs a sync."""
+        manifests = self._tools.store.manifests
+        digest = Digest.of(content)
+        with suppress(NotFound):
+            manifests.get(repository, digest)
+            if all(manifests.get(repository, tag).digest == digest for tag in tags):
+                return
+        parsed = manifest.parse(content, content_type=media_type)
+        manifests.put(repository, content, parsed, tags=tags, complete=False)
+
+    def _served(self, repository: str, stored: StoredManifest, *, is_stale: bool = False) -> Served:
+        with suppress(InvalidInput):
+            parsed = manifest.parse(stored.content, content_type=stored.media_type)
+            if not isinstance(parsed, Index):
+                self._remember(repository, stored.digest, parsed)
+        return Served(stored, is_stale)
+
+    def _remember(self, repository: str, digest: Digest, image: Manifest) -> None:
+        with self._lock:
+            self._recent[repository, digest] = image
+            self._recent.move_to_end((repository, digest))
+            while len(self._recent) > _RECENT:
+                self._recent.popitem(last=False)
+
+    def _image_with(self, repository: str, blob: Digest) -> tuple[Digest, Manifest]:
+        with self._lock:
+            recent = list(reversed(self._recent.items()))
+        for (name, digest), image in recent:
+            if name == repository and any(child.digest == blob for child in image.children):
+                return digest, image
+        raise BlobUnknown(blob)
+
+    def _job_ended(self, job: ImageJob) -> None:
+        with self._lock:
+            if self._jobs.get(job.image.digest) is job:
+                del self._jobs[job.image.digest]

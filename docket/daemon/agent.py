@@ -1,0 +1,206 @@
+"""The agent's process: a host's store, its swarm, a registry on loopback, and orders."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import os
+import secrets
+import shutil
+import signal
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import uvicorn
+
+from docket import __version__
+from docket.agent.deploy_task import DeployTask
+from docket.agent.held import held_images
+from docket.agent.image_job import ImageJob, Tools
+from docket.agent.orders import Orders
+from docket.agent.pull_through import PullThrough
+from docket.api.agent_app import AgentServices, agent_app
+from docket.config import IDLE_SECONDS
+from docket.daemon.listener import listen, raise_descriptor_limit, url_of
+from docket.oci.digest import Digest
+from docket.oci.manifest import Platform
+from docket.oci.reference import Reference
+from docket.remote.address import RegistryAddress
+from docket.remote.client import Client
+from docket.store import Store
+from docket.torrent.peer.session_options import SessionOptions
+from docket.torrent.peer.swarm import Swarm
+from docket.transfer.load import load_into_engine
+from docket.transfer.options import TransferOptions
+from docket.transfer.plan import connect_engine
+from docket.wire import MAX_HELD, HostInfo, Order
+
+RESOLVE_SECONDS = 9.0
+"""How long the registry may take for a manifest: an engine gives up after 30 s."""
+
+_ID_FILE = "agent-id"
+
+log = logging.getLogger("docket.agent")
+
+
+@dataclass(frozen=True, slots=True)
+class AgentOptions:
+    """How to run: limits in bytes a second, 0 is none."""
+
+    registry: RegistryAddress
+    location: Path
+    host: str = "127.0.0.1"
+    port: int = 5000
+    peer_port: int = 0
+    name: str = field(default_factory=socket.gethostname)
+    zone: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    idle_seconds: float = IDLE_SECONDS
+    max_upload: int = 0
+    max_download: int = 0
+
+
+def run_agent(options: AgentOptions, *, on_ready: Callable[[str], None]) -> None:
+    """Serve this host's engines and obey the registry, until SIGINT or SIGTERM.
+
+    *on_ready* gets the URL once requests are answered. Raises `StoreLocked`, `StoreFormat`, or
+    OSError when the port is taken. A registry that can't be reached is no error.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    raise_descriptor_limit()
+    listening = listen(options.host, options.port)
+    url = url_of(listening)
+    with (
+        contextlib.closing(listening),
+        Store(options.location, owner=f"docket agent at {url}") as store,
+        Client(options.registry) as client,
+        Client(options.registry, read_seconds=RESOLVE_SECONDS) as resolver,
+        Swarm(_session(options)) as swarm,
+    ):
+        agent = _Agent(options, store, client, resolver, swarm)
+        with contextlib.closing(agent):
+            agent.orders.begin()
+            with contextlib.suppress(KeyboardInterrupt):
+                _serve(agent, listening, lambda: on_ready(url))
+
+
+def _session(options: AgentOptions) -> SessionOptions:
+    return SessionOptions(
+        listen=f"0.0.0.0:{options.peer_port}",
+        max_upload=options.max_upload,
+        max_download=options.max_download,
+        watch_blocks=True,
+    )
+
+
+class _Agent:
+    """The parts of an agent, wired."""
+
+    def __init__(
+        self,
+        options: AgentOptions,
+        store: Store,
+        client: Client,
+        resolver: Client,
+        swarm: Swarm,
+    ) -> None:
+        self._options = options
+        self._store = store
+        transfer = TransferOptions(
+            zone=options.zone, max_download=options.max_download, count_sources=True
+        )
+        self._host_id = _host_id(store.location)
+        self.orders = Orders(client.fleet, self.describe, self._start, self._help)
+        tools = Tools(
+            client, store, swarm, transfer, options.idle_seconds, self.orders.host_changed
+        )
+        self.source = PullThrough(tools, resolver)
+
+    @property
+    def registry_names(self) -> frozenset[str]:
+        """What the registry is called in front of an image's name, and so in ``?ns=``."""
+        address = self._options.registry
+        host = f"[{address.host}]" if ":" in address.host else address.host
+        return frozenset({host, f"{host}:{address.port}"})
+
+    def describe(self) -> HostInfo:
+        """This host as the registry should know it."""
+        usage = shutil.disk_usage(self._store.location)
+        return HostInfo(
+            id=self._host_id,
+            name=self._options.name,
+            zone=self._options.zone,
+            labels=dict(self._options.labels),
+            version=__version__,
+            engine="",
+            platform=str(Platform.of_host()),
+            held=[str(digest) for digest in held_images(self._store)[:MAX_HELD]],
+            disk_free=usage.free,
+            disk_used=0,
+        )
+
+    def close(self) -> None:
+        """Stop what goes on."""
+        self.orders.close()
+        self.source.close()
+
+    def _start(self, order: Order) -> DeployTask:
+        return DeployTask(order, self._begin, self._load, self.orders.host_changed)
+
+    def _begin(self, order: Order) -> ImageJob:
+        digest = Digest.parse(order.digest)
+        chosen = self.source.choose(order.repository, digest, tag=order.tag)
+        return self.source.job(order.repository, chosen)
+
+    def _load(self, order: Order, job: ImageJob) -> None:
+        with contextlib.closing(connect_engine()) as engine:
+            named = Reference(order.repository, order.tag) if order.tag else job.image.reference
+            image = dataclasses.replace(job.image, reference=named)
+            load_into_engine(image, self._store, engine)
+
+    def _help(self, order: Order) -> None:
+        log.info("not serving %s: it is not held", order.repository)
+
+
+def _host_id(location: Path) -> str:
+    """The agent's id: random, and kept with the store, whose owner this process is."""
+    path = location / _ID_FILE
+    with contextlib.suppress(FileNotFoundError):
+        text = path.read_text().strip()
+        if len(text) == 32 and set(text) <= set("0123456789abcdef"):
+            return text
+    text = secrets.token_hex(16)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+    return text
+
+
+def _serve(agent: _Agent, listening: socket.socket, on_ready: Callable[[], None]) -> None:
+    config = uvicorn.Config(
+        agent_app(AgentServices(agent.source, own_names=agent.registry_names)),
+        loop="uvloop",
+        lifespan="off",
+        log_level="critical",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=2,
+    )
+    _Server(config, on_ready).run(sockets=[listening])
+
+
+class _Server(uvicorn.Server):
+    """uvicorn that says when it serves."""
+
+    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_ready = on_ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=sockets)
+        if self.started:
+            self._on_ready()
