@@ -1,4 +1,4 @@
-"""Seeding on demand: an image joins the swarm when someone asks for it and leaves when idle."""
+"""Seeding on demand: an image joins its swarm when a peer asks for it and leaves when idle."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _CACHED = 256
 
 
 class Seeder:
-    """Makes the torrents of a store's images and seeds those that are wanted."""
+    """Makes the torrents of a store's images and seeds those that are requested."""
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ class Seeder:
         self._cache: OrderedDict[Digest, Metainfo] = OrderedDict()
         self._lock = threading.Lock()
         self.tracker = tracker
-        # nothing is seeded yet: what lies there is from before a restart
+        # nothing is seeded yet: what is there is from before a restart
         for stale in self._folder.iterdir():
             shutil.rmtree(stale, ignore_errors=True)
 
@@ -47,44 +47,44 @@ class Seeder:
         """The TCP port that peers connect to."""
         return self._swarm.port
 
-    def metainfo(self, found: StoredManifest, *, announce: str) -> Metainfo:
+    def metainfo(self, stored: StoredManifest, *, announce: str) -> Metainfo:
         """The torrent of an image manifest, for a client that announces to *announce*.
 
         Reads no layer: piece hashes are those of the index. Raises `InvalidManifest` when it is no
         image manifest, or `BlobUnknown` when a layer isn't held.
         """
         with self._lock:
-            cached = self._cache.get(found.digest)
+            cached = self._cache.get(stored.digest)
         if cached is None:
-            cached = self._build(found)
+            cached = self._build(stored)
             with self._lock:
-                self._cache[found.digest] = cached
+                self._cache[stored.digest] = cached
                 while len(self._cache) > _CACHED:
                     self._cache.popitem(last=False)
-        self._store.manifests.record_torrent(cached.info_hash, found.digest)
+        self._store.manifests.record_torrent(cached.info_hash, stored.digest)
         return with_announce(cached, self.tracker or announce)
 
     def ensure_seeded(self, info_hash: bytes) -> bool:
-        """Someone asks for the torrent: seed it. False when there is no such image."""
+        """Seed the torrent, since a peer asks for it. False when there is no such image."""
         if self._swarm.keep(info_hash):
             return True
         named = self._store.manifests.torrent(info_hash)
         if named is None:
             return False
         repository, digest = named
-        found = self._store.manifests.get(repository, digest)
-        self.seed(found)
+        stored = self._store.manifests.get(repository, digest)
+        self.seed(stored)
         return True
 
-    def seed(self, found: StoredManifest) -> None:
+    def seed(self, stored: StoredManifest) -> None:
         """Seed the image's torrent, if it isn't seeded already."""
-        torrent = self.metainfo(found, announce="")
+        torrent = self.metainfo(stored, announce="")
         with self._lock:
             if not self._swarm.keep(torrent.info_hash):
-                self._swarm.seed(torrent, self._lay_out(torrent, found))
+                self._swarm.seed(torrent, self._lay_out(torrent, stored))
 
     def release_idle(self) -> None:
-        """Let torrents go that nobody has asked for in a while; pin the blobs of the others."""
+        """Stop seeding torrents that were idle for a while; pin the blobs of the others."""
         for info_hash in self._swarm.info_hashes():
             named = self._store.manifests.torrent(info_hash)
             idle = self._swarm.idle_seconds(info_hash) > self._idle_seconds
@@ -94,8 +94,8 @@ class Seeder:
                 self._pin(*named)
 
     def stop_containing(self, blobs: Iterable[Digest]) -> None:
-        """Seed nothing any more that contains one of *blobs*, which were found to be wrong."""
-        paths = [one.layout_path for one in blobs]
+        """Stop seeding torrents that contain one of *blobs*, whose bytes are wrong."""
+        paths = [digest.layout_path for digest in blobs]
         for info_hash in self._swarm.info_hashes():
             named = self._store.manifests.torrent(info_hash)
             if named and any((self._folder / named[1].hex / path).exists() for path in paths):
@@ -105,30 +105,30 @@ class Seeder:
         """Leave all swarms."""
         self._swarm.close()
 
-    def _build(self, found: StoredManifest) -> Metainfo:
-        parsed = found.parsed
+    def _build(self, stored: StoredManifest) -> Metainfo:
+        parsed = stored.parsed
         if not isinstance(parsed, Manifest):
             raise InvalidManifest(
                 "an index has no torrent of its own; ask for one of its manifests"
             )
-        blobs = [(one.digest, one.size) for one in (parsed.config, *parsed.layers)]
-        pieces = self._store.blobs.piece_hashes([found.digest, *(digest for digest, _ in blobs)])
+        blobs = [(blob.digest, blob.size) for blob in (parsed.config, *parsed.layers)]
+        pieces = self._store.blobs.piece_hashes([stored.digest, *(digest for digest, _ in blobs)])
         return image_metainfo(
-            found.digest,
-            media_type=found.media_type,
-            size=len(found.content),
+            stored.digest,
+            media_type=stored.media_type,
+            size=len(stored.content),
             blobs=blobs,
             pieces=pieces,
             announce="",
         )
 
-    def _lay_out(self, torrent: Metainfo, found: StoredManifest) -> Path:
+    def _lay_out(self, torrent: Metainfo, stored: StoredManifest) -> Path:
         """The torrent's folder: hard links to the store's blobs, and two small files."""
         folder = self._folder / torrent.name
         for file in torrent.files:
             if file.digest:
                 self._store.blobs.link_out(file.digest, folder / file.path)
-        small = layout_files(found.digest, media_type=found.media_type, size=len(found.content))
+        small = layout_files(stored.digest, media_type=stored.media_type, size=len(stored.content))
         for name, content in small.items():
             self._store.write_synced(folder / name, content)
         return folder
@@ -141,8 +141,8 @@ class Seeder:
 
     def _pin(self, repository: str, digest: Digest) -> None:
         try:
-            found = self._store.manifests.get(repository, digest)
-            for child in found.parsed.children:
+            stored = self._store.manifests.get(repository, digest)
+            for child in stored.parsed.children:
                 self._store.blobs.get(child.digest)
         except BlobUnknown:
             return

@@ -159,7 +159,7 @@ def parse_metainfo(content: bytes) -> Metainfo:
     """The torrent in *content*, when it is of the form that `image_metainfo` makes.
 
     Raises `InvalidMetainfo` for all else: no name in a torrent may be a path outside. The result is
-    made anew of what was understood: other trackers, web seeds and nodes are left out.
+    rebuilt from what was parsed: other trackers, web seeds and nodes are left out.
     """
     torrent = _read(content)
     _validate(torrent)
