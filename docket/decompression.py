@@ -17,7 +17,7 @@ from docket.compression import BZIP2, GZIP, NONE, SNIFF_SIZE, XZ, ZSTD, sniff
 from docket.errors import InvalidArchive, InvalidInput, TooCostly, TooLarge, WindowTooLarge
 
 MAX_WINDOW = 128 << 20
-"""Bytes that a stream may look back; one that asks for more is refused."""
+"""Bytes that a stream may look back; one that needs more is refused."""
 
 _BLOCK = 1 << 18
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 MAX_SUMMARY = 1000
-"""Characters of the longest line that an error is told in."""
+"""Characters of the longest line that shows an error."""
 
 
 def summary(error: BaseException) -> str:

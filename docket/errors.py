@@ -182,7 +182,7 @@ class TooCostly(InvalidInput):
 
 
 class NotFound(DocketError):
-    """What was asked for is not here."""
+    """No such thing is here."""
 
 
 class BlobUnknown(NotFound):
@@ -268,7 +268,7 @@ class HostUnknown(NotFound):
 
 
 class ImageNotInArchive(NotFound):
-    """The archive holds other images than the one asked for."""
+    """The archive holds other images than the requested one."""
 
     def __init__(self, name: str, names: list[str]) -> None:
         self.names = names

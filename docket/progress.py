@@ -48,10 +48,10 @@ class Progress(Protocol):
 
 
 class Silent:
-    """A `Progress` that tells nobody."""
+    """A `Progress` that reports nothing."""
 
     def layer(self, progress: LayerProgress) -> None:
-        """Drop it."""
+        """A no-op."""
 
     def note(self, text: str) -> None:
-        """Drop it."""
+        """A no-op."""

@@ -1,4 +1,4 @@
-"""Seeding on demand: an image joins its swarm when a peer asks for it and leaves when idle."""
+"""Seeding on demand: an image joins its swarm when a peer requests it and leaves when idle."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Seeder:
         return with_announce(cached, self.tracker or announce)
 
     def ensure_seeded(self, info_hash: bytes) -> bool:
-        """Seed the torrent, since a peer asks for it. False when there is no such image."""
+        """Seed the torrent, since a peer requests it. False when there is no such image."""
         if self._swarm.keep(info_hash):
             return True
         named = self._store.manifests.torrent(info_hash)
@@ -109,7 +109,7 @@ class Seeder:
         parsed = stored.parsed
         if not isinstance(parsed, Manifest):
             raise InvalidManifest(
-                "an index has no torrent of its own; ask for one of its manifests"
+                "an index has no torrent of its own; request one of its manifests"
             )
         blobs = [(blob.digest, blob.size) for blob in (parsed.config, *parsed.layers)]
         pieces = self._store.blobs.piece_hashes([stored.digest, *(digest for digest, _ in blobs)])

@@ -282,7 +282,7 @@ class DeployStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     *state* is ``running``, ``done``, ``failed``, ``stopped``, ``expired`` or ``superseded``; *why*
     says more. *counts* has the number of hosts in each host state. *hosts* are at most as many as
-    were asked for: failed ones first, then the slowest. *revision* grows with each change:
+    were requested: failed ones first, then the slowest. *revision* grows with each change:
     ``?after=`` waits for one. Times are seconds since 1970.
     """
 

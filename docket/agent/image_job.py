@@ -68,7 +68,7 @@ class _State:
 
 
 class ImageJob:
-    """Fetches the layers of *image* that somebody asks for, then serves them to other hosts.
+    """Fetches the layers of *image* that somebody requests, then serves them to other hosts.
 
     One thread does all of it; it ends when nobody has wanted the image for *idle_seconds*.
     """

@@ -31,7 +31,7 @@ PING_SECONDS = 60.0
 
 TICK_SECONDS = 1.0
 MIN_NEWS_SECONDS = 0.3
-"""Who follows a deploy gets news at most as often."""
+"""A client that follows a deploy gets changes at most this often."""
 
 _MAX_WAITING = 64
 """Orders that wait for one agent; one that reads none of them is disconnected."""

@@ -85,7 +85,7 @@ async def read_json(request: Request, kind: type[_T], *, limit: int, optional: b
 
 
 async def read_body(request: Request, *, limit: int, what: str) -> bytes:
-    """The whole body. Raises `TooLarge` as soon as it is over *limit* bytes."""
+    """The whole body. Raises `TooLarge` as soon as it exceeds *limit* bytes."""
     content = bytearray()
     async for block in request.stream():
         content += block

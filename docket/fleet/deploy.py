@@ -33,7 +33,7 @@ class HostState(StrEnum):
     """All layers are in its store, checked."""
     LOADING = "loading"
     DONE = "done"
-    """Verified and, where that was asked for, loaded into its engine."""
+    """Verified and, where that was requested, loaded into its engine."""
     FAILED = "failed"
 
 
@@ -102,7 +102,7 @@ class Deploy:
 
     @property
     def canaries(self) -> list[Member]:
-        """The hosts that go first; none where no canary was asked for."""
+        """The hosts that go first; none where no canary was requested."""
         count = self.request.canary
         return [member for number, member in enumerate(self.members.values()) if number < count]
 

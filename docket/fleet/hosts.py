@@ -57,7 +57,7 @@ class Hosts:
         return len(self._hosts)
 
     def connect(self, info: HostInfo, address: str) -> Host:
-        """The agent of a host has connected, or says anew what its host is."""
+        """The agent of a host has connected, or describes its host again."""
         host = self._hosts.pop(info.id, None)
         held = array("I", sorted(self._numbered(info.held)))
         slim = HostInfo(**{name: getattr(info, name) for name in _KEPT})
@@ -76,7 +76,7 @@ class Hosts:
             host.seen = self._clock()
 
     def see(self, host_id: str) -> Host | None:
-        """The host, which has just been heard from; None when it never connected."""
+        """The host, which has just reported; None when it never connected."""
         host = self._hosts.get(host_id)
         if host:
             host.seen = self._clock()

@@ -76,7 +76,7 @@ def plan_docker(
         )
     if reads_hosts is None:
         notes.append(
-            "Docker couldn't be asked for its image store: hosts.toml counts with the containerd "
+            "Docker didn't report its image store: hosts.toml counts with the containerd "
             f"store of Docker {_FIRST_WITH_HOSTS} or newer alone; run setup again when Docker runs"
         )
     return Plan(ENGINE, tuple(changes), tuple(notes), _next_steps(path, changes, paths))

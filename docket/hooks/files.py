@@ -148,7 +148,7 @@ class HostFiles:
     def undo(self, engine: str) -> list[Step]:
         """Give back what was there before setup of *engine*; gives what was done.
 
-        A file that was edited since loses docket's marked block alone; where that can't be told
+        A file that was edited since loses docket's marked block alone; where that can't be decided
         from the edits, the file stays as it is (`Action.KEEP`).
         """
         with self._locked():

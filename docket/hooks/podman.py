@@ -43,7 +43,7 @@ def plan_podman(
 ) -> Plan:
     """What makes podman and CRI-O ask the agent first for images of *registries*.
 
-    Images of *registry*, to which the agent belongs, are asked for by their own names. Raises
+    Images of *registry*, to which the agent belongs, are requested by their own names. Raises
     `InvalidConfiguration`.
     """
     blocks = _blocks(files, paths)
@@ -111,7 +111,7 @@ def _sources(files: HostFiles, paths: Paths) -> Iterator[Path]:
 
 
 def _is_skipped(prefix: str, row: Mapping[str, Any]) -> bool:
-    """A mirror of ``*.example.com`` can't tell which registry an image is of."""
+    """A mirror of ``*.example.com`` doesn't show which registry an image is of."""
     return "*" in prefix or bool(row.get("blocked"))
 
 

@@ -85,7 +85,7 @@ def value(content: object) -> str:
 
 
 def key(name: str) -> str:
-    """A key, quoted where TOML asks for it."""
+    """A key, quoted where TOML requires it."""
     return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else value(name)
 
 

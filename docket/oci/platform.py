@@ -141,7 +141,7 @@ class Platform:
         return tuple(unique)
 
     def serves(self, wanted: Platform) -> bool:
-        """Whether an image for this platform runs where *wanted* is asked for."""
+        """Whether an image for this platform runs where *wanted* is requested."""
         return self.normalized in wanted.alternatives()
 
     def __str__(self) -> str:

@@ -52,7 +52,7 @@ class RemotePieces:
     """Piece hashes of some blobs of an image, one behind the other, and the torrent they are of.
 
     Instead of hashes there may be a *hash_peer*, a host that has them (see `hash_exchange`).
-    *piece_length* in bytes; *is_gateway* is as `Client.torrent` tells it.
+    *piece_length* in bytes; *is_gateway* is as in `Client.torrent`.
     """
 
     hashes: bytes

@@ -45,7 +45,7 @@ class Pins:
                 yield lambda digest: self._expiry.get(digest, 0.0) > now
 
     def drop_expired(self) -> None:
-        """Forget pins that are over."""
+        """Forget pins that have expired."""
         with self._lock:
             now = self._clock()
             for digest in [one for one, until in self._expiry.items() if until <= now]:

@@ -45,7 +45,7 @@ class SourceLayer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Compression:
-    """How to compress: `compression.ZSTD`, at a level, on so many threads."""
+    """How to compress: `compression.ZSTD`, at a level, on a number of threads."""
 
     name: str = ZSTD
     level: int | None = None
@@ -253,7 +253,7 @@ def push_from_engine(
 ) -> PushReport:
     """Push an image that the container engine has.
 
-    When the registry has all its layers, the engine isn't asked for their bytes.
+    When the registry has all its layers, the engine doesn't send their bytes.
     """
     # docker's package is a third of what loading this takes, and archives have no use for it
     from docket.engine import Engine

@@ -1,4 +1,4 @@
-"""Who may change something: no foreign web page, and whom --read-only and --writes-from allow."""
+"""Access to requests that change something: --read-only, --writes-from, no foreign web page."""
 
 from __future__ import annotations
 

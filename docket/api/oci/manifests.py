@@ -75,7 +75,7 @@ async def delete_manifest(request: Request) -> Response:
 
 
 def _requested_tags(request: Request) -> list[str]:
-    """The tags of ``?tag=…&tag=…``, which a push by digest may ask for (a draft behind 1.1)."""
+    """The tags of ``?tag=…&tag=…``, which a push by digest may request (a draft behind 1.1)."""
     tags = list(dict.fromkeys(request.query_params.getlist("tag")))
     for tag in tags:
         if not is_tag(tag):

@@ -83,7 +83,7 @@ _PIECES = get(
     "The piece hashes of some blobs of an image, for who makes its torrent; seeding begins",
     {
         200: answer(
-            "20 bytes for each piece of the blobs, in the order in which they are asked for",
+            "20 bytes for each piece of the blobs, in the order of the request",
             "Docker-Content-Digest",
             "Docket-Gateway",
             "Docket-Info-Hash",
@@ -96,8 +96,10 @@ _PIECES = get(
     *(400, 404, 507),
     takes=(
         parameter("query", "digests", TEXT, "digests of blobs, with commas between them"),
-        parameter("query", "port", TEXT, "at which this host will tell others"),
-        parameter("query", "failed_peer", TEXT, "a Docket-Hash-Peer that told nothing, or wrong"),
+        parameter("query", "port", TEXT, "at which this host will serve hashes to others"),
+        parameter(
+            "query", "failed_peer", TEXT, "a Docket-Hash-Peer that sent nothing, or wrong hashes"
+        ),
         *(_PLATFORM, _TOLD_ZONE, _JOINING),
     ),
 )

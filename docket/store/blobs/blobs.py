@@ -108,7 +108,7 @@ class Blobs:
     def times_quarantined(self, digest: Digest) -> int:
         """How often the blob was found damaged since the start.
 
-        A change tells a slow reader that the file it has open can't be trusted.
+        A change shows a slow reader that the file it has open can't be trusted.
         """
         return self._files.times_quarantined(digest)
 

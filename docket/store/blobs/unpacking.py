@@ -17,7 +17,7 @@ MAX_PLAIN = 1 << 40
 
 # beside one more for each 2 MiB: 60 GB of zeros at 200 MB/s; only the diff_id of a bomb is lost
 _UNPACK_SECONDS = 300
-# what each layer may take to look back; zstd asks for more from level 20 on, or with --long
+# what each layer may take to look back; zstd needs more from level 20 on, or with --long
 _USUAL_WINDOW = 8 << 20
 _POLL_SECONDS = 0.1
 

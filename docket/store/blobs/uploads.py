@@ -62,7 +62,7 @@ class Upload:
         ingest.feed(block)
 
     def finish(self, expected: Digest) -> Ingested:
-        """All bytes are here: sync them and tell what they are. Raises `DigestMismatch`."""
+        """All bytes are here: sync them and return what they are. Raises `DigestMismatch`."""
         ingest = None
         if self._ingest is None or expected.algorithm != "sha256":
             # the one second read: sessions that outlived a restart, and digests of another kind

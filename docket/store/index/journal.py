@@ -199,7 +199,7 @@ _decoder = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 def _parsed(raw: bytes) -> Entry | None:
-    """The change that a line tells; None when its checksum or its form is wrong."""
+    """The change that a line records; None when its checksum or its form is wrong."""
     body = raw[9:].rstrip(b"\n")
     if raw[:9] != b"%08x " % zlib.crc32(body):
         return None

@@ -1,4 +1,4 @@
-"""What the tables with many values should hold, as told by the rows that they follow from."""
+"""What the tables with many values should hold, computed from the rows that they follow from."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Structure:
     def mend(self) -> Iterator[tuple[Edge, bool]]:
         """Add what is missing and remove what is too much; says for each edge whether it was added.
 
-        Pushes may go on: every edge is looked at again in the transaction that mends it.
+        Pushes may go on: every edge is looked at again in the transaction that repairs it.
         """
         with self._index.read() as txn:
             wrong = [one for one in self._candidates(txn) if self._is_wrong(txn, one)]
@@ -120,7 +120,7 @@ class Structure:
         return row is not None and row.subject == subject
 
     def _parse(self, digest: str) -> Parsed | None:
-        """The manifest as its blob tells it; None when that is not there, or not what it says."""
+        """The manifest in its blob; None when that is not there, or not what it says."""
         try:
             named = Digest.parse(digest)
             content = self._files.path(named).read_bytes()

@@ -1,4 +1,4 @@
-"""Checking a store: rows, files and edges; what is wrong is mended, or put out of reach."""
+"""Checking a store: rows, files and edges; damage is repaired, or put out of reach."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _SAMPLE = re.compile(r"([1-9]\d{0,5})/([1-9]\d{0,5})\Z")
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Which blobs are read: the *part*-th of *parts* equal parts, told apart by digest."""
+    """Which blobs are read: the *part*-th of *parts* equal parts, split by digest."""
 
     part: int = 1
     parts: int = 1
@@ -74,14 +74,14 @@ class FsckReport:
 
 
 OnBlob = Callable[[int, int], None]
-"""Told after each blob: how many blobs are done, of how many."""
+"""Called after each blob with the number of blobs that are done, and of all."""
 
 _FINDINGS = {
     BlobStatus.MISSING: ("blob-missing", "its record is gone; push or pull it again"),
     BlobStatus.WRONG_SIZE: ("blob-size", "in quarantine; push or pull it again"),
     BlobStatus.WRONG_BYTES: ("blob-bytes", "in quarantine; push or pull it again"),
     BlobStatus.UNREADABLE: ("blob-unreadable", "in quarantine; push or pull it again"),
-    BlobStatus.WRONG_PIECES: ("pieces", "made anew from the blob"),
+    BlobStatus.WRONG_PIECES: ("pieces", "recomputed from the blob"),
 }
 
 
@@ -161,7 +161,7 @@ class Fsck:
         for key in self._keys(self._index.links):
             repository, digest = unscoped(key)
             if self._is_listed(repository, digest):
-                continue  # an image lacks it: `incomplete` tells
+                continue  # an image lacks it: `incomplete` reports it
             if self._removed(index.links.delete, key, self._has_no_blob):
                 self.report.add("dangling", f"{digest} in {repository}", "removed")
 
@@ -198,10 +198,10 @@ class Fsck:
 
     def _tell_journal(self, what: str) -> None:
         self.renew_journal = True
-        self.report.add("journal", what, "the journal is written anew")
+        self.report.add("journal", what, "the journal is rewritten")
 
     def _must_read(self, digest: Digest) -> bool:
-        """Manifests are read always: edges are told by them. So is what has no piece hashes."""
+        """Manifests are read always: edges follow from them. So is what has no piece hashes."""
         key = key_of(digest)
         with self._index.read() as txn:
             is_manifest = any(
@@ -287,7 +287,7 @@ class Fsck:
         key: bytes,
         is_over: Callable[[Transaction, bytes], bool],
     ) -> bool:
-        """Delete the row if it is over still."""
+        """Delete the row if it still dangles."""
         with self._index.read() as txn:
             if not is_over(txn, key):
                 return False

@@ -1,4 +1,4 @@
-"""Building the index anew, from the blobs and the journal."""
+"""Rebuilding the index from the blobs and the journal."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def rebuild_index(
     on_blob: OnBlob = lambda _done, _total: None,
     step: Callable[[str], None] = no_step,
 ) -> FsckReport:
-    """Make the index of the store at *location* anew; nobody may have it open.
+    """Rebuild the index of the store at *location*; nobody may have it open.
 
     Returning means that the new one is in its place, and durable: all blobs whose bytes are what
     their names say, and all links, manifests, tags and torrents of the journal. What is wrong is in
@@ -51,7 +51,7 @@ def rebuild_index(
 def _rebuild(location: Path, filesystem: Filesystem, on_blob: OnBlob) -> FsckReport:
     journal = Journal(location / JOURNAL, filesystem)
     if not journal.newest():
-        raise StoreFormat(f"{location} has no journal: without it no tag can be told")
+        raise StoreFormat(f"{location} has no journal: without it no tag can be restored")
     filesystem.remove_folder(location / _NEW)
     report = FsckReport()
     index = Index(location / _NEW, filesystem=filesystem)

@@ -1,4 +1,4 @@
-"""Rows of the index that are damaged, dangling, or not what the journal says; and their mending."""
+"""Rows of the index that are damaged, dangling, or not what the journal says; and their repair."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from docket.store.index.records import (
 from docket.store.index.tables import Table, Transaction
 
 _FROM_JOURNAL = "restored from the journal"
-_FROM_BLOB = "made anew from the blob"
-_FROM_MANIFEST = "made anew from the manifest"
+_FROM_BLOB = "rebuilt from the blob"
+_FROM_MANIFEST = "rebuilt from the manifest"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Mended:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A row that the index and its journal don't tell alike.
+    """A row that differs between the index and its journal.
 
     *is_lost*: the index lacks it; *is_witnessed*: an edge says that it should be there.
     """
@@ -53,7 +53,7 @@ class Difference:
 
 
 class Rows:
-    """Looks at every row; mends from *said* (the journal, replayed) and from the blobs."""
+    """Looks at every row; repairs from *said* (the journal, replayed) and from the blobs."""
 
     def __init__(self, index: Index, said: Index, files: BlobFiles) -> None:
         self._index = index
@@ -61,7 +61,7 @@ class Rows:
         self._files = files
 
     def mend(self) -> Iterator[Mended]:
-        """Mend each row that fails its checksum, or whose key can't be one."""
+        """Repair each row that fails its checksum, or whose key can't be one."""
         for table in self._index.tables:
             with self._index.read() as txn:
                 damaged = [key for key in table.keys(txn) if _is_damaged(table, txn, key)]
@@ -70,7 +70,7 @@ class Rows:
                     yield Mended(table.name, key, how)
 
     def differences(self, txn: Transaction) -> Iterator[Difference]:
-        """Where the index that *txn* sees and the journal don't tell the same."""
+        """Where the index that *txn* sees and the journal differ."""
         with self._said.read() as said_txn:
             for table in self._index.tables:
                 if table.is_journaled:
@@ -140,7 +140,7 @@ class Rows:
         return index.update(change)
 
     def _mended(self, table: Table[Any], key: bytes) -> str:
-        """Mend the row; how, or nothing where it is right by now."""
+        """Repair the row; how, or nothing where it is right by now."""
         value, source = self._value(table, key)
 
         def change(txn: Transaction) -> str:
@@ -155,7 +155,7 @@ class Rows:
         return self._index.update(change)
 
     def _value(self, table: Table[Any], key: bytes) -> tuple[Any, str]:
-        """What the row should be; None when nobody can tell."""
+        """What the row should be; None when nothing shows it."""
         if not _is_possible(table.name, key):
             return None, ""
         if table.is_journaled:
@@ -168,7 +168,7 @@ class Rows:
             found = self._files.reread(digest_of(key))
             return found.piece_hashes if found else None, _FROM_BLOB
         if table is self._index.links:
-            return time.time(), "made anew"
+            return time.time(), "rebuilt"
         if table is self._index.manifests:
             return self._manifest_row(key), _FROM_MANIFEST
         return None, ""
@@ -224,4 +224,4 @@ def _are_equal(
     try:
         return bool(table.get(txn, key) == said.get(said_txn, key))
     except IndexDamaged:
-        return True  # told as damage already
+        return True  # reported as damage already

@@ -63,7 +63,7 @@ class Scrub:
                 try:
                     row = self._index.blobs.get(txn, key)
                 except IndexDamaged:
-                    continue  # fsck's to mend
+                    continue  # fsck repairs it
                 if row and row.verified < older_than:
                     found.append((row.verified, key))
         return found

@@ -22,7 +22,7 @@ from docket.store.types import Tagged
 def check_children(
     index: Index, txn: Transaction, repository: str, parsed: Manifest | ImageIndex
 ) -> None:
-    """Raises unless *repository* has all that *parsed* lists, in the sizes that it tells.
+    """Raises unless *repository* has all that *parsed* lists, in the sizes that it states.
 
     `ManifestBlobUnknown`, or `SizeMismatch`: a torrent is laid out by these sizes.
     """

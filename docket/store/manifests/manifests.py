@@ -25,7 +25,7 @@ from docket.store.types import StoredManifest, Tagged
 _ENCODER = re.compile(r"(?:zstd|gzip)/[A-Za-z0-9.+_-]{1,40} level=-?[0-9]{1,3}\Z")
 
 MEASURE_SECONDS = 5.0
-"""How long a manifest waits until its layers are measured: the next push asks for them."""
+"""How long a manifest waits until its layers are measured: the next push queries them."""
 
 
 class Manifests:

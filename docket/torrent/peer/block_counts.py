@@ -19,7 +19,7 @@ class BlockCount:
 
 
 class BlockCounts:
-    """The blocks of one torrent, by who was asked for them and who sent them."""
+    """The blocks of one torrent, by the peers that they were requested from and came from."""
 
     def __init__(self, metainfo: Metainfo) -> None:
         self._metainfo = metainfo

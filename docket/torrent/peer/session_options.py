@@ -80,7 +80,7 @@ class SessionOptions:
 
     *listen* is ``address:port``; port 0 takes a free one, and ``[::]`` means IPv4's addresses too.
     Limits are in bytes a second, 0 for none. *announce_ip* is sent to trackers as this peer's
-    address. *is_registry* marks a registry's seed. *watch_blocks* asks for `BlockSeen` events,
+    address. *is_registry* marks a registry's seed. *watch_blocks* enables `BlockSeen` events,
     which cost CPU time for every 16 KiB.
     """
 

@@ -107,7 +107,7 @@ def failure(reason: str) -> bytes:
 
 
 def _wanted(values: dict[bytes, bytes]) -> int:
-    """How many peers it asks for; a negative number, as over UDP (BEP 15), means the maximum."""
+    """How many peers it requests; a negative number, as over UDP (BEP 15), means the maximum."""
     if values.get(b"numwant", b"").startswith(b"-"):
         return MAX_PEERS
     return min(_count(values, b"numwant", default=MAX_PEERS), MAX_PEERS)

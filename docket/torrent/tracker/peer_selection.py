@@ -2,7 +2,7 @@
 
 A zone is a network or a label. Its peers know each other. Only some of its leeches, its *gateways*,
 get gateways of other zones and a seed outside too, so that about one copy of an image enters a
-zone, however many peers it has. Connections go both ways, so telling one side is enough; therefore
+zone, however many peers it has. Connections go both ways, so one side needs the address; therefore
 only gateways are named to gateways of other zones.
 
 - How many gateways a zone has is in `PeerLimits`. Away from the registry its seeds count as

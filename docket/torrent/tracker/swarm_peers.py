@@ -58,7 +58,7 @@ class SwarmPeers:
         return self.by_identity.get(identity_of(report))
 
     def put(self, report: Announce, now: float) -> Peer:
-        """Remember a peer as it reports itself, in the place of what it was."""
+        """Remember a peer as it reports itself, instead of its former entry."""
         identity = identity_of(report)
         before = self.peers.get(report.compact)
         if (
