@@ -30,9 +30,10 @@ from docket.store.blobs.reader import BlobReader
 from docket.store.blobs.uploads import Upload, Uploads
 from docket.store.blobs.verify import Verifier
 from docket.store.filesystem import Filesystem, no_step
+from docket.store.index.clock import correct_future_times
 from docket.store.index.environment import Index
 from docket.store.index.journal import Journal
-from docket.store.layout import FOLDERS, INDEX, JOURNAL, UPLOADS, check_format
+from docket.store.layout import FOLDERS, INDEX, JOURNAL, NAMES, UPLOADS, check_format
 from docket.store.lock import Lock
 from docket.store.maintenance.fsck import Finding, FsckReport, Sample
 from docket.store.maintenance.gc import GcReport
@@ -89,6 +90,7 @@ class Store:
         self.location = location
         self._filesystem = Filesystem(location, step=step)
         self._filesystem.make_folder(location)
+        self._filesystem.restrict(location, names=NAMES)
         self._lock = Lock(location / "lock")
         self._lock.acquire(owner, wait=wait)
         try:
@@ -119,6 +121,7 @@ class Store:
         files.recover()
         files.empty_trash()
         self.uploads.drop_strays()
+        correct_future_times(index)
         self._measuring.resume()
 
     def probe(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from io import FileIO
@@ -37,6 +38,21 @@ class Filesystem:
         self.step(f"mkdir {path.name}")
         with self.translated():
             path.mkdir(parents=True, exist_ok=True)
+
+    def restrict(self, folder: Path, *, names: frozenset[str]) -> None:
+        """Close *folder* to other users, if nothing but *names* is in it; else only those folders.
+
+        A folder of another owner stays as it is.
+        """
+        entries = list(folder.iterdir())
+        ours = [entry for entry in entries if entry.name in names]
+        closed = [folder] if len(ours) == len(entries) else ours
+        for path in closed:
+            status = path.lstat()
+            mode = stat.S_IMODE(status.st_mode)
+            is_own = status.st_uid == os.geteuid() and not stat.S_ISLNK(status.st_mode)
+            if is_own and mode & 0o077 and not mode & stat.S_ISVTX:
+                path.chmod(mode & 0o700)
 
     def write_new(self, path: Path, content: bytes) -> None:
         """A new file with *content*, synced; the name itself is not yet durable."""
@@ -104,6 +120,10 @@ class Filesystem:
             return changed
         os.utime(path, (now, now))
         return now
+
+    def touch(self, path: Path) -> None:
+        """Set the times of the file *path* to the present."""
+        os.utime(path)
 
     def is_short_of_space(self) -> bool:
         """Whether less than a tenth of the disk, and less than 1 GiB, is free."""

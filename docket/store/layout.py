@@ -24,6 +24,12 @@ FSCK = "fsck"
 FOLDERS = (BLOBS, UPLOADS, INCOMING, SWARM, TRASH, QUARANTINE)
 """The folders that every open store has, apart from those of the index and the journal."""
 
+NAMES = frozenset(
+    {*FOLDERS, INDEX, OLD_INDEX, "index.new", "index.draft", JOURNAL, FSCK}
+    | {VERSION, f"{VERSION}.new", "lock"}
+)
+"""All that a store has in its folder."""
+
 _VERSION = {"format": 1, "piece_length": PIECE_LENGTH}
 
 

@@ -27,7 +27,7 @@ class Lock:
         While another process has it, *wait* is asked with that owner's name, again and again;
         when it says no, `StoreLocked` is raised.
         """
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         while not _try_lock(descriptor):
             holder = os.pread(descriptor, 200, 0).decode(errors="replace") or "another process"
             if not wait(holder):

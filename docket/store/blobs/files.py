@@ -132,7 +132,9 @@ class BlobFiles:
         freed = 0
         for path in self._quarantine.iterdir():
             status = path.stat()
-            if status.st_ctime < older_than:  # a rename sets it
+            if status.st_ctime > time.time() + 1:  # a clock was ahead: it gets older from now on
+                self._filesystem.touch(path)
+            elif status.st_ctime < older_than:  # a rename sets it
                 freed += status.st_size
                 if not dry_run:
                     self._filesystem.remove(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,9 +35,10 @@ def drop_leftovers(filesystem: Filesystem, *, older_than: float, dry_run: bool =
     Times in seconds since 1970. Returns the bytes that it frees: those that no blob shares.
     """
     freed = 0
+    now = time.time()
     for lock in (filesystem.location / INCOMING).glob(f"*{_LOCK}"):
         folder = lock.with_suffix("")
-        newest = max((path.stat().st_mtime for path in _files(folder)), default=0.0)
+        newest = max((filesystem.changed(path, now=now) for path in _files(folder)), default=0.0)
         if newest > older_than:
             continue
         size = sum(path.stat().st_blocks * 512 for path in _files(folder) if _is_alone(path))

@@ -14,6 +14,7 @@ referrers  repository NUL subject       digests of manifests whose subject it is
 pieces     digest                       SHA-1 of every piece, 20 bytes each
 torrents   info-hash                    digest of the manifest
 uploads    UUID                         `UploadRecord`
+clock      ``latest``                   a time that no row is later than, see `clock`
 unmeasured digest                       when the layer came that is still to be unpacked
 meta       ``journal``                  `Position`: how far the journal is committed
 ========== ============================ =====================================================
@@ -26,6 +27,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import islice
@@ -43,6 +45,9 @@ from docket.store.index.tables import JournalBuffer, MultiTable, Table, Transact
 
 T = TypeVar("T")
 
+CLOCK_STEP = 600.0
+"""Seconds: how often the time of the last change is recorded, and how exactly."""
+
 # the address space for the file: it grows without a pause for readers; less where a limit says so
 _MAP = 1 << 40
 _SMALLEST_MAP = 1 << 28
@@ -57,6 +62,7 @@ _FEW_LINES = 10_000
 _POSITION = b"journal"
 _OF_THE_DISK = ("Input/output error", "Read-only file system", "Permission denied", "Stale file")
 _BATCH = 500
+_LATEST = b"latest"
 _ON_DISK_FORMAT = 0  # LMDB 0.9 files: every LMDB tool and older binding reads them
 
 
@@ -96,6 +102,7 @@ class Index:
         self.torrents = Table("torrents", str, self._changes)
         self.uploads = Table("uploads", UploadRecord)
         self.unmeasured = Table("unmeasured", float)
+        self._clock = Table("clock", float)
         self._meta = Table("meta", Position)
         self._readers = 0
         self._pauses = 0
@@ -120,7 +127,7 @@ class Index:
     def tables(self) -> list[Table[Any]]:
         """The tables with one value a key, but ``meta``."""
         tables = [value for value in vars(self).values() if isinstance(value, Table)]
-        return [table for table in tables if table is not self._meta]
+        return [table for table in tables if table not in (self._meta, self._clock)]
 
     @property
     def multi_tables(self) -> list[MultiTable]:
@@ -170,6 +177,16 @@ class Index:
         with suppress(IndexDamaged):
             return self._meta.get(txn, _POSITION)
         return None
+
+    def latest_time(self) -> float | None:
+        """A time that no row is later than, in seconds since 1970; None if nobody knows."""
+        with suppress(IndexDamaged), self.read() as txn:
+            return self._clock.get(txn, _LATEST)
+        return None
+
+    def set_latest_time(self, now: float) -> None:
+        """Record that no row is later than *now*, and `CLOCK_STEP` more for those that follow."""
+        self.update(lambda txn: self._clock.put(txn, _LATEST, now + CLOCK_STEP))
 
     def renew_journal(self) -> None:
         """Rewrite the journal without outdated lines; pushes go on meanwhile."""
@@ -240,6 +257,7 @@ class Index:
                 only_frees_space = self._changes.only_frees_space
                 after = self._journal.append(before, lines, only_frees_space=only_frees_space)
                 self._meta.put(txn, _POSITION, after)
+                self._note_time(txn)
             self._filesystem.step("commit")
             txn.commit()
         except BaseException:
@@ -248,6 +266,14 @@ class Index:
                 txn.abort()
             raise
         return result
+
+    def _note_time(self, txn: Transaction) -> None:
+        now = time.time()
+        latest = None
+        with suppress(IndexDamaged):
+            latest = self._clock.get(txn, _LATEST)
+        if latest is not None and latest < now:
+            self._clock.put(txn, _LATEST, now + CLOCK_STEP)
 
     @contextmanager
     def _entered(self) -> Iterator[None]:

@@ -233,7 +233,7 @@ class Sweep:
                 if named or not path.exists():
                     continue
                 status = path.stat()
-                if status.st_ctime <= self._horizon:
+                if min(status.st_ctime, time.time()) <= self._horizon:
                     sizes.append(status.st_size)
                     if not self._report.dry_run:
                         self._files.drop_orphan(digest)

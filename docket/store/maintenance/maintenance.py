@@ -13,6 +13,7 @@ from docket.store.blobs.incoming import drop_leftovers
 from docket.store.blobs.uploads import UPLOAD_SECONDS, Uploads
 from docket.store.blobs.verify import Verifier
 from docket.store.filesystem import Filesystem
+from docket.store.index.clock import correct_future_times
 from docket.store.index.environment import Index
 from docket.store.index.journal import Journal
 from docket.store.index.records import edge, unscoped
@@ -61,6 +62,8 @@ class Maintenance:
 
         Tags that have expired by *retention* go first.
         """
+        if not dry_run:
+            correct_future_times(self._index)
         uploads = self._end_idle_uploads(grace, dry_run=dry_run)
         sweep = Sweep(self._index, self._files, self._pins, grace=grace, dry_run=dry_run)
         report = sweep.run(retention or Retention())
@@ -81,6 +84,7 @@ class Maintenance:
         Where space is short, sessions end after 10 minutes. Returns the number of sessions.
         """
         self._pins.drop_expired()
+        correct_future_times(self._index)
         if self._filesystem.is_short_of_space():
             uploads_after = min(uploads_after, UPLOAD_SECONDS_WHEN_SHORT)
         return self._uploads.expire(older_than=uploads_after)
