@@ -9,11 +9,16 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from docket.config import IDLE_SECONDS
-from docket.errors import BlobUnknown, InvalidManifest
+from docket.errors import BlobUnknown
 from docket.oci.digest import Digest
-from docket.oci.manifest import Manifest
 from docket.store import Store, StoredManifest
-from docket.torrent.metainfo import Metainfo, image_metainfo, layout_files, with_announce
+from docket.torrent.metainfo import (
+    Metainfo,
+    image_blobs,
+    lay_out,
+    metainfo_of,
+    with_announce,
+)
 from docket.torrent.peer.swarm import Swarm
 
 _CACHED = 256
@@ -106,31 +111,19 @@ class Seeder:
         self._swarm.close()
 
     def _build(self, stored: StoredManifest) -> Metainfo:
-        parsed = stored.parsed
-        if not isinstance(parsed, Manifest):
-            raise InvalidManifest(
-                "an index has no torrent of its own; request one of its manifests"
-            )
-        blobs = [(blob.digest, blob.size) for blob in (parsed.config, *parsed.layers)]
-        pieces = self._store.blobs.piece_hashes([stored.digest, *(digest for digest, _ in blobs)])
-        return image_metainfo(
-            stored.digest,
-            media_type=stored.media_type,
-            size=len(stored.content),
-            blobs=blobs,
-            pieces=pieces,
-            announce="",
-        )
+        digests = [blob.digest for blob in image_blobs(stored)]
+        pieces = self._store.blobs.piece_hashes([stored.digest, *digests])
+        return metainfo_of(stored, pieces=pieces)
 
     def _lay_out(self, torrent: Metainfo, stored: StoredManifest) -> Path:
         """The torrent's folder: hard links to the store's blobs, and two small files."""
         folder = self._folder / torrent.name
-        for file in torrent.files:
-            if file.digest:
-                self._store.blobs.link_out(file.digest, folder / file.path)
-        small = layout_files(stored.digest, media_type=stored.media_type, size=len(stored.content))
-        for name, content in small.items():
-            self._store.write_synced(folder / name, content)
+        lay_out(
+            torrent,
+            stored,
+            link=lambda file, digest: self._store.blobs.link_out(digest, folder / file.path),
+            write=lambda name, content: self._store.write_synced(folder / name, content),
+        )
         return folder
 
     def _release(self, info_hash: bytes, manifest: Digest | None) -> None:

@@ -10,15 +10,15 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import torf
 
-from docket.errors import DocketError, InvalidMetainfo
+from docket.errors import DocketError, InvalidManifest, InvalidMetainfo
 from docket.oci.digest import Digest
-from docket.oci.manifest import Descriptor, dump, image_index
+from docket.oci.manifest import Descriptor, Index, Manifest, dump, image_index
 from docket.pieces import HASH_SIZE, PIECE_LENGTH, PieceHasher, hashes_size
 
 LAYOUT_FILE = "oci-layout"
@@ -82,6 +82,59 @@ def layout_files(manifest: Digest, *, media_type: str, size: int) -> dict[str, b
         LAYOUT_FILE: dump({"imageLayoutVersion": "1.0.0"}),
         INDEX_FILE: image_index([Descriptor(media_type, manifest, size)]),
     }
+
+
+class ImageManifest(Protocol):
+    """An image manifest as a store or a registry has it."""
+
+    @property
+    def digest(self) -> Digest: ...
+    @property
+    def media_type(self) -> str: ...
+    @property
+    def content(self) -> bytes: ...
+    @property
+    def parsed(self) -> Manifest | Index: ...
+
+
+def metainfo_of(
+    manifest: ImageManifest, *, pieces: Mapping[Digest, bytes], announce: str = ""
+) -> Metainfo:
+    """The torrent of *manifest*; see `image_metainfo`. Raises `InvalidManifest` for an index."""
+    return image_metainfo(
+        manifest.digest,
+        media_type=manifest.media_type,
+        size=len(manifest.content),
+        blobs=[(blob.digest, blob.size) for blob in image_blobs(manifest)],
+        pieces=pieces,
+        announce=announce,
+    )
+
+
+def image_blobs(manifest: ImageManifest) -> list[Descriptor]:
+    """Config and layers, in the torrent's order. Raises `InvalidManifest` for an index."""
+    image = manifest.parsed
+    if not isinstance(image, Manifest):
+        raise InvalidManifest("an index has no torrent of its own; request one of its manifests")
+    return [image.config, *image.layers]
+
+
+def lay_out(
+    torrent: Metainfo,
+    manifest: ImageManifest,
+    *,
+    link: Callable[[File, Digest], None],
+    write: Callable[[str, bytes], None],
+) -> None:
+    """Make the torrent's folder: *link* gets each blob's file, *write* the two small files."""
+    for file in torrent.files:
+        if file.digest:
+            link(file, file.digest)
+    small = layout_files(
+        manifest.digest, media_type=manifest.media_type, size=len(manifest.content)
+    )
+    for name, content in small.items():
+        write(name, content)
 
 
 def image_metainfo(

@@ -25,7 +25,7 @@ from docket.progress import FETCHING, HTTP, SWARM, VERIFIED, LayerProgress, Prog
 from docket.rate_limit import RateLimiter
 from docket.remote.client import Client
 from docket.store import Download, DownloadWriter, Store
-from docket.torrent.metainfo import Metainfo, layout_files, with_announce
+from docket.torrent.metainfo import Metainfo, lay_out, with_announce
 from docket.torrent.peer.block_counts import BlockCount
 from docket.torrent.peer.download import FetchProgress, FetchResult
 from docket.torrent.peer.session_options import SessionOptions
@@ -250,15 +250,13 @@ class Fetch:
 
     def _lay_out(self, metainfo: Metainfo) -> None:
         """Hard links to what is held, and the two small files, in the torrent's folder."""
-        for file in metainfo.files:
-            if file.digest and file.digest in self._request.held:
-                self._download.link_held(file.digest)
-        image = self._request.image
-        small = layout_files(
-            image.digest, media_type=image.manifest.media_type, size=len(image.manifest.content)
+        held = frozenset(self._request.held)
+        lay_out(
+            metainfo,
+            self._request.image.manifest,
+            link=lambda _file, digest: self._download.link_held(digest) if digest in held else None,
+            write=self._download.write_file,
         )
-        for name, content in small.items():
-            self._download.write_file(name, content)
 
     def _on_progress(self, report: FetchProgress) -> None:
         for digest, done in report.done.items():

@@ -17,7 +17,13 @@ from docket.remote.client import Client
 from docket.remote.values import RemotePieces
 from docket.store import Store
 from docket.torrent.hash_exchange import HashServer, fetch_hashes
-from docket.torrent.metainfo import Metainfo, image_metainfo, parse_metainfo, split_hashes
+from docket.torrent.metainfo import (
+    Metainfo,
+    image_blobs,
+    metainfo_of,
+    parse_metainfo,
+    split_hashes,
+)
 from docket.transfer.options import TransferOptions
 from docket.transfer.plan import FetchRequest
 
@@ -73,7 +79,7 @@ class MetainfoSource:
         """The torrent, built here; None where that fails."""
         with suppress(NotFound, RegistryRefused, InvalidMetainfo):
             known = self._store.blobs.piece_hashes(self._held)
-            blobs = (self._image.config_descriptor, *self._image.layers)
+            blobs = image_blobs(self._image.manifest)
             missing = {blob.digest: blob.size for blob in blobs if blob.digest not in known}
             length = sum(hashes_size(size, PIECE_LENGTH) for size in missing.values())
             pieces = self._requested_pieces(missing, length)
@@ -81,7 +87,11 @@ class MetainfoSource:
                 for hashes in self._candidates(pieces, missing, length):
                     with suppress(InvalidMetainfo):
                         split = split_hashes(hashes, missing, PIECE_LENGTH)
-                        torrent = self._assembled(pieces.announce, {**known, **split})
+                        torrent = metainfo_of(
+                            self._image.manifest,
+                            pieces={**known, **split},
+                            announce=pieces.announce,
+                        )
                         if torrent.info_hash == pieces.info_hash:
                             return torrent
         return None
@@ -118,14 +128,3 @@ class MetainfoSource:
                 failed_peer=pieces.hash_peer,
             )
         yield pieces.hashes
-
-    def _assembled(self, announce: str, pieces: Mapping[Digest, bytes]) -> Metainfo:
-        image = self._image
-        return image_metainfo(
-            image.digest,
-            media_type=image.manifest.media_type,
-            size=len(image.manifest.content),
-            blobs=[(blob.digest, blob.size) for blob in (image.config_descriptor, *image.layers)],
-            pieces=pieces,
-            announce=announce,
-        )
