@@ -85,14 +85,16 @@ class Store:
         """Open the store at *location*, or begin one there.
 
         *wait* is called while another process owns it, and returns whether to go on waiting. Pins
-        expire by *clock*. Raises `StoreLocked`, `StoreFormat`, or `StoreFull`.
+        expire by *clock*. Raises `StoreLocked`, `StoreFormat`,
+        `StoreUnusable`, or `StoreFull`.
         """
         self.location = location
         self._filesystem = Filesystem(location, step=step)
         self._filesystem.make_folder(location)
         self._filesystem.restrict(location, names=NAMES)
         self._lock = Lock(location / "lock")
-        self._lock.acquire(owner, wait=wait)
+        with self._filesystem.translated():
+            self._lock.acquire(owner, wait=wait)
         try:
             self._open(Pins(pin_seconds, clock=clock))
         except BaseException:
@@ -104,6 +106,7 @@ class Store:
         check_format(self.location, filesystem)
         for name in FOLDERS:
             filesystem.make_folder(self.location / name)
+            filesystem.check_one_disk(self.location / name)
         journal = Journal(self.location / JOURNAL, filesystem)
         index = Index(self.location / INDEX, journal=journal, filesystem=filesystem)
         files = BlobFiles(self.location, index, filesystem)

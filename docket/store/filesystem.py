@@ -15,11 +15,12 @@ from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
 
-from docket.errors import StoreFull
+from docket.errors import StoreFull, StoreUnusable
 
 _LEAST_SPARE = 1 << 16
 _PLENTY = 1 << 30
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_UNUSABLE = frozenset({errno.EROFS, errno.EIO, errno.EXDEV, errno.ESTALE})
 
 
 def no_step(_name: str) -> None:
@@ -53,6 +54,13 @@ class Filesystem:
             is_own = status.st_uid == os.geteuid() and not stat.S_ISLNK(status.st_mode)
             if is_own and mode & 0o077 and not mode & stat.S_ISVTX:
                 path.chmod(mode & 0o700)
+
+    def check_one_disk(self, folder: Path) -> None:
+        """Raises `StoreUnusable` if *folder* is on another disk: nothing can be linked to it."""
+        if folder.stat().st_dev != self.location.stat().st_dev:
+            raise StoreUnusable(
+                self.location, f"{folder.name}/ is on another disk; put the whole store on one"
+            )
 
     def write_new(self, path: Path, content: bytes) -> None:
         """A new file with *content*, synced; the name itself is not yet durable."""
@@ -197,12 +205,14 @@ class Filesystem:
 
     @contextmanager
     def translated(self) -> Iterator[None]:
-        """Turns "no space left" into `StoreFull`."""
+        """Turns "no space left" into `StoreFull`, and errors of the disk into `StoreUnusable`."""
         try:
             yield
         except OSError as error:
             if error.errno in _FULL:
                 raise StoreFull(self.location) from error
+            if error.errno in _UNUSABLE:
+                raise StoreUnusable(self.location, str(error)) from error
             raise
 
 
