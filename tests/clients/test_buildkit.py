@@ -6,12 +6,15 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
 from tests.clients.conftest import Tool, Tools
 from tests.clients.tools import client
+from tests.support.agent_process import agent_process
 from tests.support.commands import Commands
+from tests.support.images import tiny_image
 from tests.support.processes import answers, short_folder, started
 from tests.support.requirements import need, need_root
 
@@ -22,21 +25,24 @@ _FORMS = (
 )
 """An index of layers, the same as a manifest list, and an image."""
 
-Builder = Callable[[], AbstractContextManager[Tool]]
+Builder = Callable[..., AbstractContextManager[Tool]]
 
 
 @pytest.fixture
 def builder(tool: Tools, address: str) -> Builder:
-    """buildctl beside a buildkitd of its own, which has no cache and uses plain HTTP."""
+    """buildctl beside a buildkitd of its own, which has no cache and uses plain HTTP.
+
+    Called with more lines of its configuration, if any.
+    """
     need("runc")
     need_root()
     buildctl, buildkitd = tool("buildctl"), client("buildkitd")
 
     @contextmanager
-    def start() -> Iterator[Tool]:
+    def start(more: str = "") -> Iterator[Tool]:
         with short_folder() as place:
             config, socket = place / "buildkitd.toml", place / "s.sock"
-            config.write_text(f'[registry."{address}"]\n  http = true\n')
+            config.write_text(f'[registry."{address}"]\n  http = true\n{more}')
             worker = ("--oci-worker=true", "--containerd-worker=false", "--oci-worker-net=host")
             where = ("--root", place / "root", "--addr", f"unix://{socket}", "--config", config)
             argv = [*map(str, (buildkitd, *where)), *worker, "--oci-worker-snapshotter=native"]
@@ -89,3 +95,24 @@ def test_docket_pulls_what_buildkit_pushed(
     pulled = host("a")("pull", "build/app:1", "--layers-only")
     assert len(pulled["layers"]) == 4
     assert {layer["source"] for layer in pulled["layers"]} <= {"swarm", "held"}
+
+
+def test_a_build_on_a_foreign_image_comes_through_the_agent(
+    builder: Builder, context: Path, registry_url: str, host: Callable[[str], Commands]
+) -> None:
+    """``FROM ghcr.io/…`` with the agent as its mirror: no request goes to ghcr.io."""
+    archive = context.parent / "foreign.tar"
+    archive.write_bytes(tiny_image("foreign").docker_save())
+    host("builder")("push", "ghcr.io/acme/app:1.1", "--archive", archive)
+    (context / "Dockerfile").write_text("FROM ghcr.io/acme/app:1.1\nCOPY one /one\n")
+    with agent_process(registry_url, context.parent / "agent") as agent:
+        address = urlsplit(agent.url).netloc
+        mirror = f'[registry."ghcr.io"]\n  mirrors = ["{address}"]\n'
+        plain = f'[registry."{address}"]\n  http = true\n'
+        with builder(mirror + plain) as buildctl:
+            out = context.parent / "out.tar"
+            _build(buildctl, context, "--output", f"type=docker,dest={out}")
+    built = host("builder")("push", "built:1", "--archive", out)["layers"]
+    assert [layer["diff_id"] for layer in built][:2] == [
+        str(diff_id) for diff_id in tiny_image("foreign").diff_ids
+    ]

@@ -4,34 +4,35 @@ from __future__ import annotations
 
 import gzip
 import ssl
-import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
-from docket.cli import cli
 from docket.oci.digest import Digest
 from tests.hooks.conftest import put, snapshot
 from tests.support.agent_stand_in import StandIn, stand_in
 from tests.support.containerd import containerd
-from tests.support.engines import Engine, Registry, docker_registry, dockerd
+from tests.support.engine_setup import (
+    CONTAINERD_CONFIG,
+    folder,
+    podman_tools,
+    pull,
+    remove_all,
+    run,
+    setup,
+    undo,
+)
+from tests.support.engines import Registry, docker_registry, dockerd
 from tests.support.images import TinyImage, tiny_image
 from tests.support.newer_docker import newer_dockerd
 from tests.support.processes import short_folder
-from tests.support.requirements import need, need_root
+from tests.support.requirements import need
 from tests.support.syn_drop import black_hole
 
 FOREIGN = ("ghcr.io/acme/app:1.1", "docker.io/library/app:1.1", "registry.example:5000/app:1.1")
 DIAL_SECONDS = 30  # of containerd, where setup doesn't say otherwise
-NATIVE = {
-    "": 'version = 2\n[plugins."io.containerd.grpc.v1.cri".containerd]\n  snapshotter = "native"\n',
-    "sid": "version = 3\n[plugins.'io.containerd.cri.v1.images']\n  snapshotter = 'native'\n"
-    "[[plugins.'io.containerd.transfer.v1.local'.unpack_config]]\n"
-    "  platform = 'linux/amd64'\n  snapshotter = 'native'\n",
-}
 
 
 @pytest.fixture(scope="module")
@@ -59,39 +60,6 @@ def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
         target = f"docker://{registry.address}/team/other:1"
         run("skopeo", "copy", "--dest-tls-verify=false", f"oci:{layout}:other:1.0", target)
         yield registry
-
-
-def run(*argv: object) -> str:
-    """A command that must end well; gives its standard output."""
-    done = subprocess.run(list(map(str, argv)), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def setup(root: Path, target: str, agent: str, *options: str) -> str:
-    """docket agent setup *target* on the host at *root*; gives its output."""
-    argv = [*options, "agent", "setup", target, "--listen", agent, "--root", str(root)]
-    done = CliRunner().invoke(cli, argv)
-    assert done.exit_code == 0, done.output
-    return done.output
-
-
-def undo(root: Path, target: str) -> None:
-    """docket agent setup *target* --undo on the host at *root*."""
-    argv = ["agent", "setup", target, "--undo", "--root", str(root)]
-    assert CliRunner().invoke(cli, argv).exit_code == 0
-
-
-def folder(root: Path, path: str) -> Path:
-    """A folder of the host, made if it isn't there."""
-    real = root / path
-    real.mkdir(parents=True, exist_ok=True)
-    return real
-
-
-def pull(engine: Engine, name: str) -> str:
-    """Pull an image; gives the engine's id for it."""
-    return str(engine.client.images.pull(name).id)
 
 
 def manifest_of(image: TinyImage) -> Digest:
@@ -169,7 +137,7 @@ def test_an_agent_that_dies_in_a_layer(
     agent.add(name, other)
     agent.dies_in = Digest.of(gzip.compress(other.layers[0], mtime=0))
     docker, config = folder(root, "etc/docker"), folder(root, "etc/containerd")
-    put(root, "/etc/containerd/config.toml", NATIVE[""])
+    put(root, "/etc/containerd/config.toml", CONTAINERD_CONFIG[""])
     setup(root, "docker", agent.address)
     setup(root, "containerd", agent.address)
     with newer_dockerd(tmp_path / "docker", containerd_store=True, etc_docker=docker) as engine:
@@ -200,18 +168,12 @@ def test_docker_with_a_graph_driver(
     assert {request.namespace for request in agent.requests} == {""}
 
 
-def remove_all(engine: Engine) -> None:
-    """Remove every image of the engine."""
-    for image in engine.client.images.list():
-        engine.client.images.remove(image.id, force=True)
-
-
 @pytest.mark.parametrize("suite", ["", "sid"])
 def test_containerd_as_kubelet_pulls(
     root: Path, agent: StandIn, image: TinyImage, tmp_path: Path, suite: str
 ) -> None:
     """containerd 1.6 and 2.1 pull by CRI through the agent, and ctr with --hosts-dir."""
-    put(root, "/etc/containerd/config.toml", NATIVE[suite])
+    put(root, "/etc/containerd/config.toml", CONTAINERD_CONFIG[suite])
     docker = folder(root, "etc/docker")
     before = snapshot(root)
     setup(root, "containerd", agent.address)
@@ -242,7 +204,7 @@ def test_registries_are_reached_as_before(
     The names are none of loopback, which engines would trust anyway.
     """
     port = upstream.address.partition(":")[2]
-    config = put(root, "/etc/containerd/config.toml", NATIVE[""])
+    config = put(root, "/etc/containerd/config.toml", CONTAINERD_CONFIG[""])
     secure, authority = certificate(tmp_path)
     with stand_in(tls=secure) as private:
         name = f"registry.test:{private.address.partition(':')[2]}"
@@ -250,7 +212,7 @@ def test_registries_are_reached_as_before(
         private.add("app:1", tiny_image("private"))
         put(root, f"/etc/containerd/certs.d/{name}/ca.crt", authority)
         config.write_text(
-            f'{NATIVE[""]}[plugins."io.containerd.grpc.v1.cri".registry]\n'
+            f'{CONTAINERD_CONFIG[""]}[plugins."io.containerd.grpc.v1.cri".registry]\n'
             'config_path = "/etc/containerd/certs.d"\n'
         )
         setup(root, "containerd", agent.address, "-h", f"http://registry.test:{port}")
@@ -277,20 +239,6 @@ def certificate(place: Path) -> tuple[ssl.SSLContext, str]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(chain, key)
     return context, chain.read_text()
-
-
-def podman_tools(root: Path, place: Path) -> dict[str, Sequence[object]]:
-    """The commands that read registries.conf, in a mount namespace with the host's files."""
-    need("podman", "skopeo", "buildah", "unshare")
-    need_root()
-    bind = f'mount --bind "{root}/etc/containers" /etc/containers; exec "$@"'
-    enter = ("unshare", "--mount", "--propagation=slave", "sh", "-ec", bind, "enter")
-    folders = (f"--root={place / 'images'}", f"--runroot={place / 'run'}", "--storage-driver=vfs")
-    return {
-        "podman": (*enter, "podman", *folders, f"--tmpdir={place / 'tmp'}", "pull"),
-        "buildah": (*enter, "buildah", *folders, "pull", "--policy=always"),
-        "skopeo": (*enter, "skopeo", "inspect", "--raw"),
-    }
 
 
 def test_podman_buildah_and_skopeo(
