@@ -58,7 +58,7 @@ def of_call(
 ) -> Resources:
     """What *work*, which talks to *engines* (process ids), takes of them; not of this process."""
     for pid in engines:
-        _forget_peak(pid)
+        forget_peak(pid)
     before = sum(map(cpu_seconds, engines))
     served = cpu_seconds(server) if server else 0.0
     began = time.monotonic()
@@ -124,7 +124,8 @@ def cpu_seconds(pid: int) -> float:
     return sum(map(int, fields[11:15])) / _TICKS
 
 
-def _forget_peak(pid: int) -> None:
+def forget_peak(pid: int) -> None:
+    """Make a process's peak what is resident now, if this process may."""
     # proc(5): 5 sets the peak back to what is resident now; only root may, for others' processes
     with suppress(PermissionError):
         Path(f"/proc/{pid}/clear_refs").write_text("5")

@@ -263,7 +263,10 @@ class DeployRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class DeployHost(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One host of a deploy, as it is shown."""
+    """One host of a deploy, as it is shown.
+
+    *seconds* passed from the deploy's creation until the host was done or had failed.
+    """
 
     name: str
     state: str
@@ -275,6 +278,7 @@ class DeployHost(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     from_hosts: int = 0
     held: int = 0
     reason: str = ""
+    seconds: float = 0.0
 
 
 class DeployStatus(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,7 +2,9 @@
 
 Builds a source and N hosts as network namespaces on a bridge, each link shaped both ways, pushes
 an image, and has all hosts pull it at once: through docket, from Debian's docker-registry (by
-skopeo), and as one torrent of the whole archive by a libtorrent with its defaults. Needs root,
+skopeo), and as one torrent of the whole archive by a libtorrent with its defaults. With "--ways
+agent" the hosts run docket's agent before, and one "docket deploy" brings the image; --before names
+the archive of a release that they hold already. Needs root,
 iproute2, docker-registry and skopeo; the figures need matplotlib (pip install 'docket[bench]').
 What it made is removed at the end, after Ctrl-C too.
 
@@ -25,7 +27,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.fleet import report, results
-from benchmarks.fleet.lab import STRATEGIES, Image, Run, Scenario, prepare, run
+from benchmarks.fleet.lab import AGENT, STRATEGIES, WAYS, Image, Run, Scenario, prepare, run
 from benchmarks.fleet.runner import PullFailed
 from benchmarks.fleet.shorten import TooFewLayers, first_layers
 from benchmarks.machine import this_machine
@@ -64,12 +66,14 @@ def _run_all(options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(prefix="docket-fleet-", dir=options.folder) as temporary:
         if options.layers:
             archive = first_layers(archive, options.layers, Path(temporary))
-        image = prepare(archive, Path(temporary, "stores"))
+        image = prepare(archive, Path(temporary, "stores"), before=options.before)
         print(f"{archive.name}: {image.size / 1e6:.1f} MB as pushed, {image.pieces} pieces")
         _print_row(report.HEADINGS)
         for hosts in options.hosts:
             for way in options.ways:
-                scenario = Scenario(hosts, shape, options.limit, options.engine)
+                before = options.before.name if options.before else ""
+                fleet = (before, options.at_once) if way == AGENT else ()
+                scenario = Scenario(hosts, shape, options.limit, options.engine, *fleet)
                 # as it is now: another commit may be checked out when the run ends
                 machine = this_machine(Path(temporary))
                 done = _run_one(way, image, scenario, Path(temporary, "hosts"))
@@ -113,8 +117,10 @@ def _options() -> argparse.Namespace:
     add("--buffer", type=float, default=50.0, metavar="MS", help="queue of each link, in ms (50)")
     add("--delay", type=float, default=0.0, metavar="MS", help="added one way, by netem (0)")
     add("--loss", type=float, default=0.0, metavar="PERCENT", help="of packets, by netem (0)")
-    add("--ways", nargs="+", choices=STRATEGIES, default=list(STRATEGIES), help="all")
+    add("--ways", nargs="+", choices=WAYS, default=list(STRATEGIES), help="all but agent")
     add("--archive", type=Path, help=f"of the image ({_DEFAULT_IMAGE} of the family)")
+    add("--before", type=Path, metavar="ARCHIVE", help="agents hold this release before (none)")
+    add("--at-once", type=int, default=0, metavar="N", help="agents that fetch together (0: all)")
     add("--layers", type=int, metavar="N", help="only its first layers: a shorter image (all)")
     add("--built", type=Path, default=Path("benchmarks/built/full"), help="where the family lies")
     add("--limit", type=float, default=3600.0, metavar="S", help="stop a run then (3600)")

@@ -11,6 +11,7 @@ from pathlib import Path
 from benchmarks import resources
 from benchmarks.bound import t_star
 from benchmarks.fleet import strategies
+from benchmarks.fleet.agents import agent_fleet
 from benchmarks.fleet.runner import Command, Pull, Race
 from benchmarks.fleet.strategies import Loopback, StartStrategy, Strategy
 from docket.pieces import piece_count
@@ -23,7 +24,11 @@ STRATEGIES: dict[str, StartStrategy] = {
     "original": strategies.baseline_2015,
 }
 
+AGENT = "agent"
+WAYS = (*STRATEGIES, AGENT)
+
 _NAME = "fleet:1"
+_NAME_BEFORE = "fleet:0"
 _CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -31,13 +36,15 @@ _CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 class Image:
     """An *archive*, and a folder for the *stores* of the sources that have its image.
 
-    *pieces* are those of docket's torrent of it.
+    *size* and *pieces* are those of the layers that move: where hosts hold the image of the archive
+    *before*, the others.
     """
 
     archive: Path
     stores: Path
     size: int
     pieces: int
+    before: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +52,16 @@ class Scenario:
     """What a run is made of: the number of *hosts*, links of one *shape*, a *limit* in seconds.
 
     *engine* is a DOCKER_HOST into which docket's first host loads the image; the others, and all
-    without it, only bring it into their stores.
+    without it, only bring it into their stores. With agents, the hosts hold the image of archive
+    *before* when the run begins, and at most *at_once* of them fetch at the same time (0: all).
     """
 
     hosts: int
     shape: Shape
     limit: float = 3600.0
     engine: str = ""
+    before: str = ""
+    at_once: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,12 +106,15 @@ class Run:
         return len(self.seconds) == self.scenario.hosts
 
 
-def prepare(archive: Path, stores: Path) -> Image:
+def prepare(archive: Path, stores: Path, *, before: Path | None = None) -> Image:
     """Push the image of *archive* into docket's store in *stores*, and measure it."""
     with STRATEGIES["docket"](stores / "docket", Loopback()) as source:
-        pushed = source.push(_NAME, archive)
-    pieces = sum(map(piece_count, pushed.layers.values()))
-    return Image(archive, stores, pushed.payload, pieces)
+        layers = source.push(_NAME, archive).layers
+        if before:
+            held = source.push(_NAME_BEFORE, before).layers
+            layers = {diff_id: size for diff_id, size in layers.items() if diff_id not in held}
+    pieces = sum(map(piece_count, layers.values()))
+    return Image(archive, stores, sum(layers.values()), pieces, before)
 
 
 def run(
@@ -112,6 +125,8 @@ def run(
     *on_made* gets the name of the source's namespace; the hosts' have higher numbers. Raises
     `PullFailed`. The network is removed with all that runs on it, also after an error.
     """
+    if strategy == AGENT:
+        return _run_agents(image, scenario, folder, on_made)
     with network(scenario.hosts + 1, shape=scenario.shape) as made:
         on_made(made.hosts[0].name)
         with STRATEGIES[strategy](image.stores / strategy, made.hosts[0]) as source:
@@ -137,6 +152,46 @@ def run(
                     clock=tuple(at - race.began for at in samples.clock),
                     curves=tuple(zip(*samples.received, strict=True)),
                     pulls=race.end(),
+                )
+
+
+def _run_agents(
+    image: Image, scenario: Scenario, folder: Path, on_made: Callable[[str], None]
+) -> Run:
+    """The same with agents that run before, and one deploy."""
+    with network(scenario.hosts + 1, shape=scenario.shape) as made:
+        on_made(made.hosts[0].name)
+        with strategies.docket_server(image.stores / "docket", made.hosts[0]) as (server, client):
+            samples = _Samples(made)
+            with agent_fleet(client, made.hosts[1:], folder) as fleet:
+                if image.before:
+                    fleet.hold(_NAME_BEFORE)
+                resources.forget_peak(server.pid)
+                counters = _Counters(made, server.pid)
+                elapsed = fleet.run(
+                    _NAME,
+                    at_once=scenario.at_once,
+                    limit=scenario.limit,
+                    on_begin=counters.begin,
+                    on_tick=samples.take,
+                )
+                samples.take()
+                egress, source_cpu, used, idle = counters.difference()
+                pulls = fleet.pulls()
+                return Run(
+                    strategy=AGENT,
+                    scenario=scenario,
+                    image=image.archive.name,
+                    payload=image.size,
+                    pieces=image.pieces,
+                    elapsed=max((pull.seconds or elapsed for pull in pulls), default=elapsed),
+                    egress=int(egress),
+                    source_cpu=source_cpu,
+                    source_rss=resources.peak_rss(server.pid),
+                    busy=used / (used + idle),
+                    clock=tuple(at - fleet.began for at in samples.clock),
+                    curves=tuple(zip(*samples.received, strict=True)),
+                    pulls=pulls,
                 )
 
 
@@ -170,6 +225,10 @@ class _Counters:
     def __init__(self, made: Network, pid: int) -> None:
         self._source = made.hosts[0]
         self._pid = pid
+        self.begin()
+
+    def begin(self) -> None:
+        """Count from now on."""
         self._before = self._now()
 
     def difference(self) -> list[float]:

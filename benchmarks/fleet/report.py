@@ -49,6 +49,7 @@ def as_json(run: Run) -> dict[str, Any]:
         },
         "busy": round(run.busy, 3),
         "hosts_seconds": [pull.seconds and round(pull.seconds, 3) for pull in run.pulls],
+        **_last_fifth(run),
         **_curves(run),
     }
 
@@ -89,8 +90,8 @@ def phases(run: Run) -> dict[str, list[float]]:
 
 
 def _phases(pull: Pull) -> dict[str, float]:
-    reported: dict[str, float] = pull.report.get("seconds", {})
-    if not reported or pull.seconds is None:
+    reported = pull.report.get("seconds", {})
+    if not isinstance(reported, dict) or not reported or pull.seconds is None:
         return {}
     # layers are verified while others are fetched: that is no phase of its own
     return {**reported, "start": pull.seconds - reported["fetch"] - reported["load"]}
@@ -104,6 +105,16 @@ def _share_done(run: Run) -> float:
     )
     whole = run.payload * run.scenario.hosts
     return sum(min(payload, run.payload) for payload in received) / whole
+
+
+def _last_fifth(run: Run) -> dict[str, float]:
+    """The payloads that the last fifth of the hosts got from the registry, by their own count."""
+    reports = [pull.report for pull in run.pulls if "from_registry" in pull.report]
+    if not reports:
+        return {}
+    late = sorted(reports, key=lambda report: report["seconds"])[-math.ceil(len(reports) / 5) :]
+    got = sum(report["from_registry"] for report in late)
+    return {"last_fifth": round(got / run.payload, 4)}
 
 
 def _percentiles(values: Sequence[float], hosts: int) -> dict[str, float]:

@@ -23,6 +23,8 @@ def stem(run: Run) -> str:
         f"buffer{shape['buffer_ms']:g}",
         f"delay{shape['delay_ms']:g}" if shape["delay_ms"] else "",
         f"loss{shape['loss']:g}" if shape["loss"] else "",
+        "repeat" if run.get("before") else "",
+        f"{run['at_once']}-at-once" if run.get("at_once") else "",
         str(run["hosts"]),
     ]
     return "-".join(["curves", *filter(None, parts)])
@@ -34,7 +36,8 @@ def line(run: Run) -> str:
 
 
 def _key(run: Run) -> tuple[Any, ...]:
-    return run["strategy"], _megabytes(run), run.get("image", ""), *_link(run), run["hosts"]
+    image = (run["strategy"], _megabytes(run), run.get("image", ""), *_link(run))
+    return *image, run.get("before", ""), run.get("at_once", 0), run["hosts"]
 
 
 def _megabytes(run: Run) -> int:
@@ -55,6 +58,8 @@ def _matter(run: Run) -> str:
         f"buffer {shape['buffer_ms']:g} ms",
         f"delay {shape['delay_ms']:g} ms" if shape["delay_ms"] else "",
         f"loss {shape['loss']:g} %" if shape["loss"] else "",
+        f"after {run['before']}" if run.get("before") else "",
+        f"{run['at_once']} at once" if run.get("at_once") else "",
     ]
     return ", ".join(filter(None, parts))
 
@@ -93,6 +98,8 @@ def _options(run: Run) -> str:
         "ways": run["strategy"],
         "archive": archive,
         "layers": layers,
+        "before": run.get("before", ""),
+        "at-once": run.get("at_once", ""),
         "limit": "" if run["finished"] else f"{run['limit']:g}",
         "engine": run.get("engine", ""),
     }
@@ -113,9 +120,16 @@ def _last(run: Run) -> str:
     return f"{about}{run['expected'] / run['t_star']:.2f}"
 
 
+def _last_fifth(run: Run) -> str:
+    """What the last fifth of the hosts got from the registry, in images."""
+    return f"{run['last_fifth']:.2f}" if "last_fifth" in run and run.get("at_once") else ""
+
+
 _COLUMNS: dict[str, Callable[[Run], str]] = {
     "way": lambda run: run["strategy"],
     "image": lambda run: run.get("image", ""),
+    "held before": lambda run: run.get("before", ""),
+    "at once": lambda run: str(run.get("at_once") or ""),
     "MB": lambda run: str(_megabytes(run)),
     "hosts": lambda run: str(run["hosts"]),
     "Mb/s": lambda run: f"{run['shape']['mbit']:g}",
@@ -130,6 +144,7 @@ _COLUMNS: dict[str, Callable[[Run], str]] = {
     "left the source, images": lambda run: f"{run['egress']['payloads']:.2f}",
     "source CPU, s": lambda run: f"{run['source']['cpu']:.1f}",
     "host CPU, s": lambda run: f"{run['peers']['cpu']['p50']:.1f}",
+    "last fifth from the registry": lambda run: _last_fifth(run),
     "machine busy": lambda run: f"{run['busy']:.2f}",
     "commit": commit,
 }

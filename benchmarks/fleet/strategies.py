@@ -175,11 +175,18 @@ def docket(level: int = DEFAULT_LEVEL) -> StartStrategy:
 
     @contextmanager
     def start(folder: Path, source: SourceHost) -> Iterator[Strategy]:
-        running = servers.docket(folder / "registry", bind=source.address, wrapper=source.enter)
-        with running as server:
-            yield _Docket(server, Commands(server.url, folder / "builder", source.enter), level)
+        with docket_server(folder, source) as (server, builder):
+            yield _Docket(server, builder, level)
 
     return start
+
+
+@contextmanager
+def docket_server(folder: Path, source: SourceHost) -> Iterator[tuple[servers.Server, Commands]]:
+    """Docket's registry on *source*, and commands that run beside it."""
+    running = servers.docket(folder / "registry", bind=source.address, wrapper=source.enter)
+    with running as server:
+        yield server, Commands(server.url, folder / "builder", source.enter)
 
 
 @contextmanager

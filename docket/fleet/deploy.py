@@ -51,7 +51,7 @@ _SHOWN_FIRST = {HostState.FAILED: 0, HostState.OFFLINE: 2, HostState.WAITING: 3,
 
 @dataclass(slots=True)
 class Member:
-    """One host of a deploy."""
+    """One host of a deploy; it was done or failed at *ended*, in seconds since 1970."""
 
     id: str
     name: str
@@ -59,6 +59,7 @@ class Member:
     state: HostState = HostState.WAITING
     report: HostReport | None = None
     reason: str = ""
+    ended: float = 0.0
 
 
 @dataclass(slots=True)
@@ -156,7 +157,23 @@ class Deploy:
                 if member.report and member.state is HostState.FETCHING
             ),
             revision=self.revision,
-            hosts=[_shown(member) for member in shown],
+            hosts=[self._shown(member) for member in shown],
+        )
+
+    def _shown(self, member: Member) -> DeployHost:
+        report = member.report or HostReport(deploy="", state="")
+        return DeployHost(
+            name=member.name,
+            state=member.state,
+            zone=member.zone,
+            total=report.total,
+            done=report.done,
+            rate=report.rate,
+            from_registry=report.from_registry,
+            from_hosts=report.from_hosts,
+            held=report.held,
+            reason=member.reason,
+            seconds=round(max(member.ended - self.created, 0.0), 3) if member.ended else 0.0,
         )
 
 
@@ -165,19 +182,3 @@ def _urgency(member: Member) -> tuple[int, float]:
     report = member.report
     share = report.done / report.total if report and report.total else 0.0
     return _SHOWN_FIRST.get(member.state, 1), share
-
-
-def _shown(member: Member) -> DeployHost:
-    report = member.report or HostReport(deploy="", state="")
-    return DeployHost(
-        name=member.name,
-        state=member.state,
-        zone=member.zone,
-        total=report.total,
-        done=report.done,
-        rate=report.rate,
-        from_registry=report.from_registry,
-        from_hosts=report.from_hosts,
-        held=report.held,
-        reason=member.reason,
-    )

@@ -36,6 +36,7 @@ def host_row(member: Member) -> Row:
         "state": member.state.value,
         "reason": member.reason,
         "report": msgspec.to_builtins(member.report),
+        "time": member.ended,
     }
 
 
@@ -72,6 +73,7 @@ def _apply(deploy: Deploy, row: Row) -> None:
         member = deploy.members[row["host"]]
         member.report = msgspec.convert(row["report"], HostReport)
         member.state, member.reason = HostState(row["state"]), str(row["reason"])
+        member.ended = float(row["time"])
     elif row["event"] == "canary":
         deploy.canary_done = float(row["time"])
     elif row["event"] == "ended":

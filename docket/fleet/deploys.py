@@ -130,6 +130,7 @@ class Deploys:
         deploy.revision += 1
         deploy.move(member, state, report.reason)
         if state in FINAL:
+            member.ended = self._clock()
             effects.rows.append((deploy.id, host_row(member)))
             self._advance(deploy, effects)
         return effects

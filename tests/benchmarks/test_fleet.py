@@ -49,6 +49,28 @@ def test_a_fleet_gets_an_image_each_way(lab: Sequence[str], tmp_path: Path) -> N
     _check_gone(done.stderr, tmp_path)
 
 
+def test_agents_get_the_layer_that_changed_by_one_deploy(
+    lab: Sequence[str], tmp_path: Path
+) -> None:
+    """Hosts that hold the release before get only what changed, within the deploy's seconds."""
+    before = tmp_path / "before.tar"
+    layers = [layer_tar("base", size=4_000_000), layer_tar("app before", size=500_000)]
+    before.write_bytes(image_of(layers, "fleet:0").docker_save())
+    out = tmp_path / "out"
+    rolling = ("--ways", "agent", "--before", str(before), "--at-once", "1")
+    done = subprocess.run(
+        [*lab, "--mbit", "100", *rolling, "--out", str(out)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads((out / "fleet.json").read_text())["runs"]
+    assert (row["strategy"], row["before"], row["at_once"]) == ("agent", "before.tar", 1)
+    assert 450_000 < row["payload"] < 600_000
+    _check(row)
+    assert row["seconds"]["max"] <= row["elapsed"]
+    assert row["last_fifth"] < 1
+    _check_gone(done.stderr, tmp_path)
+
+
 def test_an_interrupted_fleet_leaves_nothing_behind(lab: Sequence[str], tmp_path: Path) -> None:
     """After a SIGINT in the middle no namespace, process or file of it is left."""
     argv = [*lab, "--mbit", "0.5", "--ways", "docket"]

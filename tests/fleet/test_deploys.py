@@ -215,6 +215,18 @@ def test_a_deploy_goes_on_after_a_restart_of_the_registry() -> None:
     assert again.state is DeployState.DONE
 
 
+def test_a_deploy_shows_when_each_host_was_done_also_after_a_restart() -> None:
+    """The seconds count from the creation until the registry had the host's last report."""
+    fleet = Fleet(2)
+    deploy, _ = fleet.create()
+    fleet.now += 2.5
+    fleet.report(deploy, 0, "done")
+    restored = fleet.restarted().deploys.get(deploy.id)
+    for shown in (deploy, restored):
+        rows = {row.name: row.seconds for row in shown.status(hosts=2).hosts}
+        assert rows == {"host0": 2.5, "host1": 0.0}
+
+
 def test_the_canary_pause_goes_on_after_a_restart() -> None:
     """It began when the canary host was done, not anew."""
     fleet = Fleet(2)
