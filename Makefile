@@ -30,7 +30,7 @@ $(VENV)/.fuzz: $(VENV)/.dev
 
 install: $(VENV)/.docket  ## Install docket into .venv
 
-demo: $(VENV)/.docket  ## Two releases to two hosts through BitTorrent, and what moved
+demo: $(VENV)/.docket  ## Three releases to two hosts, by pulls and by a deploy, and what moved
 	$(BIN)/python -m benchmarks.demo
 
 test: $(VENV)/.dev  ## Install what the tests need, and run them

@@ -1,19 +1,22 @@
-"""The main job in a minute: two releases of an image to two hosts at once, and what moved.
+"""The main job in a minute: releases of an image to two hosts at once, and what moved.
 
-Starts a registry (API, tracker and seed in one process) on free ports, builds two releases of an
-image out of this machine's own Python, pushes both, pulls each on hosts A and B at once, checks the
-pulled images byte for byte, prints who gave what, and leaves nothing behind.
+Starts a registry (API, tracker and seed in one process) on free ports, builds three releases of an
+image out of this machine's own Python, pushes them, pulls two on hosts A and B at once, deploys the
+third to the agents of these hosts, checks every image byte for byte, prints where the bytes came
+from, and leaves nothing behind.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+import json
 import sys
 import sysconfig
 import tarfile
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,9 +26,10 @@ from docket.archive import LoadLayer, load_archive
 from docket.commands.terminal import format_size, print_line, print_table
 from docket.oci.digest import Digest
 from docket.oci.manifest import dump
+from tests.support.agent_process import agent_process
 from tests.support.commands import Commands, registry
 
-RELEASES = ("1.0", "2.0")
+RELEASES = ("1.0", "2.0", "3.0")
 HOSTS = ("A", "B")
 _SEED_SECONDS = "3"
 
@@ -43,39 +47,48 @@ def main() -> None:
     """Run the demonstration; exits with an error when anything is not as it should be."""
     with tempfile.TemporaryDirectory(prefix="docket-demo-") as temporary:
         folder = Path(temporary)
-        print_line("building two releases of an image out of this machine's Python …")
+        print_line("building three releases of an image out of this machine's Python …")
         releases = build(folder / "images")
         with registry(folder / "registry") as url:
             print_line(f"registry at {url}")
             rows: list[list[str]] = []
             moved = 0
             builder = Commands(url, folder / "builder")
-            for release in releases:
-                pushed = builder("push", release.name, "--archive", release.archive)
-                print_line(
-                    f"pushed {release.name}: {format_size(pushed['uploaded'])} of "
-                    f"{format_size(release.archive.stat().st_size)} uploaded "
-                    f"in {pushed['seconds']:.1f} s"
-                )
+            *pulled, deployed = releases
+            for release in pulled:
+                push(builder, release)
                 for host, report in pull_on_all(url, release, folder).items():
                     check(url, release, folder, host)
                     rows += table_rows(release, host, report)
                     moved += report["payload"]["swarm"] + report["payload"]["http"]
-        print_table(
-            ["IMAGE", "HOST", "LAYER", "SIZE", "HELD", "FROM REGISTRY", "FROM HOSTS", "SECONDS"],
-            rows,
-            right=frozenset({"SIZE", "HELD", "FROM REGISTRY", "FROM HOSTS", "SECONDS"}),
-        )
-        whole = sum(release.archive.stat().st_size for release in releases) * len(HOSTS)
-        print_line(
-            f"moved {format_size(moved)} in total; the whole tar to every host is "
-            f"{format_size(whole)}, {whole / moved:.1f} times as much"
-        )
+            print_table(
+                [
+                    "IMAGE",
+                    "HOST",
+                    "LAYER",
+                    "SIZE",
+                    "HELD",
+                    "FROM REGISTRY",
+                    "FROM HOSTS",
+                    "SECONDS",
+                ],
+                rows,
+                right=frozenset({"SIZE", "HELD", "FROM REGISTRY", "FROM HOSTS", "SECONDS"}),
+            )
+            whole = sum(release.archive.stat().st_size for release in pulled) * len(HOSTS)
+            print_line(
+                f"these pulls moved {format_size(moved)}; the whole tar to every host is "
+                f"{format_size(whole)}, {whole / moved:.1f} times as much"
+            )
+            push(builder, deployed)
+            print_deploy(deploy_to_agents(url, deployed, folder))
+            for host in HOSTS:
+                check(url, deployed, folder, host)
         print_line("every layer on every host is byte for byte what was pushed")
 
 
 def build(folder: Path) -> list[Release]:
-    """Two releases that share their base layers; the second has another application layer."""
+    """Releases that share their base layers; each has its own application layer."""
     folder.mkdir(parents=True)
     standard = Path(sysconfig.get_path("stdlib"))
     packages = Path(sysconfig.get_path("purelib"))
@@ -136,6 +149,47 @@ def archived(path: Path, name: str, layers: dict[str, Path]) -> Release:
 def open_bytes(path: Path) -> BinaryIO:
     """The file at *path*, to be read."""
     return path.open("rb")
+
+
+def push(builder: Commands, release: Release) -> None:
+    """Push a release, and say how much of it the registry lacked."""
+    report = builder("push", release.name, "--archive", release.archive)
+    print_line(
+        f"pushed {release.name}: {format_size(report['uploaded'])} of "
+        f"{format_size(release.archive.stat().st_size)} uploaded in {report['seconds']:.1f} s"
+    )
+
+
+def deploy_to_agents(url: str, release: Release, folder: Path) -> dict[str, Any]:
+    """Run an agent on every host, deploy to all of them, and return the deploy's last status."""
+    with ExitStack() as agents:
+        for host in HOSTS:
+            agents.enter_context(agent_process(url, folder / host, "--name", f"host-{host}"))
+        print_line(f"agents run on hosts {' and '.join(HOSTS)}: docket deploy {release.name} --all")
+        builder = Commands(url, folder / "builder")
+        lines = builder.plain("--json", "deploy", release.name, "--all").splitlines()
+    status: dict[str, Any] = json.loads(lines[-1])
+    return status
+
+
+def print_deploy(status: dict[str, Any]) -> None:
+    """The deploy's table: a row for each host."""
+    columns = ("name", "state", "total", "held", "from_registry", "from_hosts")
+    sizes = columns[2:]
+    rows = [
+        [
+            format_size(host.get(column, 0)) if column in sizes else host[column]
+            for column in columns
+        ]
+        for host in status["hosts"]
+    ]
+    titles = ["HOST", "STATE", "SIZE", "HELD", "FROM REGISTRY", "FROM HOSTS"]
+    print_table(titles, rows, right=frozenset(titles[2:]))
+    seconds = status["ended"] - status["created"]
+    done = status["counts"].get("done", 0)
+    print_line(f"{done} of {status['total']} hosts have it, verified, after {seconds:.1f} s")
+    if done != len(HOSTS):
+        sys.exit("the deploy did not reach every host")
 
 
 def pull_on_all(url: str, release: Release, folder: Path) -> dict[str, dict[str, Any]]:
