@@ -19,7 +19,6 @@ TESTS = sorted(
 )
 
 VALUES = {
-    "error_text",
     "engine_address",
     "errors",
     "oci",

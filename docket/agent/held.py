@@ -25,15 +25,13 @@ def held_images(store: Store) -> list[Digest]:
 
 def _images(store: Store, repository: str, stored: StoredManifest) -> Iterator[StoredManifest]:
     """The manifest itself, or those of an index that this host has."""
-    parsed = manifest.parse(stored.content, content_type=stored.media_type)
-    if not isinstance(parsed, manifest.Index):
+    if not isinstance(stored.parsed, manifest.Index):
         yield stored
         return
-    for child in parsed.manifests:
+    for child in stored.parsed.manifests:
         with suppress(NotFound):
             yield store.manifests.get(repository, child.digest)
 
 
 def _is_whole(store: Store, stored: StoredManifest) -> bool:
-    parsed = manifest.parse(stored.content, content_type=stored.media_type)
-    return all(store.blobs.has(child.digest) for child in parsed.children)
+    return all(store.blobs.has(child.digest) for child in stored.parsed.children)

@@ -143,9 +143,8 @@ class PullThrough:
 
     def _served(self, repository: str, stored: StoredManifest, *, is_stale: bool = False) -> Served:
         with suppress(InvalidInput):
-            parsed = manifest.parse(stored.content, content_type=stored.media_type)
-            if not isinstance(parsed, Index):
-                self._remember(repository, stored.digest, parsed)
+            if not isinstance(stored.parsed, Index):
+                self._remember(repository, stored.digest, stored.parsed)
         return Served(stored, is_stale)
 
     def _remember(self, repository: str, digest: Digest, image: Manifest) -> None:

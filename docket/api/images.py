@@ -45,7 +45,7 @@ def _row(store: Store, tagged: Tagged) -> ImageRow:
     """A tag's row: all images of an index together, nested ones too, attestations left out."""
     repository = tagged.repository
     stored = store.manifests.get(repository, tagged.digest)
-    parsed = manifest.parse(stored.content, content_type=stored.media_type)
+    parsed = stored.parsed
 
     def read(listed: Descriptor) -> bytes:
         return read_listed(store, repository, listed)

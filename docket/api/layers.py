@@ -8,7 +8,7 @@ from starlette.routing import Route
 
 from docket import compression
 from docket.api.responses import json_response, read_json
-from docket.api.services import image_of, manifest_of, registry_of, repository_of
+from docket.api.services import image_of, registry_of, repository_of
 from docket.oci import manifest
 from docket.oci.digest import Digest
 from docket.store import LayerBlob, Store
@@ -37,7 +37,7 @@ async def layers(request: Request) -> Response:
 
     def described() -> ImageLayers:
         image = image_of(store, request)
-        known = [store.layers.get(layer.digest) for layer in manifest_of(image).layers]
+        known = [store.layers.get(layer.digest) for layer in image.manifest().layers]
         return ImageLayers(
             digest=str(image.digest),
             layers=[_layer_info(layer) if layer else None for layer in known],

@@ -15,7 +15,6 @@ from docket.api.fleet_hub import FleetHub
 from docket.api.maintenance.checks import Checks
 from docket.api.oci.writers import Writers
 from docket.api.readiness import Readiness
-from docket.errors import InvalidManifest
 from docket.oci import manifest
 from docket.oci.digest import Digest
 from docket.oci.manifest import Descriptor, Platform
@@ -109,11 +108,12 @@ def image_of(store: Store, request: Request) -> StoredManifest:
     """The image manifest of the path's reference; of an index, the one for ``?platform=``."""
     repository = repository_of(request)
     stored = store.manifests.get(repository, parse_target(request.path_params["reference"]))
-    parsed = manifest.parse(stored.content, content_type=stored.media_type)
-    if isinstance(parsed, manifest.Index):
+    if isinstance(stored.parsed, manifest.Index):
         text = request.query_params.get("platform")
         wanted = Platform.parse(text) if text else Platform.of_host()
-        chosen = choose_image(parsed, wanted, lambda listed: read_listed(store, repository, listed))
+        chosen = choose_image(
+            stored.parsed, wanted, lambda listed: read_listed(store, repository, listed)
+        )
         stored = store.manifests.get(repository, chosen.digest)
     return stored
 
@@ -123,11 +123,3 @@ def read_listed(store: Store, repository: str, listed: Descriptor) -> bytes:
     if listed.media_type in manifest.ALL_MANIFEST_TYPES:
         return store.manifests.get(repository, listed.digest).content
     return store.blobs.read(listed.digest)
-
-
-def manifest_of(stored: StoredManifest) -> manifest.Manifest:
-    """The image manifest in *stored*. Raises `InvalidManifest`, of an index too."""
-    parsed = manifest.parse(stored.content, content_type=stored.media_type)
-    if not isinstance(parsed, manifest.Manifest):
-        raise InvalidManifest("an index within an index has no layers")
-    return parsed

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+from docket.errors import InvalidManifest
 from docket.oci.digest import Digest
 from docket.oci.manifest import Index, Manifest, parse
 
@@ -41,6 +42,12 @@ class StoredManifest:
     def parsed(self) -> Manifest | Index:
         """What *content* says. Raises `InvalidManifest`."""
         return parse(self.content, content_type=self.media_type)
+
+    def manifest(self) -> Manifest:
+        """The manifest of one image or artifact. Raises `InvalidManifest` for an index."""
+        if not isinstance(self.parsed, Manifest):
+            raise InvalidManifest(f"{self.digest} is an index, not one image")
+        return self.parsed
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,7 +105,7 @@ def _annotations(stored: StoredManifest) -> dict[str, str]:
     try:
         annotations = msgspec.json.decode(stored.content, type=_Annotated).annotations
     except msgspec.DecodeError:  # JSON that Python's parser takes, and this faster one doesn't
-        return manifest.parse(stored.content, content_type=stored.media_type).annotations
+        return stored.parsed.annotations
     return annotations if isinstance(annotations, dict) else {}
 
 
