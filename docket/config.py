@@ -20,6 +20,9 @@ SCRUB_RATE = 20_000_000
 PEER_TIMEOUT = 5.0
 """Seconds without a byte from peers before a pull uses HTTP."""
 
+LOG_LEVELS = ("debug", "info", "warning", "error")
+"""What a service logs: events of this importance and above."""
+
 SYSTEM_LOCATION = Path("/var/local/docket")
 """The store of root's registry, as it was in the first docket."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -55,13 +56,15 @@ class Engine:
         self.is_containerd_store = any(_CONTAINERD_STORE in row for row in status)
 
     @classmethod
-    def connect(cls, host: str | None = None) -> Engine:
-        """The engine at *host*, or where `engine_address` finds one.
+    def connect(cls, host: str | None = None, variables: Mapping[str, str] = os.environ) -> Engine:
+        """The engine at *host*, or where `engine_address` finds one by the environment *variables*.
 
         With ``DOCKER_HOST``, ``DOCKER_TLS_VERIFY`` and ``DOCKER_CERT_PATH`` count as for the docker
         command. Raises `EngineUnreachable`.
         """
-        address = EngineAddress(host, is_from_host_variable=True) if host else engine_address()
+        address = (
+            EngineAddress(host, is_from_host_variable=True) if host else engine_address(variables)
+        )
         url = address.url
         # the SDK would say so in three lines, and leave its socket open
         path = url.removeprefix(UNIX)
@@ -69,7 +72,7 @@ class Engine:
             raise EngineUnreachable(url, refusal.strerror or str(refusal)) from refusal
         try:
             client = docker.APIClient(
-                base_url=url, tls=_tls(address), version="auto", timeout=_ANSWER_SECONDS
+                base_url=url, tls=_tls(address, variables), version="auto", timeout=_ANSWER_SECONDS
             )
         except (DockerException, requests.RequestException, ValueError) as error:
             raise EngineUnreachable(url, _reason(error)) from error
@@ -241,10 +244,10 @@ def _named(row: dict[str, Any]) -> list[str]:
     ]
 
 
-def _tls(address: EngineAddress) -> Any:
+def _tls(address: EngineAddress, variables: Mapping[str, str]) -> Any:
     """What the SDK takes for TLS; False for none."""
     if address.is_from_host_variable:
-        return kwargs_from_env().get("tls", False)
+        return kwargs_from_env(environment=variables).get("tls", False)
     if not address.tls:
         return False
     pair = (address.tls.certificate, address.tls.key)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -25,7 +27,11 @@ from docket.transfer.plan import FetchRequest
 from docket.transfer.pull import store_small_blobs, tag_locally
 from docket.transfer.resolve import ResolvedImage
 
-_LOOK_SECONDS = 1.0
+_LEAST_WAIT_SECONDS = 0.05
+_LEAST_IDLE_SECONDS = 1.0
+"""From `ImageJob.touch` to the wish that follows it."""
+
+_MAX_NOTES = 64
 
 log = logging.getLogger("docket.agent")
 
@@ -82,7 +88,8 @@ class ImageJob:
         self._state = _State()
         self._changed = threading.Condition()
         self._progress: dict[str, LayerProgress] = {}
-        self._counted = JobProgress()
+        self._fetched = Fetched()
+        self._notes: deque[str] = deque(maxlen=_MAX_NOTES)
         self._used = time.monotonic()
         self._thread = threading.Thread(
             target=self._run, name=f"image-{image.digest.short}", daemon=True
@@ -106,9 +113,13 @@ class ImageJob:
 
     def want_all(self) -> None:
         """Fetch all layers that this host lacks."""
+        self.want(self.image.layers)
+
+    def want(self, layers: Iterable[Descriptor]) -> None:
+        """Fetch those of *layers* that this host lacks."""
         with self._changed:
             self._used = time.monotonic()
-            self._want(self.image.layers)
+            self._want(layers)
 
     def wait(self, seconds: float) -> bool:
         """Whether all layers of the image are here, after *seconds* at most.
@@ -136,6 +147,35 @@ class ImageJob:
         """Wait for the job's thread."""
         self._thread.join(seconds)
 
+    def has(self, layers: Iterable[Descriptor]) -> bool:
+        """Whether the store has all of *layers*."""
+        return all(self._tools.store.blobs.has(layer.digest) for layer in layers)
+
+    def served(self) -> list[Digest]:
+        """The layers that were fetched, and are served to other hosts."""
+        with self._changed:
+            return list(self._fetched.sources)
+
+    def touch(self) -> bool:
+        """Whether the job takes wishes; if so, it does for a while."""
+        with self._changed:
+            self._used = time.monotonic()
+            return not self.is_over
+
+    def fetched(self) -> Fetched:
+        """Where the layers came from that were fetched until now."""
+        with self._changed:
+            return copy.deepcopy(self._fetched)
+
+    def layer_rows(self) -> list[LayerProgress]:
+        """How far each layer is that was or is fetched."""
+        with self._changed:
+            return list(self._progress.values())
+
+    def notes(self) -> list[str]:
+        """What the fetch said for people; the last ones."""
+        return list(self._notes)
+
     def progress(self) -> JobProgress:
         """How far it is."""
         sizes = {layer.digest: layer.size for layer in self.image.layers}
@@ -144,14 +184,14 @@ class ImageJob:
         with self._changed:
             moving = list(self._progress.values())
         fetched = self._state.arriving.keys() | self._state.done
-        counted = self._counted
+        seed = sum(count.registry for count in self._fetched.blocks.values())
         return JobProgress(
             total=sum(sizes.values()),
             done=sum(sizes[digest] for digest in here)
             + sum(row.done for row in moving if row.done < row.total),
             held=sum(size for digest, size in sizes.items() if digest in here - fetched),
-            from_registry=counted.from_registry,
-            from_hosts=counted.from_hosts,
+            from_registry=self._fetched.http_bytes + seed,
+            from_hosts=max(self._fetched.swarm_bytes - seed, 0),
             rate=int(max((row.rate for row in moving if row.done < row.total), default=0.0)),
         )
 
@@ -175,6 +215,11 @@ class ImageJob:
         """What the fetch says of one layer."""
         with self._changed:
             self._progress[progress.name] = progress
+
+    def note(self, text: str) -> None:
+        """What the fetch says to people."""
+        log.info("%s: %s", self.image.reference, text)
+        self._notes.append(text)
 
     # -- inside
 
@@ -252,9 +297,12 @@ class ImageJob:
                     wanted = list(self._state.pending.values())
                     self._state.pending.clear()
                     return wanted
-                if self._idle(info_hash) > self._tools.idle_seconds:
+                idle_seconds = max(self._tools.idle_seconds, _LEAST_IDLE_SECONDS)
+                left = idle_seconds - self._idle(info_hash)
+                if left < 0:
                     break
-                self._changed.wait(_LOOK_SECONDS)
+                # a peer that wants something meanwhile only moves the end away
+                self._changed.wait(left + _LEAST_WAIT_SECONDS)
             self._state.is_closed = True
         return []
 
@@ -266,15 +314,19 @@ class ImageJob:
         return idle
 
     def _count(self, fetched: Fetched) -> None:
-        seed = sum(count.registry for count in fetched.blocks.values())
-        self._counted.from_registry += fetched.http_bytes + seed
-        self._counted.from_hosts += max(fetched.swarm_bytes - seed, 0)
+        with self._changed:
+            total = self._fetched
+            total.sources |= fetched.sources
+            total.seconds |= fetched.seconds
+            total.blocks |= fetched.blocks
+            total.swarm_bytes += fetched.swarm_bytes
+            total.http_bytes += fetched.http_bytes
+            total.verifying += fetched.verifying
 
     def _clear(self, wanted: Iterable[Descriptor]) -> None:
         with self._changed:
             for layer in wanted:
                 self._state.arriving.pop(layer.digest, None)
-            self._progress.clear()
             self._changed.notify_all()
 
     def _end(self, error: DocketError | None) -> None:
@@ -297,4 +349,4 @@ class _Quiet:
         self._job.layer_progress(progress)
 
     def note(self, text: str) -> None:
-        log.info("%s: %s", self._job.image.reference, text)
+        self._job.note(text)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import threading
+import time
 from collections import OrderedDict
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,13 +19,17 @@ from docket.oci.manifest import Index, Manifest, Platform
 from docket.oci.reference import Reference
 from docket.remote.client import Client
 from docket.store import Blob, Store, StoredManifest
-from docket.transfer.resolve import resolve
+from docket.transfer.options import TransferOptions
+from docket.transfer.resolve import ResolvedImage, resolve
 
 _RECENT = 256
 """Image manifests that are remembered, so that a layer is known by the image that it is of."""
 
 _JOBS = 64
 """Images that are fetched or served at the same time."""
+
+_END_SECONDS = 2.0
+"""How long all fetches together may take to stop."""
 
 log = logging.getLogger("docket.agent")
 
@@ -54,12 +60,12 @@ class PullThrough:
 
     def close(self) -> None:
         """Stop all fetches; what came is kept for the next one."""
-        with self._lock:
-            jobs = list(self._jobs.values())
+        jobs = self.jobs()
         for job in jobs:
             job.close()
+        deadline = time.monotonic() + _END_SECONDS
         for job in jobs:
-            job.join(5.0)
+            job.join(max(deadline - time.monotonic(), 0.0))
 
     def manifest(self, repository: str, target: str | Digest) -> Served:
         """The manifest of a tag, as the registry has it now, or of a digest.
@@ -97,18 +103,42 @@ class PullThrough:
 
     def job(self, repository: str, digest: Digest) -> ImageJob:
         """What fetches the image manifest *digest*; it is begun if there is none."""
+        if job := self._running(digest):
+            return job
+        image = resolve(self._tools.client, Reference(repository, digest), Platform.of_host())
+        return self.job_of(image)
+
+    def job_of(self, image: ResolvedImage, options: TransferOptions | None = None) -> ImageJob:
+        """What fetches *image*; it is begun, with these *options*, if there is none."""
+        if job := self._running(image.digest):
+            return job
+        tools = dataclasses.replace(self._tools, options=options) if options else self._tools
+        with self._lock:
+            job = self._jobs.get(image.digest)
+            if job is None or not job.touch():
+                job = self._jobs[image.digest] = ImageJob(tools, image, self._job_ended)
+        return job
+
+    def jobs(self) -> list[ImageJob]:
+        """The images that are fetched or served now."""
+        with self._lock:
+            return list(self._jobs.values())
+
+    def drop_removed(self) -> None:
+        """Stop serving images that the store no longer has whole."""
+        has = self._tools.store.blobs.has
+        for job in self.jobs():
+            if not has(job.image.digest) or not all(map(has, job.served())):
+                job.close()
+
+    def _running(self, digest: Digest) -> ImageJob | None:
         with self._lock:
             job = self._jobs.get(digest)
-            if job and not job.is_over:
+            if job and job.touch():
                 return job
             if len(self._jobs) >= _JOBS:
                 raise RegistryError(f"{_JOBS} images are being fetched already; try again")
-        image = resolve(self._tools.client, Reference(repository, digest), Platform.of_host())
-        with self._lock:
-            job = self._jobs.get(digest)
-            if job is None or job.is_over:
-                job = self._jobs[digest] = ImageJob(self._tools, image, self._job_ended)
-        return job
+        return None
 
     def choose(self, repository: str, digest: Digest, *, tag: str = "") -> Digest:
         """The image manifest for this host's platform of the manifest or index *digest*.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from email.utils import formatdate
 from functools import partial
 from typing import Any
 
@@ -13,7 +14,7 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from docket.agent.arriving import ArrivingLayer
 from docket.agent.pull_through import PullThrough
@@ -47,11 +48,29 @@ class AgentServices:
 def agent_app(services: AgentServices) -> Starlette:
     """The ASGI application that serves *services*."""
     application = Starlette(
-        routes=ROUTES, exception_handlers=EXCEPTION_HANDLERS, middleware=[Middleware(Guard)]
+        routes=ROUTES,
+        exception_handlers=EXCEPTION_HANDLERS,
+        middleware=[Middleware(_Dated), Middleware(Guard)],
     )
     application.router.redirect_slashes = False
     application.state.agent = services
     return application
+
+
+class _Dated:
+    """Middleware that dates responses (RFC 9110 § 6.6.1): the agent's server has no clock ticks."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def sending(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                date = (b"date", formatdate(usegmt=True).encode())
+                message = {**message, "headers": [*message["headers"], date]}
+            await send(message)
+
+        await self._app(scope, receive, sending)
 
 
 async def version(_request: Request) -> Response:

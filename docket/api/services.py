@@ -17,7 +17,7 @@ from docket.api.oci.writers import Writers
 from docket.api.readiness import Readiness
 from docket.oci import manifest
 from docket.oci.digest import Digest
-from docket.oci.manifest import Descriptor, Platform
+from docket.oci.manifest import Platform
 from docket.oci.reference import parse_repository, parse_target
 from docket.oci.selection import choose_image
 from docket.rate_limit import RateLimiter
@@ -25,6 +25,7 @@ from docket.seeder import Seeder
 from docket.store import Store, StoredManifest
 from docket.torrent.tracker.hash_peers import HashPeers
 from docket.torrent.tracker.peers import Tracker
+from docket.transfer.listing import read_listed
 
 _T = TypeVar("_T")
 
@@ -116,10 +117,3 @@ def image_of(store: Store, request: Request) -> StoredManifest:
         )
         stored = store.manifests.get(repository, chosen.digest)
     return stored
-
-
-def read_listed(store: Store, repository: str, listed: Descriptor) -> bytes:
-    """The bytes of a manifest or configuration that an index leads to. Raises `NotFound`."""
-    if listed.media_type in manifest.ALL_MANIFEST_TYPES:
-        return store.manifests.get(repository, listed.digest).content
-    return store.blobs.read(listed.digest)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,6 +11,9 @@ from docket.commands import terminal
 from docket.commands.options import Options, command_options, local_option, option
 from docket.commands.terminal import format_size, print_json, print_line, print_table
 from docket.progress import CHECKING, LayerProgress, Progress
+
+if TYPE_CHECKING:
+    from docket.store import Sample
 
 FOUND_DAMAGE = 8
 """The exit code when a check found damage."""
@@ -52,18 +55,14 @@ def fsck(
     docket fsck --local --read-data
     docket fsck --local -l /var/local/docket --rebuild-index
     """
-    from docket.store import Sample
-
-    sample = Sample.parse(read_data) if read_data else None
+    sample = _sample(read_data)
     if rebuild_index and not local:
         raise click.UsageError("--rebuild-index needs a store that nobody uses: add --local")
     with terminal.progress(quiet=options.silent) as progress:
         if rebuild_index:
             report = _rebuild(options, progress)
         elif local:
-            with options.store() as store:
-                checked = store.maintenance.fsck(sample=sample, on_blob=_report_to(progress))
-            report = checked.to_json()
+            report = _check_here(options, sample, progress)
         else:
             with options.client() as client:
                 report = client.fsck(read_data=read_data, on_blob=_report_to(progress))
@@ -73,6 +72,25 @@ def fsck(
         _print(report)
     if report["findings"]:
         context.exit(FOUND_DAMAGE)
+
+
+def _sample(read_data: str | None) -> Sample | None:
+    """The part of the blobs to read. Raises `InvalidOption`."""
+    if read_data is None:
+        return None
+    from docket.store import Sample
+
+    return Sample.parse(read_data)
+
+
+def _check_here(options: Options, sample: Sample | None, progress: Progress) -> dict[str, Any]:
+    """Check this host's own store."""
+    arguments = {"read_data": f"{sample.part}/{sample.parts}" if sample else None}
+    with options.agent() as agent:
+        if agent:
+            return agent.call("fsck", arguments, progress=progress)
+    with options.store() as store:
+        return store.maintenance.fsck(sample=sample, on_blob=_report_to(progress)).to_json()
 
 
 def _rebuild(options: Options, progress: Progress) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from docket.commands.options import (
 )
 from docket.commands.terminal import format_size, print_json, print_line
 from docket.config import PIN_SECONDS
+from docket.progress import Silent
 
 
 @click.command()
@@ -67,27 +68,40 @@ def gc(
     docket -h registry gc --keep 5 --protect "v*.0" --older-than 30d --dry-run
     docket gc --local --keep 2
     """
+    policy: dict[str, Any] = {
+        "dry_run": dry_run,
+        "grace": grace,
+        "keep": keep,
+        "protect": list(protect),
+        "age": older_than,
+    }
     if local:
-        from docket.store import Retention
-
-        retention = Retention(keep, protect, older_than)
-        # no client of a store that nobody serves relies on a pin
-        with options.store(pin_seconds=0) as store:
-            swept = store.maintenance.gc(
-                grace=PIN_SECONDS if grace is None else grace,
-                retention=retention,
-                dry_run=dry_run,
-            )
-        report = dataclasses.asdict(swept)
+        report = _collect_here(options, policy)
     else:
         with options.client() as client:
-            report = client.gc(
-                dry_run=dry_run, grace=grace, keep=keep, protect=list(protect), age=older_than
-            )
+            report = client.gc(**policy)
     if options.json:
         print_json(report)
     else:
         _print(report)
+
+
+def _collect_here(options: Options, policy: dict[str, Any]) -> dict[str, Any]:
+    """Collect the garbage of this host's own store."""
+    with options.agent() as agent:
+        if agent:
+            return agent.call("gc", policy, progress=Silent())
+    from docket.store import Retention
+
+    grace = policy["grace"]
+    # no client of a store that nobody serves relies on a pin
+    with options.store(pin_seconds=0) as store:
+        report = store.maintenance.gc(
+            grace=PIN_SECONDS if grace is None else grace,
+            retention=Retention(policy["keep"], tuple(policy["protect"]), policy["age"]),
+            dry_run=policy["dry_run"],
+        )
+    return dataclasses.asdict(report)
 
 
 def _print(report: dict[str, Any]) -> None:

@@ -2,27 +2,40 @@
 
 from __future__ import annotations
 
-import click
+from typing import Any
 
-from docket.commands.options import Options, command_options
+import click
+import msgspec
+
+from docket.commands.options import Options, command_options, local_option
 from docket.commands.terminal import format_size, print_json, print_line, print_table
 from docket.oci.reference import parse_repository
+from docket.progress import Silent
 
 
 @click.command()
 @command_options
 @click.argument("name", required=False)
-def images(options: Options, name: str | None) -> None:
-    """List the images of the registry, and the bytes that only each image needs."""
+@local_option
+def images(options: Options, name: str | None, local: bool) -> None:
+    """List the images of the registry, and the bytes that only each image needs.
+
+    \b
+    docket -h registry images
+    docket images --local
+    """
     if name:
         parse_repository(name)
-    with options.client() as client:
-        rows = client.images(name)
+    if local:
+        rows = _local_rows(options, name)
+    else:
+        with options.client() as client:
+            rows = client.images(name)
     if options.json:
         print_json({"images": rows})
         return
     if not rows:
-        print_line("no images; docket push NAME:TAG adds one")
+        print_line(f"no images; docket {'pull' if local else 'push'} NAME:TAG adds one")
         return
     print_table(
         ["NAME", "TAG", "DIGEST", "PLATFORM", "LAYERS", "SIZE", "UNIQUE", "SHARED"],
@@ -41,3 +54,17 @@ def images(options: Options, name: str | None) -> None:
         ],
         right=frozenset({"LAYERS", "SIZE", "UNIQUE", "SHARED"}),
     )
+
+
+def _local_rows(options: Options, name: str | None) -> list[dict[str, Any]]:
+    """The rows of this host's own store."""
+    with options.agent() as agent:
+        if agent:
+            rows: list[dict[str, Any]] = agent.call("images", {"name": name}, progress=Silent())[
+                "images"
+            ]
+            return rows
+    from docket.transfer.listing import image_rows
+
+    with options.store() as store:
+        return [msgspec.to_builtins(row) for row in image_rows(store, name)]

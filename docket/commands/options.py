@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -20,9 +22,19 @@ from docket.remote.client import Client
 
 # stores and swarms take most of the time to import: only commands that use them do
 if TYPE_CHECKING:
+    from docket.agent.channel import AgentConnection
     from docket.store import Store
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+DEFAULT_HOST = "localhost"
+
+_SERVICES = ("docket registry", "docket agent")
+
+_ENGINE_VARIABLES = (
+    *("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH"),
+    *("HOME", "XDG_RUNTIME_DIR"),
+)
 
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)([smhdw]?)\Z")
@@ -98,6 +110,11 @@ local_option = option(
 )
 
 
+def engine_variables() -> dict[str, str]:
+    """The environment that says where this user's container engine is, for an agent."""
+    return {name: os.environ[name] for name in _ENGINE_VARIABLES if name in os.environ}
+
+
 def parse_duration(
     _context: click.Context, _parameter: click.Parameter, text: str | None
 ) -> float | None:
@@ -114,7 +131,7 @@ def parse_duration(
 class Options:
     """The shared options."""
 
-    host: str = "localhost"
+    host: str = DEFAULT_HOST
     port: int | None = None
     location: Path | None = None
     json: bool = False
@@ -151,6 +168,22 @@ class Options:
         """The folder of this host's own store."""
         return self.location or config.data_location()
 
+    @property
+    def registry(self) -> dict[str, Any] | None:
+        """What -h and -p name, for an agent; None, which means its own, when they are not given."""
+        if self.host == DEFAULT_HOST and self.port is None:
+            return None
+        return {"host": self.host, "port": self.port}
+
+    @contextlib.contextmanager
+    def agent(self) -> Iterator[AgentConnection | None]:
+        """A connection to the agent that owns this host's store; None when none does."""
+        from docket.agent.channel import connect
+
+        connection = connect(self.store_location)
+        with connection or contextlib.nullcontext():
+            yield connection
+
     def store(self, *, pin_seconds: float = PIN_SECONDS) -> Store:
         """This host's own store; waits while another docket command uses it."""
         from docket.store import Store
@@ -163,8 +196,8 @@ class Options:
         )
 
     def _wait(self, holder: str) -> bool:
-        """True to wait for *holder*: other commands end by themselves, a registry doesn't."""
-        if "registry" in holder:
+        """True to wait for *holder*: other commands end by themselves, a service doesn't."""
+        if holder.startswith(_SERVICES):
             return False
         if not self.quiet and not self._announced_wait:
             terminal.print_error(f"waiting for {holder}, which uses the same store")

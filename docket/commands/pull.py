@@ -11,6 +11,7 @@ from docket.commands import terminal
 from docket.commands.options import (
     Options,
     command_options,
+    engine_variables,
     image_argument,
     limit_options,
     option,
@@ -24,7 +25,8 @@ from docket.oci.reference import Reference
 from docket.progress import HELD, HTTP, SWARM
 
 if TYPE_CHECKING:
-    from docket.transfer.pull import PulledLayer, PullReport
+    from docket.agent.channel import AgentConnection
+    from docket.transfer.pull import PullReport
 
 
 @click.command()
@@ -82,7 +84,8 @@ def pull(
 ) -> None:
     """Fetch the missing layers of an image and load it into the container engine.
 
-    Layers come from other hosts and from the registry; over HTTP when no peer sends any.
+    Layers come from other hosts and from the registry; over HTTP when no peer sends any. On a host
+    whose store a docket agent owns, the agent pulls, and goes on serving the image.
 
     \b
     docket -h registry pull app:1.0
@@ -90,84 +93,89 @@ def pull(
     docket -h registry pull app:1.0 --layers-only
     docket -h registry pull app:1.0 --output - | docker load
     """
-    from docket.transfer.options import TransferOptions
-    from docket.transfer.output import is_stdout
-    from docket.transfer.pull import PullRequest, Target
-    from docket.transfer.pull import pull as pull_image
+    from docket.transfer.output import is_replaced, is_stdout
 
     if layers_only and output:
         raise click.UsageError("--layers-only and --output exclude each other")
     to_stdout = output is not None and is_stdout(output)
     if to_stdout:
         terminal.require_standard_output()
+    reference = Reference.parse(image)
+    transfer = {
+        "use_swarm": not no_swarm,
+        "peer_timeout": peer_timeout,
+        "count_sources": count_sources,
+        **limits,
+    }
+    with options.agent() as agent:
+        if agent:
+            arguments = {
+                "image": image,
+                "platform": str(platform),
+                "registry": options.registry,
+                "target": "store" if layers_only else "archive" if output else "engine",
+                "may_rewind": output is not None and is_replaced(output),
+                "options": transfer,
+                "variables": engine_variables(),
+            }
+            report = _pull_through(agent, arguments, output, is_quiet=options.silent)
+            _print(report, as_json=options.json, to_stderr=to_stdout)
+            return
+    from docket.transfer.options import TransferOptions
+    from docket.transfer.pull import PullRequest, Target
+    from docket.transfer.pull import pull as pull_image
+
     request = PullRequest(
-        reference=Reference.parse(image),
+        reference=reference,
         platform=platform,
         target=Target.of(layers_only=layers_only, output=output),
         output=output or "",
         seed_for=seed_for,
-        options=TransferOptions(
-            use_swarm=not no_swarm,
-            peer_timeout=peer_timeout,
-            count_sources=count_sources,
-            **limits,
-        ),
+        options=TransferOptions(**transfer),
     )
     with options.client() as client, ExitStack() as bars:
         progress = bars.enter_context(terminal.progress(quiet=options.silent))
 
         def on_done(report: PullReport) -> None:
             bars.close()
-            _print(report, as_json=options.json, to_stderr=to_stdout)
+            _print(report.to_json(), as_json=options.json, to_stderr=to_stdout)
 
         pull_image(client, options.store, request, progress=progress, on_done=on_done)
 
 
-def _print(report: PullReport, *, as_json: bool, to_stderr: bool) -> None:
+def _pull_through(
+    agent: AgentConnection, arguments: dict[str, Any], output: str | None, *, is_quiet: bool
+) -> dict[str, Any]:
+    """Pull through the agent of this host, which goes on serving the image to other hosts."""
+    from docket.transfer.output import check_output, open_output
+
+    with terminal.progress(quiet=is_quiet) as progress:
+        if arguments["options"]["max_upload"] or arguments["options"]["max_download"]:
+            progress.note("this host's agent pulls: its own limits hold")
+        if output is None:
+            return agent.call("pull", arguments, progress=progress)
+        check_output(output)
+        with open_output(output) as file:
+            return agent.call("pull", arguments, progress=progress, descriptor=file.fileno())
+
+
+def _print(report: dict[str, Any], *, as_json: bool, to_stderr: bool) -> None:
     """Print what a pull moved; *to_stderr* when standard output carries the archive."""
     if as_json and not to_stderr:
-        terminal.print_json(_to_json(report))
+        terminal.print_json(report)
         return
     write = terminal.print_error if to_stderr else terminal.print_line
-    moved = report.swarm_bytes + report.http_bytes
-    total = sum({layer.digest: layer.size for layer in report.layers}.values())
-    seconds = report.seconds.get("fetch", 0.0)
+    moved = sum(report["payload"].values())
+    total = sum({layer["digest"]: layer["size"] for layer in report["layers"]}.values())
+    seconds = report["seconds"].get("fetch", 0.0)
     speed = f" at {format_rate(moved / seconds)}" if moved and seconds else ""
     write(
-        f"pulled {report.reference}: {format_size(moved)} moved of {format_size(total)}{speed} "
-        f"({_count(report.layers, HELD)} layers held, {_count(report.layers, SWARM)} from peers, "
-        f"{_count(report.layers, HTTP)} from the registry over HTTP)"
+        f"pulled {report['name']}: {format_size(moved)} moved of {format_size(total)}{speed} "
+        f"({_count(report, HELD)} layers held, {_count(report, SWARM)} from peers, "
+        f"{_count(report, HTTP)} from the registry over HTTP)"
     )
-    write(str(report.digest))
+    write(report["digest"])
 
 
-def _count(layers: tuple[PulledLayer, ...], source: str) -> int:
-    return len({layer.digest for layer in layers if layer.source == source})
-
-
-def _to_json(report: PullReport) -> dict[str, Any]:
-    return {
-        "name": str(report.reference),
-        "digest": str(report.digest),
-        "config": str(report.config),
-        "payload": {
-            "swarm": report.swarm_bytes,
-            "http": report.http_bytes,
-        },
-        "loaded_layers": report.loaded_layers,
-        "seconds": {name: round(value, 3) for name, value in report.seconds.items()},
-        "layers": [_layer_to_json(layer) for layer in report.layers],
-    }
-
-
-def _layer_to_json(layer: PulledLayer) -> dict[str, Any]:
-    row: dict[str, Any] = {
-        "digest": str(layer.digest),
-        "diff_id": str(layer.diff_id),
-        "size": layer.size,
-        "source": layer.source,
-        "seconds": round(layer.seconds, 3),
-    }
-    if layer.blocks:
-        row["from"] = {"registry": layer.blocks.registry, "hosts": layer.blocks.hosts}
-    return row
+def _count(report: dict[str, Any], source: str) -> int:
+    return len({layer["digest"] for layer in report["layers"] if layer["source"] == source})

@@ -10,6 +10,7 @@ import secrets
 import shutil
 import signal
 import socket
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,14 +18,18 @@ from pathlib import Path
 import uvicorn
 
 from docket import __version__
+from docket.agent.channel import OWNER
+from docket.agent.control import Control
 from docket.agent.deploy_task import DeployTask
 from docket.agent.held import held_images
+from docket.agent.host_commands import HostCommands
 from docket.agent.image_job import ImageJob, Tools
 from docket.agent.orders import Orders
 from docket.agent.pull_through import PullThrough
 from docket.api.agent_app import AgentServices, agent_app
 from docket.config import IDLE_SECONDS
 from docket.daemon.listener import listen, raise_descriptor_limit, url_of
+from docket.daemon.process import IdleServer, ending
 from docket.oci.digest import Digest
 from docket.oci.manifest import Platform
 from docket.oci.reference import Reference
@@ -40,6 +45,9 @@ from docket.wire import MAX_HELD, HostInfo, Order
 
 RESOLVE_SECONDS = 9.0
 """How long the registry may take for a manifest: an engine gives up after 30 s."""
+
+_GRACEFUL_SECONDS = 1
+_STOP_SECONDS = 4.5
 
 _ID_FILE = "agent-id"
 
@@ -69,22 +77,24 @@ def run_agent(options: AgentOptions, *, on_ready: Callable[[str], None]) -> None
     *on_ready* gets the URL once requests are answered. Raises `StoreLocked`, `StoreFormat`, or
     OSError when the port is taken. A registry that can't be reached is no error.
     """
+    # uvicorn raises a SIGTERM again when it has shut down; then the store is still to be closed
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     raise_descriptor_limit()
+    stop = threading.Event()
     listening = listen(options.host, options.port)
     url = url_of(listening)
     with (
         contextlib.closing(listening),
-        Store(options.location, owner=f"docket agent at {url}") as store,
+        ending(stop, service="agent", seconds=_STOP_SECONDS),
+        Store(options.location, owner=f"{OWNER} at {url}") as store,
         Client(options.registry) as client,
         Client(options.registry, read_seconds=RESOLVE_SECONDS) as resolver,
         Swarm(_session(options)) as swarm,
     ):
         agent = _Agent(options, store, client, resolver, swarm)
-        with contextlib.closing(agent):
-            agent.orders.begin()
-            with contextlib.suppress(KeyboardInterrupt):
-                _serve(agent, listening, lambda: on_ready(url))
+        with contextlib.closing(agent), contextlib.suppress(KeyboardInterrupt):
+            agent.begin()
+            _serve(agent, listening, lambda: on_ready(url), stop.set)
 
 
 def _session(options: AgentOptions) -> SessionOptions:
@@ -118,6 +128,13 @@ class _Agent:
             client, store, swarm, transfer, options.idle_seconds, self.orders.host_changed
         )
         self.source = PullThrough(tools, resolver)
+        self._clients = (client, resolver)
+        self._commands = HostCommands(tools, self.source, on_swept=self._swept)
+        self._control = Control(store.location, self._commands.table())
+
+    def begin(self) -> None:
+        """Connect to the registry, and stay connected."""
+        self.orders.begin()
 
     @property
     def registry_names(self) -> frozenset[str]:
@@ -143,9 +160,18 @@ class _Agent:
         )
 
     def close(self) -> None:
-        """Stop what goes on."""
+        """Stop what goes on: what came of a layer stays, and the next fetch continues there."""
+        self._control.close()
         self.orders.close()
+        self._commands.close()
+        for client in self._clients:
+            client.abort()
         self.source.close()
+
+    def _swept(self) -> None:
+        """Images may have gone: they are no longer held, nor seeded from their hard links."""
+        self.source.drop_removed()
+        self.orders.host_changed()
 
     def _start(self, order: Order) -> DeployTask:
         return DeployTask(order, self._begin, self._load, self.orders.host_changed)
@@ -179,7 +205,12 @@ def _host_id(location: Path) -> str:
     return text
 
 
-def _serve(agent: _Agent, listening: socket.socket, on_ready: Callable[[], None]) -> None:
+def _serve(
+    agent: _Agent,
+    listening: socket.socket,
+    on_ready: Callable[[], None],
+    on_stop: Callable[[], None],
+) -> None:
     config = uvicorn.Config(
         agent_app(AgentServices(agent.source, own_names=agent.registry_names)),
         loop="uvloop",
@@ -187,20 +218,8 @@ def _serve(agent: _Agent, listening: socket.socket, on_ready: Callable[[], None]
         log_level="critical",
         access_log=False,
         server_header=False,
+        date_header=False,
         proxy_headers=False,
-        timeout_graceful_shutdown=2,
+        timeout_graceful_shutdown=_GRACEFUL_SECONDS,
     )
-    _Server(config, on_ready).run(sockets=[listening])
-
-
-class _Server(uvicorn.Server):
-    """uvicorn that says when it serves."""
-
-    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
-        super().__init__(config)
-        self._on_ready = on_ready
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets=sockets)
-        if self.started:
-            self._on_ready()
+    IdleServer(config, on_ready, on_stop).run(sockets=[listening])

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import signal
 import socket
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -23,6 +22,7 @@ from docket.daemon import background
 from docket.daemon.connection_table import ConnectionTable
 from docket.daemon.http_protocol import BoundedHttp
 from docket.daemon.listener import bracketed, listen, raise_descriptor_limit, resolve, url_of
+from docket.daemon.process import ending
 from docket.errors import InvalidAddress
 from docket.rate_limit import RateLimiter
 from docket.seeder import Seeder
@@ -78,7 +78,8 @@ def serve(options: ServerOptions, *, on_ready: Callable[[str], None]) -> None:
     descriptors = raise_descriptor_limit()
     listening = listen(options.bind, options.port, limits_receiving=options.max_download > 0)
     stop = threading.Event()
-    with contextlib.closing(listening), _ending(stop), open_store(options) as store:
+    end = ending(stop, service="registry", seconds=_STOP_SECONDS)
+    with contextlib.closing(listening), end, open_store(options) as store:
         swarm = Swarm(
             SessionOptions(
                 listen=f"{bracketed(options.bind)}:{options.peer_port}",
@@ -179,28 +180,6 @@ class _Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._stop.set()
         super().handle_exit(sig, frame)
-
-
-@contextlib.contextmanager
-def _ending(stop: threading.Event) -> Iterator[None]:
-    """End the process `_STOP_SECONDS` after *stop*, whatever still runs.
-
-    Nothing that was acknowledged is lost: the store is written for a process that dies.
-    """
-    ended = threading.Event()
-
-    def watch() -> None:
-        stop.wait()
-        if not ended.wait(_STOP_SECONDS):
-            log.warning("something doesn't stop: the registry ends without waiting for it")
-            os._exit(0)
-
-    threading.Thread(target=watch, name="end", daemon=True).start()
-    try:
-        yield
-    finally:
-        ended.set()
-        stop.set()
 
 
 def _external_address(url: PublicUrl | None) -> str:

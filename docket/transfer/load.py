@@ -50,8 +50,12 @@ def write_archive(image: ResolvedImage, store: Store, target: str) -> None:
 
 def _write(image: ResolvedImage, store: Store, target: str) -> None:
     with open_output(target) as file:
-        for block in load_stream(image, store):
-            file.write(block)
+        copy_archive(image, store, file)
+
+
+def copy_archive(image: ResolvedImage, store: Store, file: BinaryIO) -> None:
+    """Write the image's archive into *file*. Raises `SizeMismatch`: see `measure_layers`."""
+    file.writelines(load_stream(image, store))
 
 
 def load_stream(image: ResolvedImage, store: Store, *, leave_out: int = 0) -> Iterator[bytes]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from docket.archive import LoadLayer, load_manifest
 from docket.errors import InvalidManifest, LayerElsewhere, NotFound
@@ -64,22 +65,49 @@ def plan_layers(
 
 
 def plan_image(
-    client: Client, store: Store, reference: Reference, platform: Platform, *, ask_engine: bool
+    client: Client,
+    store: Store,
+    reference: Reference,
+    platform: Platform,
+    *,
+    ask_engine: bool,
+    variables: Mapping[str, str] = os.environ,
 ) -> tuple[ResolvedImage, list[LayerPlan]]:
-    """Where each layer of an image would come from."""
+    """Where each layer of an image would come from; *variables* say where the engine is."""
     image = resolve(client, reference, platform)
     if not ask_engine:
         return image, plan_layers(image, store, engine=None)
-    with closing(connect_engine()) as engine:
+    with closing(connect_engine(variables)) as engine:
         return image, plan_layers(image, store, engine=engine)
 
 
-def connect_engine() -> Engine:
-    """The container engine of this host. Raises `EngineUnreachable`."""
+def plan_report(image: ResolvedImage, plans: Sequence[LayerPlan]) -> dict[str, Any]:
+    """A plan as ``docket plan --json`` prints it; sizes in bytes."""
+    sizes = {plan.descriptor.digest: plan.descriptor.size for plan in plans}
+    missing = {plan.descriptor.digest for plan in plans if plan.source == MISSING}
+    return {
+        "name": str(image.reference),
+        "digest": str(image.digest),
+        "size": sum(sizes.values()),
+        "to_move": sum(sizes[digest] for digest in missing),
+        "layers": [
+            {
+                "digest": str(plan.descriptor.digest),
+                "diff_id": str(plan.diff_id),
+                "size": plan.descriptor.size,
+                "source": plan.source,
+            }
+            for plan in plans
+        ],
+    }
+
+
+def connect_engine(variables: Mapping[str, str] = os.environ) -> Engine:
+    """The container engine of this host, as *variables* say. Raises `EngineUnreachable`."""
     # docker's package is a tenth of a pull's start, and --layers-only has no use for it
     from docket.engine import Engine
 
-    return Engine.connect()
+    return Engine.connect(variables=variables)
 
 
 def held_prefix(image: ResolvedImage, store: Store, engine: EngineLayers) -> int:

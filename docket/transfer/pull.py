@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from threading import Event
+from typing import Any
 
 from docket.oci.digest import Digest
 from docket.oci.manifest import Platform
@@ -86,6 +87,18 @@ class PullReport:
     loaded_layers: int
     seconds: dict[str, float]
 
+    def to_json(self) -> dict[str, Any]:
+        """The report as ``docket pull --json`` prints it."""
+        return {
+            "name": str(self.reference),
+            "digest": str(self.digest),
+            "config": str(self.config),
+            "payload": {"swarm": self.swarm_bytes, "http": self.http_bytes},
+            "loaded_layers": self.loaded_layers,
+            "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
+            "layers": [_layer_to_json(layer) for layer in self.layers],
+        }
+
 
 def pull(
     client: Client,
@@ -114,7 +127,7 @@ def pull(
             fetch = stack.enter_context(closing(Fetch(client, store, request.options, progress)))
             began = time.monotonic()
             plans = plan_layers(image, store, engine=engine)
-            _report_held(progress, plans)
+            report_held(progress, plans)
             wanted = fetch_request(client, image, store, plans)
             store_small_blobs(store, image)
             fetched = fetch.run(wanted, download)
@@ -126,7 +139,7 @@ def pull(
             reference=image.reference,
             digest=image.digest,
             config=image.config_descriptor.digest,
-            layers=tuple(_pulled(plan, fetched) for plan in plans),
+            layers=tuple(pulled_layer(plan, fetched) for plan in plans),
             swarm_bytes=fetched.swarm_bytes,
             http_bytes=fetched.http_bytes,
             loaded_layers=loaded,
@@ -139,7 +152,8 @@ def pull(
     return report
 
 
-def _report_held(progress: Progress, plans: Sequence[LayerPlan]) -> None:
+def report_held(progress: Progress, plans: Sequence[LayerPlan]) -> None:
+    """Report the layers that need not be fetched."""
     for plan in plans:
         if plan.source != MISSING:
             size = plan.descriptor.size
@@ -178,7 +192,8 @@ def _deliver(
     return 0
 
 
-def _pulled(plan: LayerPlan, fetched: Fetched) -> PulledLayer:
+def pulled_layer(plan: LayerPlan, fetched: Fetched) -> PulledLayer:
+    """What became of a layer of a plan."""
     digest = plan.descriptor.digest
     return PulledLayer(
         digest=digest,
@@ -188,6 +203,19 @@ def _pulled(plan: LayerPlan, fetched: Fetched) -> PulledLayer:
         seconds=fetched.seconds.get(digest, 0.0),
         blocks=fetched.blocks.get(digest),
     )
+
+
+def _layer_to_json(layer: PulledLayer) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "digest": str(layer.digest),
+        "diff_id": str(layer.diff_id),
+        "size": layer.size,
+        "source": layer.source,
+        "seconds": round(layer.seconds, 3),
+    }
+    if layer.blocks:
+        row["from"] = {"registry": layer.blocks.registry, "hosts": layer.blocks.hosts}
+    return row
 
 
 def _seed(seconds: float, progress: Progress) -> None:

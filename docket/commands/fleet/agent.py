@@ -12,7 +12,7 @@ from docket.commands.agent import DEFAULT_LISTEN, parse_listen, setup
 from docket.commands.fleet.hosts import parse_labels
 from docket.commands.options import Options, command_options, limit_options, option, zone_option
 from docket.commands.terminal import print_json, print_line
-from docket.config import IDLE_SECONDS
+from docket.config import IDLE_SECONDS, LOG_LEVELS
 from docket.hooks.plan import AgentAddress
 from docket.remote.address import RegistryAddress
 
@@ -59,6 +59,13 @@ def _listen(context: click.Context, parameter: click.Parameter, text: str) -> Ag
     help="How long an image is served after the last peer left.",
 )
 @limit_options
+@option(
+    "--log-level",
+    default="info",
+    show_default=True,
+    type=click.Choice(LOG_LEVELS),
+    help="What is logged to standard error: this, and what is more important.",
+)
 @click.pass_context
 def agent(
     context: click.Context,
@@ -71,6 +78,7 @@ def agent(
     idle_timeout: float,
     max_upload: int,
     max_download: int,
+    log_level: str,
 ) -> None:
     """Serve this host: engines pull through it, other hosts fetch from it, deploys order it.
 
@@ -86,7 +94,9 @@ def agent(
         return
     # a web server and libtorrent, which setup and other commands have no use for
     from docket.daemon.agent import AgentOptions, run_agent
+    from docket.daemon.process import log_to_stderr
 
+    log_to_stderr(log_level)
     location: Path = options.location or config.data_location()
     chosen = AgentOptions(
         registry=RegistryAddress.parse(options.host, options.port),
