@@ -10,6 +10,9 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+FETCHING = "FETCHING"
+"""The code of an error: layers are on their way to the registry, and the call is to be repeated."""
+
 MAX_DIFF_IDS = 4096
 """How many layers one request may name."""
 

@@ -35,7 +35,7 @@ TIERS = (
     {"decompression", "hooks"},
     {"archive", "store", "torrent", "engine", "remote"},
     {"seeder", "transfer", "fleet"},
-    {"agent"},
+    {"agent", "upstream"},
     {"api"},
     {"daemon"},
     {"commands"},

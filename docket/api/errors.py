@@ -14,6 +14,13 @@ from starlette.routing import Match, Route
 
 from docket import errors
 from docket.api.responses import json_response
+from docket.errors import (
+    UpstreamDenied,
+    UpstreamError,
+    UpstreamFetching,
+    UpstreamLimited,
+)
+from docket.wire import FETCHING
 
 _TABLE: tuple[tuple[type[errors.DocketError], int, str], ...] = (
     (errors.InvalidDigest, 400, "DIGEST_INVALID"),
@@ -35,6 +42,10 @@ _TABLE: tuple[tuple[type[errors.DocketError], int, str], ...] = (
     (errors.UploadOutOfOrder, 416, "BLOB_UPLOAD_INVALID"),
     (errors.StoreFull, 507, "TOOMANYREQUESTS"),
     (errors.StoreError, 503, "UNAVAILABLE"),
+    (UpstreamLimited, 429, "TOOMANYREQUESTS"),
+    (UpstreamDenied, 403, "DENIED"),
+    (UpstreamFetching, 503, FETCHING),
+    (errors.RegistryError, 502, "UNAVAILABLE"),
 )
 
 _BY_STATUS = {404: "NAME_UNKNOWN", 405: "UNSUPPORTED"}
@@ -58,7 +69,8 @@ def error_response(error: Exception) -> Response:
     message = errors.summary(error) if isinstance(error, errors.DocketError) else _FAULT
     if isinstance(error, OSError):
         message = f"the registry's disk or system failed: {error.strerror or type(error).__name__}"
-    return problem(status, code, message)
+    wait = error.retry_after if isinstance(error, UpstreamLimited | UpstreamFetching) else None
+    return problem(status, code, message, {"Retry-After": str(wait)} if wait else None)
 
 
 def status_of(error: Exception) -> tuple[int, str]:
@@ -70,7 +82,8 @@ def status_of(error: Exception) -> tuple[int, str]:
 
 
 async def _docket_error(_request: Request, error: Exception) -> Response:
-    if status_of(error)[0] >= 500:
+    # what an upstream does wrong is logged once, not with each request
+    if status_of(error)[0] >= 500 and not isinstance(error, UpstreamError):
         log.error("%s", errors.summary(error))
     return error_response(error)
 

@@ -11,7 +11,7 @@ from starlette.routing import Route
 
 from docket.api.fleet_hub import FleetHub, OrderStream
 from docket.api.responses import empty_response, json_response, read_json
-from docket.api.services import registry_of
+from docket.api.services import Registry, find_manifest, registry_of
 from docket.errors import InvalidRequest
 from docket.fleet.hosts import Selector, page_key
 from docket.oci.digest import Digest
@@ -59,7 +59,8 @@ async def create(request: Request) -> Response:
     """POST a `DeployRequest`: 201 with the deploy, whose digest is fixed from now on."""
     hub = await _hub(request)
     wanted = await read_json(request, DeployRequest, limit=_MAX_REQUEST)
-    digest = await registry_of(request).threads.read(lambda: _fixed(request, wanted))
+    registry = registry_of(request)
+    digest = await registry.threads.fetch(lambda: _fixed(registry, wanted))
     deploy = await hub.create(wanted, str(digest))
     headers = {"Location": f"/v2/_docket/deploys/{deploy.id}"}
     return json_response(msgspec.to_builtins(deploy.status()), status=201, headers=headers)
@@ -95,7 +96,7 @@ async def _hub(request: Request) -> FleetHub:
     return registry.fleet
 
 
-def _fixed(request: Request, wanted: DeployRequest) -> Digest:
+def _fixed(registry: Registry, wanted: DeployRequest) -> Digest:
     """The digest that the deploy is about: the one given, or what the tag points to now."""
     repository = parse_repository(wanted.repository)
     if wanted.tag and not is_tag(wanted.tag):
@@ -103,7 +104,7 @@ def _fixed(request: Request, wanted: DeployRequest) -> Digest:
     if not (wanted.digest or wanted.tag):
         raise InvalidRequest("a deploy names a tag or a digest")
     target = Digest.parse(wanted.digest) if wanted.digest else wanted.tag
-    return registry_of(request).store.manifests.get(repository, target).digest
+    return find_manifest(registry, repository, target).digest
 
 
 def _label(text: str) -> tuple[str, str]:

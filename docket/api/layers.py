@@ -34,9 +34,9 @@ async def layers(request: Request) -> Response:
     """GET what each layer of an image unpacks to, as far as the registry knows."""
     registry = registry_of(request)
     store = registry.store
+    image = await image_of(request)
 
     def described() -> ImageLayers:
-        image = image_of(store, request)
         known = [store.layers.get(layer.digest) for layer in image.manifest().layers]
         return ImageLayers(
             digest=str(image.digest),

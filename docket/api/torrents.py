@@ -22,11 +22,15 @@ from docket.torrent.zone import check_zone
 
 TORRENT_TYPE = "application/x-bittorrent"
 
+FETCHING_SECONDS = 8.0
+"""How long a request waits for layers from an upstream, before its client has to ask again."""
+
 
 async def torrent(request: Request) -> Response:
     """GET the torrent of an image, and begin to seed it."""
     url = _announce_url(request)
-    return await registry_of(request).threads.seed(lambda: _torrent(request, url))
+    stored = await _complete_image(request)
+    return await registry_of(request).threads.seed(lambda: _torrent(request, stored, url))
 
 
 async def pieces(request: Request) -> Response:
@@ -36,7 +40,8 @@ async def pieces(request: Request) -> Response:
     would take more of the registry's link than the layers that changed.
     """
     url = _announce_url(request)
-    return await registry_of(request).threads.seed(lambda: _pieces(request, url))
+    stored = await _complete_image(request)
+    return await registry_of(request).threads.seed(lambda: _pieces(request, stored, url))
 
 
 async def friendly_torrent(request: Request) -> Response:
@@ -46,19 +51,19 @@ async def friendly_torrent(request: Request) -> Response:
     return await torrent(request)
 
 
-def _torrent(request: Request, announce: str) -> Response:
-    stored, metainfo = _asked_for(request, announce)
+def _torrent(request: Request, stored: StoredManifest, announce: str) -> Response:
+    metainfo = registry_of(request).seeder.metainfo(stored, announce=announce)
     headers, _ = _joined(request, stored, metainfo)
     name = f"{repository_of(request).rpartition('/')[2]}.torrent"
     headers["Content-Disposition"] = f'attachment; filename="{name}"'
     return Response(metainfo.content, media_type=TORRENT_TYPE, headers=headers)
 
 
-def _pieces(request: Request, announce: str) -> Response:
+def _pieces(request: Request, stored: StoredManifest, announce: str) -> Response:
     texts = request.query_params.get("digests", "").split(",")
     # each once: a request may name the same digest a thousand times
     wanted = [Digest.parse(text) for text in dict.fromkeys(texts) if text]
-    stored, metainfo = _asked_for(request, announce)
+    metainfo = registry_of(request).seeder.metainfo(stored, announce=announce)
     files = {file.digest: file for file in metainfo.files}
     for digest in wanted:
         if digest not in files:
@@ -82,10 +87,20 @@ def _hashes_of(metainfo: Metainfo, file: File) -> memoryview:
     return memoryview(metainfo.all_hashes)[start : start + file.pieces * HASH_SIZE]
 
 
-def _asked_for(request: Request, announce: str) -> tuple[StoredManifest, Metainfo]:
+async def _complete_image(request: Request) -> StoredManifest:
+    """The image asked for; one of an upstream is here with all its layers, for a torrent of it.
+
+    Raises `UpstreamFetching` while they come.
+    """
     registry = registry_of(request)
-    stored = image_of(registry.store, request)
-    return stored, registry.seeder.metainfo(stored, announce=announce)
+    stored = await image_of(request)
+    upstreams, repository = registry.upstreams, repository_of(request)
+    if upstreams and upstreams.covers(repository):
+        image = stored.manifest()
+        await registry.threads.fetch(
+            lambda: upstreams.complete(repository, image, seconds=FETCHING_SECONDS)
+        )
+    return stored
 
 
 def _joined(

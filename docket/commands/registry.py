@@ -9,7 +9,7 @@ import click
 
 from docket import config
 from docket.commands import terminal
-from docket.commands.options import limit_options, option, zone_option
+from docket.commands.options import limit_options, option, parse_duration, zone_option
 from docket.config import IDLE_SECONDS, PIN_SECONDS, SCRUB_RATE
 from docket.errors import OutputError
 
@@ -97,6 +97,27 @@ _DAY = 86400
     metavar="CIDR",
     help="Networks whose clients may push, delete and run gc; all by default.",
 )
+@option(
+    "--upstream",
+    "upstreams",
+    multiple=True,
+    metavar="NAME[=URL]",
+    help="Fetch images below NAME/, such as docker.io, from that registry; can be repeated.",
+)
+@option(
+    "--upstream-auth",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Credentials for upstreams: a docker config.json that only its owner can read.",
+)
+@option(
+    "--upstream-ttl",
+    default="10m",
+    show_default=True,
+    callback=parse_duration,
+    metavar="TIME",
+    help="How long an upstream's tag is served before it is compared with the upstream again.",
+)
 @limit_options
 @option(
     "--scrub-interval",
@@ -132,6 +153,9 @@ def registry(
     trusted_proxies: tuple[str, ...],
     read_only: bool,
     writes_from: tuple[str, ...],
+    upstreams: tuple[str, ...],
+    upstream_auth: Path | None,
+    upstream_ttl: float,
     pin_time: float,
     idle_timeout: float,
     scrub_interval: float,
@@ -144,6 +168,7 @@ def registry(
     # a web server that no other command needs: a host's pull begins earlier without it
     from docket.api import AccessPolicy, Networks, PublicUrl
     from docket.daemon.registry import ServerOptions, serve
+    from docket.upstream.names import parse_upstreams
 
     store_location = location or config.registry_location()
     options = ServerOptions(
@@ -162,6 +187,9 @@ def registry(
         max_download=max_download,
         external_url=PublicUrl.parse(external_url) if external_url else None,
         trusted_proxies=Networks.parse(trusted_proxies),
+        upstreams=parse_upstreams(upstreams),
+        upstream_auth=upstream_auth,
+        upstream_ttl=upstream_ttl,
         access=AccessPolicy(read_only, Networks.parse(writes_from) if writes_from else None),
     )
 

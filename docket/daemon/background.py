@@ -79,6 +79,8 @@ async def _expire(registry: Registry) -> None:
         try:
             await asyncio.to_thread(registry.seeder.release_idle)
             await asyncio.to_thread(registry.store.maintenance.expire)
+            if registry.upstreams:
+                await asyncio.to_thread(registry.upstreams.pulls.flush)
         except Exception:  # the outermost edge of a task that must not end
             log.exception("expiry failed; trying again in %d s", _EXPIRY_SECONDS)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import signal
 import socket
@@ -23,6 +24,7 @@ from docket.daemon.connection_table import ConnectionTable
 from docket.daemon.http_protocol import BoundedHttp
 from docket.daemon.listener import bracketed, listen, raise_descriptor_limit, resolve, url_of
 from docket.daemon.process import ending
+from docket.daemon.upstreams import running_upstreams
 from docket.errors import InvalidAddress
 from docket.rate_limit import RateLimiter
 from docket.seeder import Seeder
@@ -30,6 +32,8 @@ from docket.store import Store
 from docket.torrent.peer.session_options import SessionOptions
 from docket.torrent.peer.swarm import Swarm
 from docket.torrent.tracker.peers import Tracker
+from docket.upstream.names import Upstream
+from docket.upstream.upstreams import TTL_SECONDS
 
 _ACCEPTED = 8
 _GRACEFUL_SECONDS = 2
@@ -64,6 +68,9 @@ class ServerOptions:
     external_url: PublicUrl | None = None
     trusted_proxies: Networks = field(default_factory=Networks)
     access: AccessPolicy = field(default_factory=AccessPolicy)
+    upstreams: tuple[Upstream, ...] = ()
+    upstream_auth: Path | None = None
+    upstream_ttl: float = TTL_SECONDS
 
 
 def serve(options: ServerOptions, *, on_ready: Callable[[str], None]) -> None:
@@ -95,7 +102,16 @@ def serve(options: ServerOptions, *, on_ready: Callable[[str], None]) -> None:
         scrubbing = background.scrubbing(
             store, seeder, interval=options.scrub_seconds, rate=options.scrub_rate, stop=stop
         )
-        with contextlib.closing(seeder), scrubbing:
+        receiving = RateLimiter(options.max_download)
+        fetching = running_upstreams(
+            store,
+            options.upstreams,
+            auth=options.upstream_auth,
+            ttl=options.upstream_ttl,
+            limiter=receiving,
+            stop=stop,
+        )
+        with contextlib.closing(seeder), scrubbing, fetching as upstreams:
             tracker = Tracker()
             swarm.on_peer(tracker.confirm_gateway)
             registry = Registry(
@@ -105,8 +121,9 @@ def serve(options: ServerOptions, *, on_ready: Callable[[str], None]) -> None:
                 advertise=advertised,
                 zone=options.zone,
                 sending=RateLimiter(options.max_upload),
-                receiving=RateLimiter(options.max_download),
+                receiving=receiving,
                 stop=stop,
+                upstreams=upstreams,
             )
             connections = ConnectionTable(descriptors, unlimited=options.trusted_proxies)
             with contextlib.suppress(KeyboardInterrupt):
@@ -134,9 +151,10 @@ def _run(
         async with background.running(registry, connections):
             yield
 
+    prefixes = tuple(upstream.prefix for upstream in options.upstreams)
     application = app(
         registry,
-        access=options.access,
+        access=dataclasses.replace(options.access, upstreams=prefixes),
         trusted_proxies=options.trusted_proxies,
         external_url=options.external_url,
         external_address=_external_address(options.external_url),

@@ -42,7 +42,12 @@
     │   └── StoreFull           no space left
     ├── RegistryError
     │   ├── RegistryUnreachable
-    │   └── RegistryRefused     the registry answered with an error
+    │   ├── RegistryRefused     the registry answered with an error
+    │   └── UpstreamError       another registry, whose images are fetched, sent nothing usable
+    │       ├── UpstreamUnavailable
+    │       ├── UpstreamDenied      it wants other credentials
+    │       ├── UpstreamLimited     it limits the rate of requests
+    │       └── UpstreamFetching    the image is on its way: ask again
     ├── EngineError
     │   ├── EngineUnreachable
     │   └── EngineImageUnknown
@@ -112,6 +117,13 @@ from docket.errors.storage import (
     UploadStopped,
 )
 from docket.errors.text import MAX_SUMMARY, printable, summary
+from docket.errors.upstream import (
+    UpstreamDenied,
+    UpstreamError,
+    UpstreamFetching,
+    UpstreamLimited,
+    UpstreamUnavailable,
+)
 
 __all__ = [
     "MAX_SUMMARY",
@@ -163,6 +175,11 @@ __all__ = [
     "UploadOutOfOrder",
     "UploadStopped",
     "UploadUnknown",
+    "UpstreamDenied",
+    "UpstreamError",
+    "UpstreamFetching",
+    "UpstreamLimited",
+    "UpstreamUnavailable",
     "WindowTooLarge",
     "WrongMediaType",
     "printable",

@@ -15,7 +15,7 @@ class RegistryUnreachable(RegistryError):
     """Nothing answers at the registry's address."""
 
     def __init__(self, url: str, why: str) -> None:
-        self.url = url
+        self.url, self.why = url, why
         super().__init__(
             f"no registry answers at {url} ({why}); check -h and -p, or start docket registry"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from secrets import token_hex
@@ -32,6 +33,7 @@ from docket.remote.messages import Message, decoded, lines, number
 from docket.remote.transport import READ_SECONDS, Connection, Response
 from docket.remote.values import RemoteLayer, RemoteManifest, RemotePieces, remote_layer
 from docket.wire import (
+    FETCHING,
     FsckLine,
     FsckRequest,
     GcReport,
@@ -51,6 +53,7 @@ MAX_LIST = 64 << 20
 _LAYER_JSON = 2048
 """Bytes of JSON about one layer, and more: names of types and encoders may be long."""
 
+_FETCHING_PAUSE_SECONDS = 0.2
 _ANNOUNCE_LIMIT = 64 * 1024
 _PLAIN_HOST = re.compile(r"[a-z0-9.:-]+")
 """Hosts that libtorrent takes in a URL: no underscores, no zones of link-local addresses."""
@@ -271,10 +274,20 @@ class Client:
         path = f"/v2/{reference.repository}/_docket/torrent/{reference.target}"
         query = _joining(zone, is_peer=is_peer)
         path += f"?{urlencode(query)}" if query else ""
-        response, content = self._connection.call(
-            "GET", path, success={200}, limit=MAX_TORRENT, unknown=reference
-        )
+        response, content = self._fetched(path, limit=MAX_TORRENT, unknown=reference)
         return content, response.headers.get("Docket-Gateway") != "no"
+
+    def _fetched(self, path: str, *, limit: int, unknown: Reference) -> tuple[Response, bytes]:
+        """GET *path*; asked again while the registry fetches the image from another one."""
+        while True:
+            try:
+                return self._connection.call(
+                    "GET", path, success={200}, limit=limit, unknown=unknown
+                )
+            except RegistryRefused as error:
+                if error.code != FETCHING:
+                    raise
+            time.sleep(_FETCHING_PAUSE_SECONDS)  # such a response comes after seconds
 
     def needs_relay(self, tracker: str) -> bool:
         """Whether libtorrent can't reach *tracker* as this client does, so that it needs a relay.
@@ -320,12 +333,8 @@ class Client:
         query = {"digests": ",".join(map(str, digests))} | _joining(zone, is_peer=is_peer)
         query |= {"port": str(port)} if port else {}
         query |= {"failed_peer": failed_peer} if failed_peer else {}
-        response, hashes = self._connection.call(
-            "GET",
-            f"{path}?{urlencode(query)}",
-            success={200},
-            limit=max(length, 1),
-            unknown=reference,
+        response, hashes = self._fetched(
+            f"{path}?{urlencode(query)}", limit=max(length, 1), unknown=reference
         )
         headers = response.headers
         try:

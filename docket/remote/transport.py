@@ -129,15 +129,17 @@ class Connection:
         body: Any = None,
         headers: dict[str, str] | None = None,
         unknown: Reference | Digest | None = None,
+        authorization: str = "",
     ) -> tuple[Response, bytes]:
         """One request; gives the response and its whole body of at most *limit* bytes.
 
         *success* are the statuses that the call is documented to have; a 404 means that *unknown*
-        isn't there. *path* may be the Location that the registry gave. Raises
+        isn't there. *path* may be the Location that the registry gave. *authorization* is sent to
+        the registry's own origin alone, in place of the address's. Raises
         `RegistryUnreachable`, `RegistryRefused`, `BlobUnknown` and `ManifestUnknown`.
         """
         options: dict[str, Any] = {"success": success, "body": body, "headers": headers}
-        options["unknown"] = unknown
+        options |= {"unknown": unknown, "authorization": authorization}
         tries = _CONNECTS if method in _REPEATABLE else 1
         while True:
             try:
@@ -159,9 +161,12 @@ class Connection:
         body: Any = None,
         headers: dict[str, str] | None = None,
         unknown: Reference | Digest | None = None,
+        authorization: str = "",
     ) -> Iterator[Response]:
         """The same, with a response that `blocks` reads as it comes."""
-        response = self._followed(method, self.address.url(path), body=body, headers=headers)
+        url = self.address.url(path)
+        authorization = authorization or self.address.authorization
+        response = self._followed(method, url, body, headers, authorization)
         try:
             self._check(response, f"{method} {path}", success, unknown)
             yield response
@@ -192,12 +197,17 @@ class Connection:
         return bytes(content)
 
     def _followed(
-        self, method: str, url: str, *, body: Any, headers: dict[str, str] | None
+        self,
+        method: str,
+        url: str,
+        body: Any,
+        headers: dict[str, str] | None,
+        authorization: str,
     ) -> Response:
         """The response to a request, behind all redirects of what changes nothing."""
         what = f"{method} {url}"
         for _ in range(MAX_REDIRECTS + 1):
-            response = self._request(method, url, body=body, headers=headers)
+            response = self._request(method, url, body, headers, authorization)
             location = response.headers.get("Location", "")
             if method not in _REPEATABLE or response.status not in _REDIRECTS or not location:
                 return response
@@ -212,7 +222,12 @@ class Connection:
         raise _redirected(what, response.status, location, f"after {MAX_REDIRECTS} others")
 
     def _request(
-        self, method: str, url: str, *, body: Any, headers: dict[str, str] | None
+        self,
+        method: str,
+        url: str,
+        body: Any,
+        headers: dict[str, str] | None,
+        authorization: str,
     ) -> Response:
         sent = {"Accept-Encoding": "identity", **(headers or {})}
         origin = origin_of(url)
@@ -221,7 +236,7 @@ class Connection:
         if origin is None:
             raise RegistryRefused(f"{method} {url}", status=0, message="no http URL")
         if origin == self.address.origin:
-            sent |= self._own_headers()
+            sent |= self._own_headers(authorization)
         retries = _AGAIN if method in _REPEATABLE else False
         try:
             return self._pool_to(origin).request(
@@ -257,9 +272,9 @@ class Connection:
             make_steady(pool, self._sockets)
         return pool
 
-    def _own_headers(self) -> dict[str, str]:
+    def _own_headers(self, authorization: str) -> dict[str, str]:
         address = self.address
-        own = {"Authorization": address.authorization} if address.authorization else {}
+        own = {"Authorization": authorization} if authorization else {}
         if "%" in address.host:
             # RFC 6874 § 4: the zone of a link-local address is for this host alone
             own["Host"] = f"[{address.host.partition('%')[0]}]:{address.port}"

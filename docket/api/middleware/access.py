@@ -20,10 +20,14 @@ _OWN_SITES = frozenset({"same-origin", "none"})
 
 @dataclass(frozen=True, slots=True)
 class AccessPolicy:
-    """*writes_from* are the networks whose clients may change something; None: all networks."""
+    """*writes_from* are the networks whose clients may change something; None: all networks.
+
+    Nobody pushes to repositories below *upstreams*, which are those of other registries.
+    """
 
     read_only: bool = False
     writes_from: Networks | None = None
+    upstreams: tuple[str, ...] = ()
 
     def refusal(self, scope: Scope) -> str:
         """Why this request may not be; empty when it may."""
@@ -36,7 +40,14 @@ class AccessPolicy:
             return "this registry is read-only"
         if self.writes_from is not None and client not in self.writes_from:
             return f"{client} may not change anything in this registry (--writes-from)"
-        return _foreign(scope)
+        return self._not_ours(scope) or _foreign(scope)
+
+    def _not_ours(self, scope: Scope) -> str:
+        """Why nothing is pushed to this repository; what was fetched may be deleted."""
+        prefix = scope["path"].removeprefix("/v2/").partition("/")[0]
+        if prefix not in self.upstreams or scope["method"] == "DELETE":
+            return ""
+        return f"images below {prefix}/ are fetched from there; push under another name"
 
 
 class Access:

@@ -6,8 +6,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from docket.api.arriving import ArrivingBlobResponse
 from docket.api.responses import BlobResponse, empty_response, json_response
 from docket.api.services import digest_of, registry_of, repository_of
+from docket.errors import BlobUnknown
+from docket.upstream.arriving import ArrivingBlob
 
 
 async def version(_request: Request) -> Response:
@@ -19,9 +22,16 @@ async def get_blob(request: Request) -> Response:
     """GET and HEAD a blob, whole or a range of it."""
     registry = registry_of(request)
     digest, repository = digest_of(request), repository_of(request)
-    blob = await registry.threads.read(
-        lambda: registry.store.blobs.get(digest, repository=repository)
-    )
+    store, upstreams = registry.store, registry.upstreams
+    try:
+        blob = await registry.threads.read(lambda: store.blobs.get(digest, repository=repository))
+    except BlobUnknown:
+        if upstreams is None or not upstreams.covers(repository):
+            raise
+        fetched = await registry.threads.fetch(lambda: upstreams.blob(repository, digest))
+        if isinstance(fetched, ArrivingBlob):
+            return ArrivingBlobResponse(registry, fetched, request)
+        blob = fetched
     return BlobResponse(registry, blob, request)
 
 

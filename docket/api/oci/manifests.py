@@ -7,25 +7,47 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from docket.api.responses import API_VERSION, empty_response, read_body
-from docket.api.services import registry_of, repository_of
+from docket.api.services import Registry, registry_of, repository_of
 from docket.errors import DigestMismatch, InvalidReference
 from docket.oci import manifest
 from docket.oci.digest import Digest
 from docket.oci.reference import is_tag, parse_target
+from docket.upstream.upstreams import Served
 
 
 async def get_manifest(request: Request) -> Response:
     """GET and HEAD a manifest: the exact bytes, and the type that it was pushed as."""
     registry = registry_of(request)
     target, repository = parse_target(request.path_params["reference"]), repository_of(request)
-    stored = await registry.threads.read(lambda: registry.store.manifests.get(repository, target))
+    served = await _served(registry, repository, target)
+    stored = served.stored
     headers = {
         **API_VERSION,
         "Docker-Content-Digest": str(stored.digest),
         "Content-Type": stored.media_type,
         "ETag": f'"{stored.digest}"',
     }
+    if served.warning:
+        # RFC 7234 § 5.5.1: 110 is a stale response
+        headers["Warning"] = f'110 docket "{_quoted(served.warning)}"'
     return Response(stored.content, headers=headers)
+
+
+async def _served(registry: Registry, repository: str, target: str | Digest) -> Served:
+    """The manifest; one of an upstream is looked for there only if need be."""
+    store, upstreams = registry.store, registry.upstreams
+    if upstreams is None or not upstreams.covers(repository):
+        return Served(await registry.threads.read(lambda: store.manifests.get(repository, target)))
+    known = await registry.threads.read(lambda: upstreams.known(repository, target))
+    if known is not None:
+        return known
+    return await registry.threads.fetch(lambda: upstreams.manifest(repository, target))
+
+
+def _quoted(text: str) -> str:
+    """*text* for a header's quoted string (RFC 9110 § 5.6.4), ASCII alone."""
+    plain = text.encode("ascii", "replace").decode()
+    return plain.replace("\\", "").replace('"', "'")[:500]
 
 
 async def put_manifest(request: Request) -> Response:

@@ -16,6 +16,7 @@ torrents   info-hash                    digest of the manifest
 uploads    UUID                         `UploadRecord`
 clock      ``latest``                   a time that no row is later than, see `clock`
 unmeasured digest                       when the layer came that is still to be unpacked
+pulls      repository NUL digest        when a manifest of another registry was last pulled
 meta       ``journal``                  `Position`: how far the journal is committed
 ========== ============================ =====================================================
 
@@ -102,6 +103,7 @@ class Index:
         self.torrents = Table("torrents", str, self._changes)
         self.uploads = Table("uploads", UploadRecord)
         self.unmeasured = Table("unmeasured", float)
+        self.pulls = Table("pulls", float)
         self._clock = Table("clock", float)
         self._meta = Table("meta", Position)
         self._readers = 0

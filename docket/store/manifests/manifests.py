@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
 
 from docket.errors import BlobUnknown, InvalidInput, ManifestUnknown, RepositoryUnknown
 from docket.oci.digest import Digest
-from docket.oci.manifest import ANNOTATION_ENCODER, Manifest
+from docket.oci.manifest import ANNOTATION_ENCODER, Descriptor, Manifest
 from docket.oci.manifest import Index as ImageIndex
 from docket.store.blobs.blobs import Blobs
 from docket.store.blobs.ingest import ingest_bytes
@@ -159,17 +159,31 @@ class Manifests:
         It is a hint that nobody has verified: only the repository whose manifest gives it gets it
         back, and only if it has the form of `docket.compression.encoder`.
         """
-        prefix = scoped(repository, "m")
-        with self._index.read() as txn:
-            parents = list(islice(self._index.parents.values(txn, key_of(layer), prefix), 1))
-        for parent in parents:
-            with suppress(ManifestUnknown, InvalidInput):
-                stored = self.get(repository, Digest.parse(unscoped(parent)[1][1:]))
-                for child in stored.parsed.children:
-                    text = child.annotations.get(ANNOTATION_ENCODER, "")
-                    if child.digest == layer and _ENCODER.match(text):
-                        return text
+        for child in self._listed(repository, layer):
+            text = child.annotations.get(ANNOTATION_ENCODER, "")
+            if _ENCODER.match(text):
+                return text
         return ""
+
+    def listed(self, repository: str, digest: Digest) -> Descriptor | None:
+        """The descriptor of *digest* in a manifest of *repository* that lists it, if one does."""
+        for child in self._listed(repository, digest):
+            return child
+        return None
+
+    def record_pulls(self, pulls: Mapping[tuple[str, Digest], float]) -> None:
+        """Remember when manifests of other registries were pulled, in seconds since 1970.
+
+        These are the images that gc removes when nobody has pulled them for long.
+        """
+
+        def change(txn: Transaction) -> None:
+            for (repository, digest), seconds in pulls.items():
+                key = scoped(repository, digest)
+                if self._index.manifests.has(txn, key):
+                    self._index.pulls.put(txn, key, seconds)
+
+        self._index.update(change)
 
     # -- torrents
 
@@ -193,6 +207,16 @@ class Manifests:
         return None
 
     # -- inside
+
+    def _listed(self, repository: str, digest: Digest) -> Iterator[Descriptor]:
+        """What the first manifest of *repository* that lists *digest* says about it."""
+        prefix = scoped(repository, "m")
+        with self._index.read() as txn:
+            parents = list(islice(self._index.parents.values(txn, key_of(digest), prefix), 1))
+        for parent in parents:
+            with suppress(ManifestUnknown, InvalidInput):
+                stored = self.get(repository, Digest.parse(unscoped(parent)[1][1:]))
+                yield from (child for child in stored.parsed.children if child.digest == digest)
 
     def _is_repository(self, txn: Transaction, repository: str) -> bool:
         tables = (self._index.manifests, self._index.links)

@@ -25,6 +25,7 @@ def drop_manifest(index: Index, txn: Transaction, repository: str, digest: str) 
     for tag in attached_tags(index, txn, repository, Digest.parse(digest)):
         clear_tag(index, txn, repository, tag)
     index.manifests.delete(txn, key)
+    index.pulls.delete(txn, key)
     for child in list(index.children.values(txn, key)):
         index.parents.remove(txn, child, edge(repository, "m", digest))
         index.children.remove(txn, key, child)
