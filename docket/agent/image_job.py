@@ -83,6 +83,8 @@ class ImageJob:
         self, tools: Tools, image: ResolvedImage, on_end: Callable[[ImageJob], None]
     ) -> None:
         self.image = image
+        self.tracker = ""
+        """The URL of the image's tracker, once its torrent is here."""
         self._tools = tools
         self._on_end = on_end
         self._state = _State()
@@ -199,6 +201,7 @@ class ImageJob:
 
     def on_torrent(self, metainfo: Metainfo, folder: Path) -> None:
         """The pieces of the layers are known: bytes can be read as they come."""
+        self.tracker = metainfo.announce
         for file in metainfo.files:
             if file.digest and (layer := self._state.arriving.get(file.digest)):
                 layer.begin(folder / file.path, metainfo.hashes(file), metainfo.piece_length)

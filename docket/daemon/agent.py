@@ -21,15 +21,18 @@ from docket import __version__
 from docket.agent.channel import OWNER
 from docket.agent.control import Control
 from docket.agent.deploy_task import DeployTask
+from docket.agent.engine_query import engine_summary
 from docket.agent.held import held_images
 from docket.agent.host_commands import HostCommands
 from docket.agent.image_job import ImageJob, Tools
 from docket.agent.orders import Orders
 from docket.agent.pull_through import PullThrough
+from docket.agent.status import AgentStatus
 from docket.api.agent_app import AgentServices, agent_app
 from docket.config import IDLE_SECONDS
 from docket.daemon.listener import listen, raise_descriptor_limit, url_of
 from docket.daemon.process import IdleServer, ending
+from docket.errors import EngineError
 from docket.oci.digest import Digest
 from docket.oci.manifest import Platform
 from docket.oci.reference import Reference
@@ -130,7 +133,9 @@ class _Agent:
         self.source = PullThrough(tools, resolver)
         self._clients = (client, resolver)
         self._commands = HostCommands(tools, self.source, on_swept=self._swept)
-        self._control = Control(store.location, self._commands.table())
+        status = AgentStatus(tools, self.source, self.orders, resolver)
+        table = {**self._commands.table(), "status": status.report}
+        self._control = Control(store.location, table)
 
     def begin(self) -> None:
         """Connect to the registry, and stay connected."""
@@ -152,11 +157,11 @@ class _Agent:
             zone=self._options.zone,
             labels=dict(self._options.labels),
             version=__version__,
-            engine="",
+            engine=_engine(),
             platform=str(Platform.of_host()),
             held=[str(digest) for digest in held_images(self._store)[:MAX_HELD]],
             disk_free=usage.free,
-            disk_used=0,
+            disk_used=self._store.blobs.total_size(),
         )
 
     def close(self) -> None:
@@ -189,6 +194,13 @@ class _Agent:
 
     def _help(self, order: Order) -> None:
         log.info("not serving %s: it is not held", order.repository)
+
+
+def _engine() -> str:
+    """The engine's name and version; nothing where there is none."""
+    with contextlib.suppress(EngineError):
+        return str(engine_summary())
+    return ""
 
 
 def _host_id(location: Path) -> str:

@@ -303,6 +303,10 @@ class Client:
             or not _PLAIN_HOST.fullmatch(self.address.host)
         )
 
+    def ping(self) -> None:
+        """Returning means that the registry answers. Raises `RegistryError`."""
+        self._connection.call("GET", "/v2/", success={200})
+
     def announce(self, tracker: str, query: str) -> bytes:
         """The registry's response to an announce with a raw *query*; *tracker* is its URL."""
         url = f"{tracker}{'&' if '?' in tracker else '?'}{query}"

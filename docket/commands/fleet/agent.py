@@ -9,6 +9,7 @@ import click
 
 from docket import config
 from docket.commands.agent import DEFAULT_LISTEN, parse_listen, setup
+from docket.commands.fleet.agent_status import status
 from docket.commands.fleet.hosts import parse_labels
 from docket.commands.options import Options, command_options, limit_options, option, zone_option
 from docket.commands.terminal import print_json, print_line
@@ -122,3 +123,4 @@ def agent(
 
 
 agent.add_command(setup)
+agent.add_command(status)

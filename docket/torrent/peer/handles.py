@@ -30,6 +30,7 @@ class TorrentStatus(Protocol):
 
     pieces: Sequence[bool]
     download_payload_rate: int
+    upload_payload_rate: int
     total_payload_download: int
     total_payload_upload: int
     num_peers: int

@@ -6,7 +6,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,19 @@ class _Member:
     tracker_error: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """Connected peers, and payload rates in bytes a second.
+
+    *has_incoming* says whether a peer that connected to this host was ever seen.
+    """
+
+    peers: int
+    has_incoming: bool
+    upload_rate: int
+    download_rate: int
+
+
 class Swarm:
     """A BitTorrent peer in this process; safe to use from many threads."""
 
@@ -54,6 +67,7 @@ class Swarm:
         self._members: dict[bytes, _Member] = {}
         self._fetching: set[bytes] = set()
         self._closed = False
+        self._has_incoming = False
         self._lock = threading.Lock()
 
     @property
@@ -138,6 +152,22 @@ class Swarm:
         with self._lock:
             member = self._members.get(info_hash)
             return int(member.torrent.status().total_payload_upload) if member else 0
+
+    def traffic(self) -> Traffic:
+        """What goes on in all torrents together, at this moment."""
+        peers, has_incoming, upload_rate, download_rate = set(), self._has_incoming, 0, 0
+        with self._lock:
+            torrents = [member.torrent for member in self._members.values()]
+        for torrent in torrents:
+            with suppress(RuntimeError):  # it has just left
+                status = torrent.status()
+                upload_rate += int(status.upload_payload_rate)
+                download_rate += int(status.download_payload_rate)
+                for peer in torrent.get_peer_info():
+                    peers.add(peer.ip)
+                    has_incoming = has_incoming or not peer.flags & lt.peer_info.local_connection
+        self._has_incoming = has_incoming
+        return Traffic(len(peers), has_incoming, upload_rate, download_rate)
 
     def connect(self, info_hash: bytes, address: str, port: int) -> None:
         """Connect to a peer without a tracker."""
