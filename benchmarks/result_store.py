@@ -76,11 +76,11 @@ def commands(program: str, options: Callable[[Run], str], runs: Sequence[Run]) -
 
     Runs with the same *options* share one, and differ in the number of hosts.
     """
-    places: dict[str, dict[str, list[str]]] = {}
+    by_file: dict[str, dict[str, list[str]]] = {}
     for run in runs:
-        hosts = places.setdefault(_origin(run), {}).setdefault(options(run), [])
+        hosts = by_file.setdefault(_origin(run), {}).setdefault(options(run), [])
         hosts.append(str(run["hosts"]))
-    for origin, hosts_by_options in places.items():
+    for origin, hosts_by_options in by_file.items():
         yield f"- {origin}:"
         for words, hosts in hosts_by_options.items():
             yield f"  - `python -m {program} --hosts {' '.join(hosts)} {words}`"

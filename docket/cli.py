@@ -175,7 +175,7 @@ def _report(error: BaseException) -> int:
 def _exit_code(error: BaseException) -> int:
     if isinstance(error, _Stopped):
         return 128 + error.number
-    return next((code for kind, code in _ERROR_CODES if isinstance(error, kind)), 1)
+    return next((code for classes, code in _ERROR_CODES if isinstance(error, classes)), 1)
 
 
 def _one_line(error: BaseException) -> str:

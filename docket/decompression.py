@@ -98,13 +98,13 @@ class Decompressor:
 
         Raises `InvalidArchive` when it breaks off in a frame.
         """
-        rest = b""
+        unread = b""
         if self._inner is None:
             self._inner = self._begin(self._start)
-            rest = b"".join(self._inner.feed(self._start))
-            self._count(rest)
+            unread = b"".join(self._inner.feed(self._start))
+            self._count(unread)
         self._inner.finish()
-        return rest
+        return unread
 
     def _begin(self, start: bytes) -> _Frames:
         self.compression = sniff(start)

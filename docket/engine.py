@@ -121,12 +121,14 @@ class Engine:
         image store a layer may be there in another form, and a wrong guess leaves a broken image;
         so there only images count that docket *loaded* and that the engine has whole.
         """
-        known = loaded() if self.is_containerd_store else None
+        loaded_images = loaded() if self.is_containerd_store else None
         best = 0
         for image_id in self._image_ids():
             digest = _digest(image_id)
-            promised = None if known is None or digest is None else known.get(digest)
-            if known is not None and promised is None:
+            promised = (
+                None if loaded_images is None or digest is None else loaded_images.get(digest)
+            )
+            if loaded_images is not None and promised is None:
                 continue
             # an image that went away meanwhile holds nothing
             attributes = self._inspect(image_id)
@@ -260,9 +262,9 @@ def _tls(address: EngineAddress, variables: Mapping[str, str]) -> Any:
 
 def _registry_of(tag: str, name: str) -> str:
     """The registry in *tag*, if *tag* is *name* behind a registry's address; else nothing."""
-    registry, slash, rest = tag.partition("/")
+    registry, slash, repository = tag.partition("/")
     is_registry = "." in registry or ":" in registry or registry == "localhost"
-    return registry if slash and rest == name and is_registry else ""
+    return registry if slash and repository == name and is_registry else ""
 
 
 def _diff_ids(attributes: dict[str, Any]) -> tuple[Digest, ...]:

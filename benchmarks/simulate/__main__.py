@@ -57,12 +57,12 @@ def _simulate(options: argparse.Namespace) -> int:
     for hosts in options.hosts:
         # as it is now: another commit may have come when the run ends
         machine = this_machine(Path())
-        found = simulate(_scenario(hosts, options))
-        rows.append(report.as_json(found))
+        outcome = simulate(_scenario(hosts, options))
+        rows.append(report.as_json(outcome))
         if not options.json:
-            _print_row(report.row(found))
+            _print_row(report.row(outcome))
         if options.out:
-            results.STORE.keep(report.as_json(found), machine, options.out)
+            results.STORE.keep(report.as_json(outcome), machine, options.out)
     if options.json:
         print(json.dumps({"runs": rows}))
     if options.out and not options.no_plots:
@@ -78,9 +78,9 @@ def _check(options: argparse.Namespace) -> int:
     _print_row(validate.HEADINGS)
     all_agree = True
     for measured in validate.read(options.check, seed=options.seed, grain=options.grain or 1):
-        found = simulate(measured.scenario)
-        _print_row(validate.row(measured, found))
-        all_agree = all_agree and validate.agrees(measured, found)
+        outcome = simulate(measured.scenario)
+        _print_row(validate.row(measured, outcome))
+        all_agree = all_agree and validate.agrees(measured, outcome)
     return 0 if all_agree else 1
 
 

@@ -16,7 +16,7 @@ from benchmarks.simulate.policy import (
     View,
 )
 from benchmarks.simulate.scenario import MESSAGE, Scenario
-from benchmarks.simulate.state import Host, Link, every, only
+from benchmarks.simulate.state import Host, Link, all_pieces, only
 from benchmarks.simulate.tracker import SimulatedTracker
 from docket.torrent.hash_exchange import PEER_SECONDS
 from docket.torrent.peer.session_tuning import REQUEST_DEPTH, SWARM_DEPTH
@@ -47,7 +47,7 @@ class Model:
         self._crowd_depth = max(SWARM_DEPTH // scenario.grain, 1)
         self._unit_seconds = scenario.unit_seconds
         self.registry = self._host(-1)
-        self.registry.announced = every(scenario.pieces)
+        self.registry.announced = all_pieces(scenario.pieces)
         self.registry.announced_count = scenario.pieces
         self.registry.done = 0.0
         self.hosts = [self._host(number) for number in range(scenario.hosts)]
@@ -98,31 +98,31 @@ class Model:
         admission = self._tracker.join(host)
         if admission.is_gateway:
             host.peer_id = GATEWAY_PEER + host.peer_id[len(GATEWAY_PEER) :]
-        asked = self.now + 2 * self.scenario.delay
+        asked_at = self.now + 2 * self.scenario.delay
         if admission.hash_peer:
             server = self.hosts[int(admission.hash_peer.partition(":")[0])]
-            asked += 2 * self.scenario.delay
-            if not server.dead and max(server.knows, server.sends_until) < asked + PEER_SECONDS:
-                self._receive_hashes(host, server, asked)
+            asked_at += 2 * self.scenario.delay
+            if not server.dead and max(server.knows, server.sends_until) < asked_at + PEER_SECONDS:
+                self._receive_hashes(host, server, asked_at)
                 return
-            asked += PEER_SECONDS + 2 * self.scenario.delay
-        self._receive_hashes(host, self.registry, asked)
+            asked_at += PEER_SECONDS + 2 * self.scenario.delay
+        self._receive_hashes(host, self.registry, asked_at)
 
-    def _receive_hashes(self, host: Host, sender: Host, asked: float) -> None:
+    def _receive_hashes(self, host: Host, sender: Host, asked_at: float) -> None:
         """*sender* serves requests for hashes in turn, and its blocks wait for that."""
         size = self.scenario.torrent * HEADERS
         busy = self.scenario.seconds(size) / sender.speed
-        sender.sends_until = max(sender.sends_until, sender.knows, asked) + busy
+        sender.sends_until = max(sender.sends_until, sender.knows, asked_at) + busy
         sender.pending += busy
         sender.egress += size
-        host.knows = max(sender.sends_until, asked + self.scenario.seconds(size))
+        host.knows = max(sender.sends_until, asked_at + self.scenario.seconds(size))
         self._event_queue.at(host.knows, self._join, host)
 
     def _join(self, host: Host) -> None:
         if host.dead:
             return
         host.policy = self._policy(host.peer_id)
-        host.lacking = host.open = every(self.scenario.pieces)
+        host.lacking = host.open = all_pieces(self.scenario.pieces)
         host.joined = host.moved = self.now
         self._announce(host, "started")
         self._look(host)
@@ -141,12 +141,12 @@ class Model:
         if event in ("", "started"):
             self._event_queue.at(self.now + self._tracker.interval, self._announce, host, "")
 
-    def _connect(self, one: Host, other: Host) -> None:
-        if other.number in one.takes or one.dead or other.dead:
+    def _connect(self, host: Host, neighbour: Host) -> None:
+        if neighbour.number in host.takes or host.dead or neighbour.dead:
             return
-        if max(len(one.takes), len(other.takes)) >= _MOST_PEERS:
+        if max(len(host.takes), len(neighbour.takes)) >= _MOST_PEERS:
             return
-        for taker, giver in ((one, other), (other, one)):
+        for taker, giver in ((host, neighbour), (neighbour, host)):
             link = Link(taker, giver)
             taker.takes[giver.number] = link
             taker.has_changed = True
@@ -184,9 +184,9 @@ class Model:
         self._event_queue.at(self.now + self.scenario.look, self._look, host)
         givers = (link.giver for link in host.takes.values())
         others = {
-            one.peer_id: one.announced_count
-            for one in givers
-            if one.announced_count < self.scenario.pieces
+            link.peer_id: link.announced_count
+            for link in givers
+            if link.announced_count < self.scenario.pieces
         }
         view = View(
             have=host.have,
@@ -317,11 +317,11 @@ class Model:
         if askers is not None:
             taker.moved = self.now
             taker.came += 1
-            for other in askers:
-                if unit in other.requests:
-                    other.requests.remove(unit)
-                    other.outstanding -= 1
-                    self._ask(other)
+            for asker in askers:
+                if unit in asker.requests:
+                    asker.requests.remove(unit)
+                    asker.outstanding -= 1
+                    self._ask(asker)
             piece = unit // self.scenario.units
             taker.missing[piece] -= 1
             if not taker.missing[piece]:

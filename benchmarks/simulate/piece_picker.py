@@ -73,8 +73,11 @@ class PiecePicker:
             return self._rarest(taker, first)[1]
         if not first:
             return self._rarest(taker, later)[1]
-        (least, one), (count, other) = self._rarest(taker, first), self._rarest(taker, later)
-        return one if least * _FIRST_WEIGHT <= count * _LATER_WEIGHT else other
+        (least, first_piece), (count, later_piece) = (
+            self._rarest(taker, first),
+            self._rarest(taker, later),
+        )
+        return first_piece if least * _FIRST_WEIGHT <= count * _LATER_WEIGHT else later_piece
 
     def _rarest(self, taker: Host, choice: int) -> tuple[int, int]:
         """How many peers and this one have the rarest piece, and that piece; a begun one first."""
@@ -86,7 +89,7 @@ class PiecePicker:
             return least - taker.seeds + 1, list(compress(self._numbers, flags))[place]
         listed = compress(self._numbers, flags)
         ties = [piece for piece, count in zip(listed, counts, strict=True) if count == least]
-        if taker.unasked and (begun := [one for one in ties if one in taker.unasked]):
+        if taker.unasked and (begun := [piece for piece in ties if piece in taker.unasked]):
             return least - taker.seeds + 1, begun[0]
         return least - taker.seeds + 1, self._chance.choice(ties)
 
@@ -108,11 +111,11 @@ class PiecePicker:
 
     def _busy(self, link: Link) -> int | None:
         """One of the parts that the fewest peers owe, and not this one."""
-        told = link.giver.announced
+        announced = link.giver.announced
         pending = [
             (len(links), unit)
             for unit, links in link.taker.asked.items()
-            if told >> (8 * (unit // self._units)) & 1 and link not in links
+            if announced >> (8 * (unit // self._units)) & 1 and link not in links
         ]
         if not pending:
             return None

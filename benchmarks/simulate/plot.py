@@ -14,11 +14,13 @@ from benchmarks.suite.plots import BLUE, GREEN, ORANGE, SKY, figure
 def draw(runs: Sequence[dict[str, Any]], folder: Path) -> None:
     """Draw *runs* (as `report.as_json` gives them) as ``simulate`` in *folder*."""
     rows = sorted((run for run in runs if run["finished"]), key=lambda run: run["hosts"])
-    kinds = dict.fromkeys(kind(run) for run in rows)
-    differing = [name for name, *values in zip(KIND, *kinds, strict=True) if len(set(values)) > 1]
+    variants = dict.fromkeys(kind(run) for run in rows)
+    differing = [
+        name for name, *values in zip(KIND, *variants, strict=True) if len(set(values)) > 1
+    ]
     with figure(folder / "simulate.svg", columns=2, size=(11, 4)) as (times, egress):
-        for one, style in zip(kinds, cycle(("o-", "s--", "^:", "d-.")), strict=False):
-            mine = [run for run in rows if kind(run) == one]
+        for variant, style in zip(variants, cycle(("o-", "s--", "^:", "d-.")), strict=False):
+            mine = [run for run in rows if kind(run) == variant]
             hosts = [run["hosts"] for run in mine]
             name = _name_of(mine[0], differing)
             for rank, label, colour in (("p50", "median", BLUE), ("max", "last host", ORANGE)):
@@ -33,7 +35,7 @@ def draw(runs: Sequence[dict[str, Any]], folder: Path) -> None:
         egress.set(xscale="log", xlabel="hosts", ylabel="images that left the registry")
         for axes in (times, egress):
             hosts = sorted({run["hosts"] for run in rows})
-            axes.set_xticks(hosts, [f"{one:,}" for one in hosts])
+            axes.set_xticks(hosts, [f"{count:,}" for count in hosts])
             axes.minorticks_off()
             axes.legend(fontsize=8)
 

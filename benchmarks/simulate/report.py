@@ -59,28 +59,28 @@ def outcome(model: Model, cpu: float) -> Outcome:
     )
 
 
-def as_json(found: Outcome) -> dict[str, Any]:
+def as_json(outcome: Outcome) -> dict[str, Any]:
     """All of it. Seconds and bytes; ratios are to T*; egress in images too."""
     return {
-        **asdict(found.scenario),
-        "t_star": round(found.scenario.bound, 3),
-        "finished": found.finished,
-        "fetch_ratio": {name: round(value, 4) for name, value in found.ratio.items()},
-        "egress": {"bytes": round(found.egress), "payloads": round(found.images, 4)},
-        "peers": round(found.peers, 1),
-        "cpu": round(found.cpu, 1),
+        **asdict(outcome.scenario),
+        "t_star": round(outcome.scenario.bound, 3),
+        "finished": outcome.finished,
+        "fetch_ratio": {name: round(value, 4) for name, value in outcome.ratio.items()},
+        "egress": {"bytes": round(outcome.egress), "payloads": round(outcome.images, 4)},
+        "peers": round(outcome.peers, 1),
+        "cpu": round(outcome.cpu, 1),
     }
 
 
-def row(found: Outcome) -> Sequence[str]:
+def row(outcome: Outcome) -> Sequence[str]:
     """The values below `HEADINGS`; a maximum that wasn't reached is one of those that were done."""
-    ratio = found.ratio
+    ratio = outcome.ratio
     return (
-        f"{found.scenario.hosts:,}",
-        f"{found.scenario.bound:.1f}",
+        f"{outcome.scenario.hosts:,}",
+        f"{outcome.scenario.bound:.1f}",
         *(f"{ratio[name]:.3f}" if ratio else "-" for name in ("p50", "p99")),
-        f"{ratio['max']:.3f}" if found.finished else "not done",
-        f"{found.images:.3f}",
-        f"{found.peers:.0f}",
-        f"{found.cpu:.1f}",
+        f"{ratio['max']:.3f}" if outcome.finished else "not done",
+        f"{outcome.images:.3f}",
+        f"{outcome.peers:.0f}",
+        f"{outcome.cpu:.1f}",
     )

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from benchmarks.simulate.policy import Policy
 
 
-def every(pieces: int) -> int:
+def all_pieces(pieces: int) -> int:
     """The set of all pieces."""
     return int.from_bytes(b"\x01" * pieces, "little")
 

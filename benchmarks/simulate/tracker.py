@@ -21,8 +21,8 @@ _PORT = 6881
 
 def endpoint(number: int) -> bytes:
     """Address and port of the host with this number, or of the registry, which is -1."""
-    network, place = divmod(number + 1, 1 << 16)
-    return struct.pack(">BBHH", 10, network, place, _PORT)
+    network, host_part = divmod(number + 1, 1 << 16)
+    return struct.pack(">BBHH", 10, network, host_part, _PORT)
 
 
 def zone(number: int, hosts: int) -> bytes:
@@ -78,10 +78,10 @@ class SimulatedTracker:
             zone=host.zone,
         )
         response = self._tracker.announce(report, extra=self._seeds, extra_zone=self._zone)
-        found = _PEERS.search(response)
-        assert found
-        start, size = found.end(), int(found[1])
-        endpoints = [response[place : place + 6] for place in range(start, start + size, 6)]
+        peers = _PEERS.search(response)
+        assert peers
+        start, size = peers.end(), int(peers[1])
+        endpoints = [response[at : at + 6] for at in range(start, start + size, 6)]
         return [self._hosts[endpoint] for endpoint in endpoints]
 
 

@@ -49,27 +49,27 @@ def read(path: Path, *, seed: int, grain: int) -> list[Measured]:
     return runs
 
 
-def agrees(measured: Measured, found: Outcome) -> bool:
+def agrees(measured: Measured, outcome: Outcome) -> bool:
     """Whether all hosts were done, and the model's median and last fetch are near the lab's."""
-    pairs = ((measured.p50, found.ratio.get("p50")), (measured.most, found.ratio.get("max")))
-    return found.finished and all(
+    pairs = ((measured.p50, outcome.ratio.get("p50")), (measured.most, outcome.ratio.get("max")))
+    return outcome.finished and all(
         model is not None and abs(model / lab - 1) <= TOLERANCE for lab, model in pairs
     )
 
 
-def row(measured: Measured, found: Outcome) -> Sequence[str]:
+def row(measured: Measured, outcome: Outcome) -> Sequence[str]:
     """The values below `HEADINGS`."""
-    ratio = found.ratio
+    ratio = outcome.ratio
     pairs = (
         (measured.p50, ratio.get("p50", 0.0)),
         (measured.most, ratio.get("max", 0.0)),
-        (measured.images, found.images),
+        (measured.images, outcome.images),
     )
     return (
         str(measured.scenario.hosts),
         f"{measured.scenario.mbit:g}",
         *(f"{value:.3f}" for pair in pairs for value in pair),
-        "agrees" if agrees(measured, found) else "DIFFERS",
+        "agrees" if agrees(measured, outcome) else "DIFFERS",
     )
 
 

@@ -87,15 +87,15 @@ def bars(
     axes: Any, names: Sequence[str], values: Sequence[Summary], colours: Sequence[str]
 ) -> None:
     """A horizontal bar for each of *names*, first on top, with its extremes and its value."""
-    places = range(len(names))
+    rows = range(len(names))
     medians = [value.median for value in values]
     spread = [
         [value.median - value.low for value in values],
         [value.high - value.median for value in values],
     ]
-    drawn = axes.barh(places, medians, xerr=spread, color=colours, ecolor="black", capsize=3)
+    drawn = axes.barh(rows, medians, xerr=spread, color=colours, ecolor="black", capsize=3)
     axes.bar_label(drawn, [f"{median:.3g}" for median in medians], padding=6)
-    axes.set_yticks(places, names)
+    axes.set_yticks(rows, names)
     axes.invert_yaxis()
     axes.margins(x=0.15)
 
@@ -120,11 +120,11 @@ def _draw_sizes(folder: Path) -> None:
     thickness = 0.8 / (len(_STRATEGIES) + 1)
     with figure(folder / "sizes.svg", size=(9, 6)) as axes:
         for number, (strategy, colour) in enumerate(_STRATEGIES.items()):
-            places = [
+            points = [
                 step_number - 0.4 + (number + 0.5) * thickness for step_number in range(len(STEPS))
             ]
             values = [rows[strategy, step.name].to_host.median / MB for step in STEPS]
-            drawn = axes.barh(places, values, thickness, color=colour, label=strategy)
+            drawn = axes.barh(points, values, thickness, color=colour, label=strategy)
             axes.bar_label(drawn, [f"{value:.3g}" for value in values], padding=2, fontsize=8)
         for row_at, step in enumerate(STEPS):
             limit = rows[_OURS, step.name].limit / MB

@@ -82,11 +82,11 @@ def measure(images: Mapping[str, Path], folder: Path, *, runs: int) -> list[Row]
     return [
         Row(
             tool,
-            ResourceSummary.of(kinds[FIRST]),
-            ResourceSummary.of(kinds[SECOND]),
+            ResourceSummary.of(runs[FIRST]),
+            ResourceSummary.of(runs[SECOND]),
             parts_by_image if tool == DOCKET_PULL else {},
         )
-        for tool, kinds in runs_by_tool.items()
+        for tool, runs in runs_by_tool.items()
     ]
 
 

@@ -88,12 +88,12 @@ def measure(images: Mapping[str, Path], folder: Path, *, runs: int) -> list[Row]
     return [
         Row(
             name,
-            ResourceSummary.of(kinds[COLD]),
-            ResourceSummary.of(kinds.get(UNCHANGED, kinds[COLD])),
+            ResourceSummary.of(runs[COLD]),
+            ResourceSummary.of(runs.get(UNCHANGED, runs[COLD])),
             stored.get(name, 0),
             plain,
         )
-        for name, kinds in runs_by_tool.items()
+        for name, runs in runs_by_tool.items()
     ]
 
 

@@ -77,11 +77,11 @@ def _page(folder: Path) -> Iterator[str]:
 
 def _machines(results: dict[str, Result[Any] | None]) -> Iterator[str]:
     """Each machine and commit once, with the sections that were measured there."""
-    places: dict[str, list[str]] = {}
+    by_file: dict[str, list[str]] = {}
     for name, result in results.items():
         if result:
-            places.setdefault(_described(result.machine), []).append(name)
-    for origin, names in places.items():
+            by_file.setdefault(_described(result.machine), []).append(name)
+    for origin, names in by_file.items():
         yield f"- {', '.join(names)}: {origin}"
     yield ""
 
@@ -118,8 +118,8 @@ def _sizes(folder: Path) -> Iterator[str]:
             rows.append([strategy, *(_mb(value) for value in values)])
     for method in _METHODS if finer else ():
         assert finer
-        found = {bound.step: bound.to_host for bound in finer.results if bound.method == method}
-        rows.append([f"*{method}*", *(f"*{_mb(found[name])}*" for name in _NAMES)])
+        to_host = {bound.step: bound.to_host for bound in finer.results if bound.method == method}
+        rows.append([f"*{method}*", *(f"*{_mb(to_host[name])}*" for name in _NAMES)])
     yield from _table(["", *_NAMES], rows)
     yield (
         f"Goal: no more than {OVERHEAD} × the changed layers' stored bytes + {ALLOWANCE >> 10} KiB "
@@ -165,9 +165,11 @@ def _registry(folder: Path) -> Iterator[str]:
     rows = []
     for step in _NAMES:
         for strategy in (WHOLE_TAR, GZIP, docket_name(3)):
-            found = {r.hosts: r for r in result.results if (r.strategy, r.step) == (strategy, step)}
+            by_hosts = {
+                r.hosts: r for r in result.results if (r.strategy, r.step) == (strategy, step)
+            }
             cells = [
-                _mb(found[hosts].from_registry) + ("" if found[hosts].measured else " *c*")
+                _mb(by_hosts[hosts].from_registry) + ("" if by_hosts[hosts].measured else " *c*")
                 for hosts in fleets
             ]
             rows.append([step, strategy, *cells])

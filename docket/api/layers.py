@@ -21,11 +21,13 @@ async def missing(request: Request) -> Response:
     registry = registry_of(request)
     wanted = await read_json(request, MissingLayersRequest, limit=1 << 20)
     diff_ids = [Digest.parse(text) for text in dict.fromkeys(wanted.diff_ids)]
-    held = await registry.threads.write(lambda: _mount_layers(registry.store, repository, diff_ids))
+    mounted = await registry.threads.write(
+        lambda: _mount_layers(registry.store, repository, diff_ids)
+    )
     return json_response(
         MissingLayers(
-            held=list(held.values()),
-            missing=[str(diff_id) for diff_id in diff_ids if diff_id not in held],
+            held=list(mounted.values()),
+            missing=[str(diff_id) for diff_id in diff_ids if diff_id not in mounted],
         )
     )
 
@@ -37,22 +39,22 @@ async def layers(request: Request) -> Response:
     image = await image_of(request)
 
     def described() -> ImageLayers:
-        known = [store.layers.get(layer.digest) for layer in image.manifest().layers]
+        stored_layers = [store.layers.get(layer.digest) for layer in image.manifest().layers]
         return ImageLayers(
             digest=str(image.digest),
-            layers=[_layer_info(layer) if layer else None for layer in known],
+            layers=[_layer_info(layer) if layer else None for layer in stored_layers],
         )
 
     return json_response(await registry.threads.read(described))
 
 
 def _mount_layers(store: Store, repository: str, diff_ids: list[Digest]) -> dict[Digest, LayerInfo]:
-    held = store.layers.find(diff_ids)
-    digests = [layer.digest for layer in held.values()]
+    layers = store.layers.find(diff_ids)
+    digests = [layer.digest for layer in layers.values()]
     mounted = store.blobs.mount_all(digests, repository=repository)
     return {
         diff_id: _layer_info(layer, store.manifests.encoder(repository, layer.digest))
-        for diff_id, layer in held.items()
+        for diff_id, layer in layers.items()
         if layer.digest in mounted
     }
 

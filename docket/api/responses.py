@@ -71,7 +71,9 @@ def wanted_range(header: str | None, size: int) -> tuple[int, int] | None:
     return (start, end) if start < end else (size, size)
 
 
-async def read_json(request: Request, kind: type[_T], *, limit: int, optional: bool = False) -> _T:
+async def read_json(
+    request: Request, message_type: type[_T], *, limit: int, optional: bool = False
+) -> _T:
     """The body as a value of *kind*; with *optional*, an empty one is ``{}``.
 
     A web page can send other types than application/json to any server without a preflight request,
@@ -81,7 +83,7 @@ async def read_json(request: Request, kind: type[_T], *, limit: int, optional: b
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != "application/json" and (body or media_type or not optional):
         raise WrongMediaType(media_type)
-    return await registry_of(request).threads.parse(lambda: decoded(body or b"{}", kind))
+    return await registry_of(request).threads.parse(lambda: decoded(body or b"{}", message_type))
 
 
 async def read_body(request: Request, *, limit: int, what: str) -> bytes:
@@ -94,10 +96,10 @@ async def read_body(request: Request, *, limit: int, what: str) -> bytes:
     return bytes(content)
 
 
-def decoded(body: bytes, kind: type[_T]) -> _T:
+def decoded(body: bytes, message_type: type[_T]) -> _T:
     """A JSON *body* as a value of *kind*. Raises `InvalidRequest`."""
     try:
-        return msgspec.json.decode(body, type=kind)
+        return msgspec.json.decode(body, type=message_type)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidRequest(f"the request is not what this call takes: {error}") from error
 

@@ -29,12 +29,12 @@ class _Name:
     @classmethod
     def parse(cls, text: str) -> _Name:
         """The parts of any text; as engines read it, a first part with a dot is a registry."""
-        rest, _, digest = text.partition("@")
+        name, _, digest = text.partition("@")
         registry = ""
-        first, slash, after = rest.partition("/")
+        first, slash, after = name.partition("/")
         if slash and ("." in first or ":" in first or first == _LOCAL):
-            registry, rest = first, after
-        head, slash, last = rest.rpartition("/")
+            registry, name = first, after
+        head, slash, last = name.rpartition("/")
         last, _, tag = last.partition(":")
         repository = f"{head}{slash}{last}"
         if registry in _DOCKER_HUB or not registry:
@@ -47,9 +47,12 @@ class _Name:
         """The repository and tag."""
         return self.repository.removeprefix("library/"), self.tag
 
-    def is_same(self, other: _Name) -> bool:
+    def is_same(self, candidate: _Name) -> bool:
         """Whether both name one image, in whatever spelling."""
-        return (self.registry, *self.without_registry) == (other.registry, *other.without_registry)
+        return (self.registry, *self.without_registry) == (
+            candidate.registry,
+            *candidate.without_registry,
+        )
 
 
 def choose(listed: Sequence[ListedImage], name: str | None, *, must_match: bool) -> ListedImage:
@@ -82,9 +85,9 @@ def _matchers(name: str, images: Sequence[ListedImage]) -> list[Matcher]:
     matchers: list[Matcher] = [
         lambda image: name in image.names,
         lambda image: _has_digest(image, wanted),
-        lambda image: any(wanted.is_same(_Name.parse(other)) for other in image.names),
+        lambda image: any(wanted.is_same(_Name.parse(text)) for text in image.names),
         lambda image: any(
-            wanted.without_registry == _Name.parse(other).without_registry for other in image.names
+            wanted.without_registry == _Name.parse(text).without_registry for text in image.names
         ),
         # an OCI layout may name an image by its tag alone
         lambda image: wanted.tag in image.names,

@@ -58,8 +58,8 @@ class SparseMap:
 def _zeros(size: int) -> Iterator[bytes]:
     for _ in range(size // len(ZEROS)):
         yield ZEROS
-    if rest := size % len(ZEROS):
-        yield ZEROS[:rest]
+    if remainder := size % len(ZEROS):
+        yield ZEROS[:remainder]
 
 
 def old_gnu_map(
@@ -129,16 +129,16 @@ class _Lines:
 
     def number(self) -> int:
         """The next one."""
-        line, newline, rest = self._text.partition(b"\n")
+        line, newline, remainder = self._text.partition(b"\n")
         if not newline:
             if len(line) > _RECORD:
                 raise InvalidArchive("the map of a sparse file is damaged")
             self._text = line + self._read(_RECORD)
             self.taken += _RECORD
-            line, newline, rest = self._text.partition(b"\n")
+            line, newline, remainder = self._text.partition(b"\n")
         if not newline:
             raise InvalidArchive("the map of a sparse file is damaged")
-        self._text = rest
+        self._text = remainder
         return _number(line)
 
 

@@ -274,9 +274,9 @@ class _Hashing:
 
 def _promised(name: str) -> Digest | None:
     """The digest that a member of an image layout is named by (OCI image 1.1 § image layout)."""
-    blobs, _, rest = name.partition("/")
+    blobs, _, hex_name = name.partition("/")
     with suppress(InvalidDigest):
-        return Digest.parse(rest.replace("/", ":", 1)) if blobs == "blobs" else None
+        return Digest.parse(hex_name.replace("/", ":", 1)) if blobs == "blobs" else None
     return None
 
 

@@ -74,7 +74,10 @@ def _index(image: bytes, names: Sequence[str]) -> bytes:
         for name in names
     ]
     return manifest.image_index(
-        [Descriptor(manifest.OCI_MANIFEST, digest, len(image), one) for one in annotations or [{}]]
+        [
+            Descriptor(manifest.OCI_MANIFEST, digest, len(image), named)
+            for named in annotations or [{}]
+        ]
     )
 
 

@@ -19,7 +19,7 @@ from docket.config import PIN_SECONDS
 from docket.progress import Silent
 
 
-@click.command()
+@click.command(short_help="Free the space of images that no tag names.")
 @command_options
 @option(
     "--dry-run",

@@ -13,12 +13,12 @@ from docket.oci.reference import parse_repository
 from docket.progress import Silent
 
 
-@click.command()
+@click.command(short_help="List the images of the registry, and their sizes.")
 @command_options
 @click.argument("name", required=False)
 @local_option
 def images(options: Options, name: str | None, local: bool) -> None:
-    """List the images of the registry, and the bytes that only each image needs.
+    """List the images of the registry, and the bytes that no other image needs.
 
     \b
     docket -h registry images

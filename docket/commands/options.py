@@ -257,10 +257,10 @@ def command_options(command: F) -> F:
         location: Path | None,
         as_json: bool | None,
         quiet: bool | None,
-        **rest: Any,
+        **attributes: Any,
     ) -> Any:
         options = click.get_current_context().ensure_object(Options)
-        return command(options.override(host, port, location, as_json, quiet), **rest)
+        return command(options.override(host, port, location, as_json, quiet), **attributes)
 
     with_options.__name__ = command.__name__
     with_options.__doc__ = command.__doc__

@@ -16,7 +16,7 @@ from docket.errors import OutputError
 _DAY = 86400
 
 
-@click.command("registry")
+@click.command("registry", short_help="Serve images: registry, tracker and seed.")
 @option(
     "--bind",
     default="0.0.0.0",

@@ -77,7 +77,8 @@ class ConnectionTable:
 
     def end_overdue(self, now: float) -> None:
         """End the connections that have waited for their clients for too long."""
-        for connection in [one for one in self._addresses if one.is_overdue(now)]:
+        overdue = [connection for connection in self._addresses if connection.is_overdue(now)]
+        for connection in overdue:
             connection.abort()
 
     def _end_idle(self, key: str | None) -> bool:

@@ -55,9 +55,9 @@ class LayerElsewhere(NotFound):
     def __init__(self, reference: object, digest: object, urls: Sequence[str]) -> None:
         self.digest = digest
         self.urls = urls
-        place = f" but at {urls[0][:200]}" if urls else ""
+        where = f" but at {urls[0][:200]}" if urls else ""
         super().__init__(
-            f"layer {digest} of {reference} is not in the registry{place}; docket fetches no "
+            f"layer {digest} of {reference} is not in the registry{where}; docket fetches no "
             "layers from other servers: push it there, or load the base image into the engine first"
         )
 

@@ -71,14 +71,14 @@ def plan_containerd(
     """
     main, *imported = _configs(files, paths, version)
     settings = [_settings(config) for config in (main, *imported)]
-    roots = next((one.roots for one in reversed(settings) if one.roots), [])
+    roots = next((setting.roots for setting in reversed(settings) if setting.roots), [])
     is_named = bool(roots)
     if not is_named:
         roots = _default_roots(files, paths)
     changes = [*HostFolders(files, roots, agent, ENGINE, _upstreams(registry)).changes()]
     notes = [f"ctr looks there only with ctr images pull --hosts-dir {roots[-1]}"]
     steps: tuple[str, ...] = ()
-    if any(one.is_cri_disabled for one in settings):
+    if any(setting.is_cri_disabled for setting in settings):
         notes.append("containerd's CRI plugin is disabled; kubelet's pulls don't go through it")
     elif not is_named:
         changes.append(_config_change(main, roots))

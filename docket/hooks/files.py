@@ -87,8 +87,8 @@ class HostFiles:
         before = self._current(_backup_of(path)) if entry.backup else None
         if _sha256(current) == entry.sha256 and (before is not None or not entry.backup):
             return before
-        rest = _without_ours(current)
-        return rest if rest.strip() or entry.backup else None
+        remainder = _without_ours(current)
+        return remainder if remainder.strip() or entry.backup else None
 
     def text(self, path: Path) -> str | None:
         """What `read` gives, as text. Raises `InvalidConfiguration` if it isn't UTF-8."""
@@ -208,7 +208,9 @@ class HostFiles:
         if step.content is None or (entry is None and step.action == Action.UNCHANGED):
             return
         original = self.read(step.path)
-        folders = entry.folders if entry else [str(one) for one in self._absent(step.path.parent)]
+        folders = (
+            entry.folders if entry else [str(folder) for folder in self._absent(step.path.parent)]
+        )
         engines = sorted({engine, *(entry.engines if entry else ())})
         if original is not None and step.action != Action.UNCHANGED:
             self._write(_backup_of(step.path), original, like=step.path)
@@ -272,7 +274,7 @@ class HostFiles:
 
     def _absent(self, folder: Path) -> list[Path]:
         above = [folder, *folder.parents]
-        return [one for one in reversed(above) if not self._real(one).exists()]
+        return [folder for folder in reversed(above) if not self._real(folder).exists()]
 
     def _write(self, path: Path, content: bytes, *, like: Path) -> None:
         """Write *path* atomically and durably, with the mode and owner of *like* if it exists."""

@@ -128,10 +128,13 @@ def _mirror(agent: AgentAddress, prefix: str, registry: Registry | None) -> str:
 
 def _block(prefix: str, row: Mapping[str, Any], mirror: str) -> str:
     """A registry's block with the agent before its other mirrors."""
-    own = {"prefix": prefix, **{key: one for key, one in row.items() if key != _MIRROR}}
+    own = {"prefix": prefix, **{key: value for key, value in row.items() if key != _MIRROR}}
     others = row.get(_MIRROR, [])
     agent = {"location": mirror, "insecure": True}
-    mirrors = [agent, *(one for one in others if one.get("location") != mirror)]
+    mirrors = [
+        agent,
+        *(row_mirror for row_mirror in others if row_mirror.get("location") != mirror),
+    ]
     return table("[[registry]]", own, indent="") + "".join(
-        table("[[registry.mirror]]", one, indent="") for one in mirrors
+        table("[[registry.mirror]]", row_mirror, indent="") for row_mirror in mirrors
     )

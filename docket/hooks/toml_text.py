@@ -147,8 +147,8 @@ def _edits(
         if _path_of(lines[header]) != list(path):
             continue
         for number in range(header + 1, len(lines)):
-            if found := assigned.match(lines[number].rstrip("\r\n")):
-                replaced = f"{found[1]}{assignment}  # {reason}\n"
+            if match := assigned.match(lines[number].rstrip("\r\n")):
+                replaced = f"{match[1]}{assignment}  # {reason}\n"
                 yield "".join([*lines[:number], replaced, *lines[number + 1 :]])
             if _ANY_HEADER.match(lines[number]):
                 break

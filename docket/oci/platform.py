@@ -78,13 +78,13 @@ class Platform:
         cls, machine: str, *, is_32_bit: bool = False, byte_order: str = sys.byteorder
     ) -> Platform:
         """Linux on what ``uname -m`` calls *machine*; *is_32_bit*: its programs have 32 bits."""
-        found = cls("linux", machine).normalized
-        if found.architecture in _BI_ENDIAN and byte_order == "little":
-            return cls("linux", f"{found.architecture}le")
+        platform = cls("linux", machine).normalized
+        if platform.architecture in _BI_ENDIAN and byte_order == "little":
+            return cls("linux", f"{platform.architecture}le")
         # 32-bit systems run on 64-bit kernels, such as Raspberry Pi OS
-        if is_32_bit and found.architecture == "arm64":
+        if is_32_bit and platform.architecture == "arm64":
             return cls("linux", "arm", "v8")
-        return cls("linux", "386") if is_32_bit and found.architecture == "amd64" else found
+        return cls("linux", "386") if is_32_bit and platform.architecture == "amd64" else platform
 
     @classmethod
     def _from_one_part(cls, part: str) -> Platform:

@@ -252,8 +252,8 @@ class Client:
         body = MissingLayersRequest([str(diff_id) for diff_id in diff_ids])
         path = f"/v2/{repository}/_docket/missing"
         limit = _LAYER_JSON * (len(diff_ids) + 1)
-        held = self._json(MissingLayers, "POST", path, limit=limit, body=body).held
-        layers = [remote_layer(layer) for layer in held]
+        answer = self._json(MissingLayers, "POST", path, limit=limit, body=body)
+        layers = [remote_layer(layer) for layer in answer.held]
         return {layer.diff_id: layer for layer in layers}
 
     def layers(self, reference: Reference, *, count: int) -> list[RemoteLayer | None]:

@@ -26,10 +26,10 @@ def decoded(message: type[Message], text: bytes, path: str, status: int) -> Mess
 
 def lines(blocks: Iterator[bytes], path: str, *, limit: int) -> Iterator[bytes]:
     """Whole lines of at most *limit* bytes. Raises `RegistryRefused` for a longer one."""
-    rest = b""
+    remainder = b""
     for block in blocks:
-        *whole, rest = (rest + block).split(b"\n")
-        if len(rest) > limit:
+        *whole, remainder = (remainder + block).split(b"\n")
+        if len(remainder) > limit:
             why = f"a line of the response is longer than {limit} bytes"
             raise RegistryRefused(path, status=200, message=why)
         yield from whole

@@ -48,5 +48,6 @@ class Pins:
         """Forget pins that have expired."""
         with self._lock:
             now = self._clock()
-            for digest in [one for one, until in self._expiry.items() if until <= now]:
+            expired = [digest for digest, until in self._expiry.items() if until <= now]
+            for digest in expired:
                 del self._expiry[digest]

@@ -321,8 +321,8 @@ def _digest_in(path: str) -> Digest | None:
     """The digest that an image layout's path names; the only paths that a torrent may have."""
     if path in (LAYOUT_FILE, INDEX_FILE):
         return None
-    folder, _, rest = path.partition("/")
-    algorithm, _, hexdigits = rest.partition("/")
+    folder, _, path_below = path.partition("/")
+    algorithm, _, hexdigits = path_below.partition("/")
     if folder != "blobs":
         raise InvalidMetainfo(f"{path[:160]!r} is no file of an image layout")
     return Digest.parse(f"{algorithm}:{hexdigits}")

@@ -250,11 +250,13 @@ class Fetch:
 
     def _lay_out(self, metainfo: Metainfo) -> None:
         """Hard links to what is held, and the two small files, in the torrent's folder."""
-        held = frozenset(self._request.held)
+        in_store = frozenset(self._request.held)
         lay_out(
             metainfo,
             self._request.image.manifest,
-            link=lambda _file, digest: self._download.link_held(digest) if digest in held else None,
+            link=lambda _file, digest: (
+                self._download.link_held(digest) if digest in in_store else None
+            ),
             write=self._download.write_file,
         )
 

@@ -78,9 +78,9 @@ class MetainfoSource:
     def _built(self) -> Metainfo | None:
         """The torrent, built here; None where that fails."""
         with suppress(NotFound, RegistryRefused, InvalidMetainfo):
-            known = self._store.blobs.piece_hashes(self._held)
+            stored_hashes = self._store.blobs.piece_hashes(self._held)
             blobs = image_blobs(self._image.manifest)
-            missing = {blob.digest: blob.size for blob in blobs if blob.digest not in known}
+            missing = {blob.digest: blob.size for blob in blobs if blob.digest not in stored_hashes}
             length = sum(hashes_size(size, PIECE_LENGTH) for size in missing.values())
             pieces = self._requested_pieces(missing, length)
             if pieces.piece_length == PIECE_LENGTH:
@@ -89,7 +89,7 @@ class MetainfoSource:
                         split = split_hashes(hashes, missing, PIECE_LENGTH)
                         torrent = metainfo_of(
                             self._image.manifest,
-                            pieces={**known, **split},
+                            pieces={**stored_hashes, **split},
                             announce=pieces.announce,
                         )
                         if torrent.info_hash == pieces.info_hash:

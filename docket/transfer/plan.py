@@ -119,13 +119,13 @@ def fetch_request(
     client: Client, image: ResolvedImage, store: Store, plans: Iterable[LayerPlan]
 ) -> FetchRequest:
     """What *plans* leave to be fetched. Raises `LayerElsewhere`."""
-    held = [plan.descriptor.digest for plan in plans if store.blobs.has(plan.descriptor.digest)]
+    in_store = [plan.descriptor.digest for plan in plans if store.blobs.has(plan.descriptor.digest)]
     wanted = {plan.descriptor.digest: plan.descriptor for plan in plans if plan.source == MISSING}
     for layer in wanted.values():
         _check_is_in_registry(client, image, layer)
     return FetchRequest(
         image=image,
-        held=[image.digest, image.config_descriptor.digest, *dict.fromkeys(held)],
+        held=[image.digest, image.config_descriptor.digest, *dict.fromkeys(in_store)],
         wanted=list(wanted.values()),
     )
 

@@ -143,11 +143,11 @@ class Push:
         unknown = [diff_id for diff_id in dict.fromkeys(diff_ids) if not self._is_known(diff_id)]
         if not unknown:
             return
-        held = self._client.missing(self._reference.repository, unknown)
-        for diff_id, layer in held.items():
+        stored_layers = self._client.missing(self._reference.repository, unknown)
+        for diff_id, layer in stored_layers.items():
             _report(self._progress, diff_id, HELD, layer.descriptor.size, layer.descriptor.size)
-        self._held |= held
-        self._lacking |= set(unknown) - held.keys()
+        self._held |= stored_layers
+        self._lacking |= set(unknown) - stored_layers.keys()
 
     def offer(self, layer: SourceLayer) -> None:
         """Begin to upload *layer*, if it is expected, lacking and not on its way already."""
@@ -217,12 +217,12 @@ def push_known(
     size = client.blob_size(reference.repository, config)
     if size is None:
         return None
-    held = client.missing(reference.repository, list(dict.fromkeys(diff_ids)))
-    if any(diff_id not in held for diff_id in diff_ids):
+    stored_layers = client.missing(reference.repository, list(dict.fromkeys(diff_ids)))
+    if any(diff_id not in stored_layers for diff_id in diff_ids):
         return None
-    for diff_id, layer in held.items():
+    for diff_id, layer in stored_layers.items():
         _report(progress, diff_id, HELD, layer.descriptor.size, layer.descriptor.size)
-    ordered = [held[diff_id] for diff_id in diff_ids]
+    ordered = [stored_layers[diff_id] for diff_id in diff_ids]
     digest = _put_manifest(client, reference, config, size, ordered)
     layers = tuple(_pushed(layer, {}) for layer in ordered)
     return PushReport(reference, digest, config, layers, 0, time.monotonic() - began)

@@ -57,8 +57,8 @@ def resolve(client: Client, reference: Reference, platform: Platform) -> Resolve
     """Manifest and config of *reference*, checked. Raises `ManifestUnknown`, `InvalidManifest`."""
     # before all else: later, layers on their way to hosts may delay it
     trip_seconds = client.trip_seconds()
-    found = client.image_manifest(reference, platform)
-    image = found.image()
+    remote_manifest = client.image_manifest(reference, platform)
+    image = remote_manifest.image()
     config = client.read_blob(reference.repository, image.config)
     diff_ids = manifest.parse_config(config).diff_ids
     if len(diff_ids) != len(image.layers):
@@ -67,10 +67,12 @@ def resolve(client: Client, reference: Reference, platform: Platform) -> Resolve
         )
     return ResolvedImage(
         reference=reference,
-        manifest=found,
+        manifest=remote_manifest,
         config=config,
         diff_ids=diff_ids,
-        unpacked=_unpacked(client, Reference(reference.repository, found.digest), diff_ids),
+        unpacked=_unpacked(
+            client, Reference(reference.repository, remote_manifest.digest), diff_ids
+        ),
         trip_seconds=trip_seconds,
     )
 

@@ -10,12 +10,12 @@ from docket.api.openapi.schemas import JSON, TEXT, Json, ref
 _ALWAYS_REFUSED = (405, 503)
 
 
-def parameter(place: str, name: str, schema: Json, text: str, *, required: bool = False) -> Json:
+def parameter(location: str, name: str, schema: Json, text: str, *, required: bool = False) -> Json:
     """A parameter of a call: *place* is path, query or header."""
     return {
         "name": name,
-        "in": place,
-        "required": required or place == "path",
+        "in": location,
+        "required": required or location == "path",
         "description": text,
         "schema": schema,
     }

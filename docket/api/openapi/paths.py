@@ -58,8 +58,8 @@ _PAGE = (
 
 
 _BLOB_HEADERS = ("Docker-Content-Digest", "ETag", "Accept-Ranges")
-_MANIFESTS = {kind: {"schema": ref("Manifest")} for kind in MANIFEST_TYPES} | {
-    kind: {"schema": ref("Index")} for kind in INDEX_TYPES
+_MANIFESTS = {media_type: {"schema": ref("Manifest")} for media_type in MANIFEST_TYPES} | {
+    media_type: {"schema": ref("Index")} for media_type in INDEX_TYPES
 }
 _BYTES: Json = {BINARY: {}}
 _SESSION = ("Location", "Range", "Docker-Upload-UUID")

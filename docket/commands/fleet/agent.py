@@ -25,7 +25,10 @@ def _listen(context: click.Context, parameter: click.Parameter, text: str) -> Ag
     return parse_listen(context, parameter, text)
 
 
-@click.group(invoke_without_command=True)
+@click.group(
+    invoke_without_command=True,
+    short_help="Serve engines of this host and other hosts; obey deploys.",
+)
 @command_options
 @option(
     "--listen",
@@ -81,7 +84,7 @@ def agent(
     max_download: int,
     log_level: str,
 ) -> None:
-    """Serve this host: engines pull through it, other hosts fetch from it, deploys order it.
+    """Serve this host: engines pull through it, other hosts fetch from it, deploys reach it.
 
     The agent owns the host's store and is a read-only registry on loopback. A tag is what the
     registry has now; layers that this host lacks come from other hosts while the engine reads them.

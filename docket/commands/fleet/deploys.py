@@ -12,7 +12,7 @@ from docket.commands.options import Options, command_options
 from docket.commands.terminal import print_json, print_line, print_table
 
 
-@click.command()
+@click.command(short_help="List deploys, the newest first.")
 @command_options
 def deploys(options: Options) -> None:
     """List deploys, the newest first; "docket deploy --attach ID" follows or shows one."""

@@ -36,7 +36,7 @@ def age(seconds: float) -> str:
     return f"{max(int(seconds), 0)}s"
 
 
-@click.command()
+@click.command(short_help="List the hosts whose agents are connected.")
 @command_options
 @option("--zone", default="", metavar="NAME", help="Only hosts of this zone.")
 @option(
@@ -47,7 +47,7 @@ def age(seconds: float) -> str:
     help="Only hosts with this label; can be repeated.",
 )
 def hosts(options: Options, zone: str, label: dict[str, str]) -> None:
-    """List the hosts whose agents are connected to the registry, or were not long ago.
+    """List the hosts whose agents are connected to the registry, or were recently.
 
     \b
     docket -h registry hosts

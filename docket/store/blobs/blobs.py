@@ -206,16 +206,16 @@ class Blobs:
         """
         wanted = list(dict.fromkeys(digests))
         with self._index.read() as txn:
-            known = [digest for digest in wanted if self._index.blobs.has(txn, key_of(digest))]
-        self._pins.pin(*known)
+            stored = [digest for digest in wanted if self._index.blobs.has(txn, key_of(digest))]
+        self._pins.pin(*stored)
         with self._index.read() as txn:
-            held = {digest for digest in known if self._can_mount(txn, digest, source)}
-            linked = {d for d in held if self._index.links.has(txn, scoped(repository, d))}
-        if linked == held:
-            return held
+            readable = {digest for digest in stored if self._can_mount(txn, digest, source)}
+            linked = {d for d in readable if self._index.links.has(txn, scoped(repository, d))}
+        if linked == readable:
+            return readable
 
         def change(txn: Transaction) -> set[Digest]:
-            still = {digest for digest in held if self._can_mount(txn, digest, source)}
+            still = {digest for digest in readable if self._can_mount(txn, digest, source)}
             for digest in still:
                 self._index.links.put(txn, scoped(repository, digest), time.time())
             return still

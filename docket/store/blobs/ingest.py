@@ -74,8 +74,8 @@ class Ingest:
         return Ingested(digest, self.size, hashes, unpacked, is_packed)
 
     def _hashers(self) -> list[Callable[[bytes], None]]:
-        known = self._piece_hashes is not None
-        return [self._hash.update] if known else [self._hash.update, self._pieces.update]
+        has_hashes = self._piece_hashes is not None
+        return [self._hash.update] if has_hashes else [self._hash.update, self._pieces.update]
 
     def _settle(self) -> None:
         """Wait until all that was fed is hashed."""

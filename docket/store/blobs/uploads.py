@@ -263,11 +263,11 @@ class Uploads:
     def drop_strays(self) -> None:
         """Remove files without a session and sessions without a file, as a crash leaves them."""
         with self._index.read() as txn:
-            known = {key.decode() for key, _ in self._index.uploads.scan(txn)}
-        there = {path.name for path in self._folder.iterdir()}
-        for name in there - known:
+            recorded = {key.decode() for key, _ in self._index.uploads.scan(txn)}
+        on_disk = {path.name for path in self._folder.iterdir()}
+        for name in on_disk - recorded:
             self._filesystem.remove(self._folder / name)
-        for name in known - there:
+        for name in recorded - on_disk:
             self._index.update(lambda txn, name=name: self._forget(txn, uuid.UUID(name)))  # type: ignore[misc]
 
     def close(self) -> None:

@@ -167,8 +167,8 @@ class Draft:
         self._file = self._new.open("rb+", buffering=0)
         rows = iter(lines)
         try:
-            while some := list(islice(rows, _LINES_A_WRITE)):
-                self.add(b"".join(some))
+            while batch := list(islice(rows, _LINES_A_WRITE)):
+                self.add(b"".join(batch))
         except BaseException:
             self._file.close()
             raise

@@ -68,20 +68,20 @@ class Table(Generic[V]):
     ) -> Iterator[tuple[bytes, V]]:
         """Keys that begin with *prefix*, sorted, with their values; only those past *after*."""
         with txn.cursor(db=self._db) as cursor:
-            there = cursor.set_range(max(prefix, after or b""))
-            while there and (key := bytes(cursor.key())).startswith(prefix):
+            has_row = cursor.set_range(max(prefix, after or b""))
+            while has_row and (key := bytes(cursor.key())).startswith(prefix):
                 if key != after:
                     yield key, self._unpack(key, cursor.value())
-                there = cursor.next()
+                has_row = cursor.next()
 
     def keys(self, txn: Transaction, *, after: bytes | None = None) -> Iterator[bytes]:
         """All keys past *after*, sorted; looks at no value, so that damage is no hindrance."""
         with txn.cursor(db=self._db) as cursor:
-            there = cursor.set_range(after or b"")
-            while there:
+            has_row = cursor.set_range(after or b"")
+            while has_row:
                 if (key := bytes(cursor.key())) != after:
                     yield key
-                there = cursor.next()
+                has_row = cursor.next()
 
     def count(self, txn: Transaction) -> int:
         """How many keys there are."""
@@ -116,10 +116,10 @@ class MultiTable:
     def values(self, txn: Transaction, key: bytes, prefix: bytes = b"") -> Iterator[bytes]:
         """The values of *key* that begin with *prefix*."""
         with txn.cursor(db=self._db) as cursor:
-            there = cursor.set_range_dup(key, prefix) if prefix else cursor.set_key(key)
-            while there and (value := bytes(cursor.value())).startswith(prefix):
+            has_row = cursor.set_range_dup(key, prefix) if prefix else cursor.set_key(key)
+            while has_row and (value := bytes(cursor.value())).startswith(prefix):
                 yield value
-                there = cursor.next_dup()
+                has_row = cursor.next_dup()
 
     def has(self, txn: Transaction, key: bytes, prefix: bytes = b"") -> bool:
         """Whether *key* has any value that begins with *prefix*."""
@@ -136,13 +136,13 @@ class MultiTable:
         """All keys with each of their values, sorted, past the pair *after*."""
         with txn.cursor(db=self._db) as cursor:
             if after is None:
-                there = cursor.first()
+                has_row = cursor.first()
             else:
-                there = cursor.set_range_dup(*after) or cursor.set_range(after[0] + b"\0")
-            while there:
+                has_row = cursor.set_range_dup(*after) or cursor.set_range(after[0] + b"\0")
+            while has_row:
                 if (pair := (bytes(cursor.key()), bytes(cursor.value()))) != after:
                     yield pair
-                there = cursor.next()
+                has_row = cursor.next()
 
 
 class JournalBuffer:

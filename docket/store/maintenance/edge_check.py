@@ -39,24 +39,24 @@ class Structure:
         Pushes may go on: every edge is looked at again in the transaction that repairs it.
         """
         with self._index.read() as txn:
-            wrong = [one for one in self._candidates(txn) if self._is_wrong(txn, one)]
-        rest = iter(dict.fromkeys(wrong))
-        while batch := list(islice(rest, _BATCH)):
+            wrong = [entry for entry in self._candidates(txn) if self._is_wrong(txn, entry)]
+        wrong_edges = iter(dict.fromkeys(wrong))
+        while batch := list(islice(wrong_edges, _BATCH)):
             yield from self._index.update(lambda txn, batch=batch: self._mend(txn, batch))  # type: ignore[misc]
 
     def _mend(self, txn: Transaction, batch: list[Edge]) -> list[tuple[Edge, bool]]:
         mended: list[tuple[Edge, bool]] = []
-        for one in batch:
-            table, key, value = one
-            if self._is_wrong(txn, one):
+        for entry in batch:
+            table, key, value = entry
+            if self._is_wrong(txn, entry):
                 add = not table.has_pair(txn, key, value)
                 (table.add if add else table.remove)(txn, key, value)
-                mended.append((one, add))
+                mended.append((entry, add))
         return mended
 
-    def _is_wrong(self, txn: Transaction, one: Edge) -> bool:
-        table, key, value = one
-        return table.has_pair(txn, key, value) != self._is_wanted(txn, one)
+    def _is_wrong(self, txn: Transaction, entry: Edge) -> bool:
+        table, key, value = entry
+        return table.has_pair(txn, key, value) != self._is_wanted(txn, entry)
 
     def _candidates(self, txn: Transaction) -> Iterator[Edge]:
         yield from self._derived(txn)
@@ -85,8 +85,8 @@ class Structure:
         elif table is index.blobs and (row := index.blobs.get(txn, key)) and row.diff_id:
             yield index.layers, row.diff_id.encode(), key
 
-    def _is_wanted(self, txn: Transaction, one: Edge) -> bool:
-        table, key, value = one
+    def _is_wanted(self, txn: Transaction, entry: Edge) -> bool:
+        table, key, value = entry
         try:
             if table is self._index.parents:
                 return self._has_parent(txn, key, *unscoped(value))
@@ -100,11 +100,11 @@ class Structure:
         return row is not None and row.diff_id.encode() == key
 
     def _has_parent(self, txn: Transaction, child: bytes, repository: str, why: str) -> bool:
-        kind, name = why[:1], why[1:]
-        if kind == "t":
+        edge_type, name = why[:1], why[1:]
+        if edge_type == "t":
             tag = self._index.tags.get(txn, scoped(repository, name))
             return tag is not None and tag.digest.encode() == child
-        if kind == "m":
+        if edge_type == "m":
             return self._lists(txn, scoped(repository, name), child.decode())
         return why == "h" and self._index.manifests.has(txn, scoped(repository, child.decode()))
 
@@ -113,7 +113,7 @@ class Structure:
             return False
         parsed = self._parsed(unscoped(key)[1])
         # a manifest that can't be read now is to keep its layers for the day when it heals
-        return parsed is None or any(str(one.digest) == child for one in parsed.children)
+        return parsed is None or any(str(blob.digest) == child for blob in parsed.children)
 
     def _refers(self, txn: Transaction, repository: str, subject: str, referrer: str) -> bool:
         row = self._index.manifests.get(txn, scoped(repository, referrer))

@@ -70,7 +70,7 @@ class FsckReport:
 
     def to_json(self) -> dict[str, Any]:
         """The same for machines; digests as texts."""
-        return asdict(self) | {"quarantined": [str(one) for one in self.quarantined]}
+        return asdict(self) | {"quarantined": [str(digest) for digest in self.quarantined]}
 
 
 OnBlob = Callable[[int, int], None]
@@ -110,12 +110,12 @@ class Fsck:
         """Compare with *said*: the journal, replayed up to what *txn* sees."""
         if damaged_lines:
             self._tell_journal(f"{damaged_lines} lines")
-        for one in self._rows(said).differences(txn):
+        for difference in self._rows(said).differences(txn):
             # a damaged line may be the one that deleted the row: then the index is right
-            if one.is_lost and (one.is_witnessed or not damaged_lines):
-                self._lost.append(one)
+            if difference.is_lost and (difference.is_witnessed or not damaged_lines):
+                self._lost.append(difference)
             else:
-                self._tell_journal(f"{one.table.name} {_shown(one.key)}")
+                self._tell_journal(f"{difference.table.name} {_shown(difference.key)}")
 
     def rows(self, said: Index) -> None:
         """Check every row; what is damaged or lost comes from *said*, or from the blobs."""
@@ -123,7 +123,7 @@ class Fsck:
             self.report.rows = sum(table.count(txn) for table in self._index.tables)
         rows = self._rows(said)
         for mended in chain(rows.mend(), map(rows.restore, self._lost), rows.revive()):
-            self.report.add("index", f"{mended.table} {_shown(mended.key)}", mended.how)
+            self.report.add("index", f"{mended.table} {_shown(mended.key)}", mended.repair)
 
     def files(self, sample: Sample | None) -> None:
         """Check every blob's file; the bytes of manifests, and of those that are in *sample*."""
@@ -148,7 +148,9 @@ class Fsck:
         """Files without a record: taken in again where some row names them, else out of reach."""
         for folder in self._files.files():
             with self._index.read() as txn:
-                suspects = [one for one in folder if not self._index.blobs.has(txn, key_of(one))]
+                suspects = [
+                    digest for digest in folder if not self._index.blobs.has(txn, key_of(digest))
+                ]
             for digest in suspects:
                 self._orphan(digest)
 
@@ -220,14 +222,14 @@ class Fsck:
             self.report.quarantined.append(digest)
 
     def _orphan(self, digest: Digest) -> None:
-        found = self._files.reread(digest)
+        measured = self._files.reread(digest)
 
         def change(txn: Transaction) -> str:
             key = key_of(digest)
             if self._index.blobs.has(txn, key) or not self._files.path(digest).exists():
                 return ""
-            if found and self._is_named(txn, digest):
-                self._files.restore(txn, found)
+            if measured and self._is_named(txn, digest):
+                self._files.restore(txn, measured)
                 return "taken in again"
             self._files.quarantine(txn, digest)
             return "in quarantine"

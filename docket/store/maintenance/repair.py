@@ -36,7 +36,7 @@ class Mended:
 
     table: str
     key: bytes
-    how: str
+    repair: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +66,8 @@ class Rows:
             with self._index.read() as txn:
                 damaged = [key for key in table.keys(txn) if _is_damaged(table, txn, key)]
             for key in damaged:
-                if how := self._mended(table, key):
-                    yield Mended(table.name, key, how)
+                if repair := self._mended(table, key):
+                    yield Mended(table.name, key, repair)
 
     def differences(self, txn: Transaction) -> Iterator[Difference]:
         """Where the index that *txn* sees and the journal differ."""
@@ -101,17 +101,17 @@ class Rows:
             return self._index.parents.has(txn, digest.encode(), scoped(repository))
         return False
 
-    def restore(self, one: Difference) -> Mended:
+    def restore(self, difference: Difference) -> Mended:
         """Put the row back that the index has lost."""
         with self._said.read() as txn:
-            value = _named(self._said, one.table.name).get(txn, one.key)
+            value = _named(self._said, difference.table.name).get(txn, difference.key)
 
         def change(txn: Transaction) -> None:
-            if not one.table.has(txn, one.key):
-                one.table.put(txn, one.key, value)
+            if not difference.table.has(txn, difference.key):
+                difference.table.put(txn, difference.key, value)
 
         self._index.update(change)
-        return Mended(one.table.name, one.key, _FROM_JOURNAL)
+        return Mended(difference.table.name, difference.key, _FROM_JOURNAL)
 
     def revive(self) -> Iterator[Mended]:
         """Put back the row of a manifest that a tag points to, from its blob."""
@@ -165,8 +165,8 @@ class Rows:
         if table is self._index.blobs:
             return self._blob_row(key), _FROM_BLOB
         if table is self._index.pieces:
-            found = self._files.reread(digest_of(key))
-            return found.piece_hashes if found else None, _FROM_BLOB
+            measured = self._files.reread(digest_of(key))
+            return measured.piece_hashes if measured else None, _FROM_BLOB
         if table is self._index.links:
             return time.time(), "rebuilt"
         if table is self._index.manifests:
@@ -174,8 +174,8 @@ class Rows:
         return None, ""
 
     def _blob_row(self, key: bytes) -> BlobRecord | None:
-        found = self._files.reread(digest_of(key))
-        return blob_row(found, time.time()) if found else None
+        measured = self._files.reread(digest_of(key))
+        return blob_row(measured, time.time()) if measured else None
 
     def _manifest_row(self, key: bytes) -> ManifestRecord | None:
         digest = Digest.parse(unscoped(key)[1])

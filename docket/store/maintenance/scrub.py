@@ -57,7 +57,7 @@ class Scrub:
         return [digest_of(key) for _, key in rows]
 
     def _rows(self, batch: list[bytes], older_than: float) -> list[tuple[float, bytes]]:
-        found: list[tuple[float, bytes]] = []
+        oldest: list[tuple[float, bytes]] = []
         with self._index.read() as txn:
             for key in batch:
                 try:
@@ -65,8 +65,8 @@ class Scrub:
                 except IndexDamaged:
                     continue  # fsck repairs it
                 if row and row.verified < older_than:
-                    found.append((row.verified, key))
-        return found
+                    oldest.append((row.verified, key))
+        return oldest
 
     def _read(self, digest: Digest, report: ScrubReport, pace: Callable[[int], None]) -> None:
         try:

@@ -76,16 +76,16 @@ class ForeignClients:
             self._on_change(True)
 
     def _all_known(self, torrent: TorrentHandle) -> bool:
-        known = True
+        is_listed = True
         with suppress(RuntimeError):  # the torrent has left the session
             info_hash = torrent.info_hash().to_bytes()
             for peer in torrent.get_peer_info():
                 peer_id = peer.pid.to_bytes()
                 if peer_id == _UNKNOWN:
-                    known = False
+                    is_listed = False
                 elif peer.ip not in self._met:
                     self._met.add(peer.ip)
                     self._on_peer(info_hash, peer_id, peer.ip[0])
                     if not (is_docket(peer_id) or is_registry(peer_id)):
                         self._foreign_clients.add(peer.ip)
-        return known
+        return is_listed

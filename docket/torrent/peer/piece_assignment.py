@@ -174,11 +174,11 @@ class PieceAssignment:
         room = requested + 1 - len(own) - len(self._taken)
         if room > 0:
             spare = [piece for piece in self._spare(rare, requested) if piece not in self._taken]
-            rest = still_rare - self._taken
+            unassigned = still_rare - self._taken
             if spare:
                 self._taken.update(spare[-room:])
-            elif rest and rate * (now - self._shrank) > 2 * hosts:
-                self._taken.add(self._heaviest_own(rest))
+            elif unassigned and rate * (now - self._shrank) > 2 * hosts:
+                self._taken.add(self._heaviest_own(unassigned))
         return {*own[: requested + 1], *self._taken}
 
     def _spare(self, rare: Iterable[int], requested: int) -> list[int]:

@@ -312,12 +312,12 @@ def _priorities(params: Any, metainfo: Metainfo, wanted: frozenset[Digest]) -> l
 
 
 def _wait_for(
-    inbox: queue.SimpleQueue[Event], kinds: tuple[type[object], ...], seconds: float
+    inbox: queue.SimpleQueue[Event], event_types: tuple[type[object], ...], seconds: float
 ) -> None:
     deadline = time.monotonic() + seconds
     while (left := deadline - time.monotonic()) > 0:
         try:
-            if isinstance(inbox.get(timeout=left), kinds):
+            if isinstance(inbox.get(timeout=left), event_types):
                 return
         except queue.Empty:
             return

@@ -140,13 +140,13 @@ class Bag:
             turn += 1
 
 
-def _remove(item: bytes, items: list[bytes], places: dict[bytes, int]) -> None:
+def _remove(item: bytes, items: list[bytes], positions: dict[bytes, int]) -> None:
     """Take *item* out of *items*, whose places are *places*; the last one takes its place."""
-    place = places.pop(item)
+    position = positions.pop(item)
     last = items.pop()
     if last != item:
-        items[place] = last
-        places[last] = place
+        items[position] = last
+        positions[last] = position
 
 
 @dataclass(slots=True)
@@ -227,21 +227,21 @@ class Zone:
 
         An endpoint or a token; None where *source* would then hold as many as that one.
         """
-        places: list[tuple[bytes, bytes | str]] = [
+        claims: list[tuple[bytes, bytes | str]] = [
             (reservation.source, token) for token, reservation in self.reservations.items()
         ]
-        places += [
+        claims += [
             (source_of(endpoint), endpoint)
             for endpoint, gateway in self.gateways.items()
             if not gateway.confirmed
         ]
-        counts = Counter(holder for holder, _ in places)
+        counts = Counter(holder for holder, _ in claims)
         if not counts:
             return None
         largest, count = counts.most_common(1)[0]
         if count <= counts[source] + 1:
             return None
-        return next(place for holder, place in places if holder == largest)
+        return next(claim for holder, claim in claims if holder == largest)
 
 
 def choose(
@@ -258,18 +258,20 @@ def choose(
     *gateways* are those of all zones, for a leech that is one; None for other peers. Leeches come
     first, then seeds, then gateways; a seed gets no seeds.
     """
-    known = _others(gateways, asker, min(OUTSIDERS, wanted), chance) if gateways else []
-    room = wanted - len(known)
-    seeds = _others(zone.seeds, asker, room, chance, known) if is_leech else []
+    chosen_gateways = _others(gateways, asker, min(OUTSIDERS, wanted), chance) if gateways else []
+    room = wanted - len(chosen_gateways)
+    seeds = _others(zone.seeds, asker, room, chance, chosen_gateways) if is_leech else []
     kept = min(len(seeds), max(room // SEED_SHARE, room - len(zone.leeches)))
-    leeches = _others(zone.leeches, asker, room - kept, chance, known)
-    return leeches + seeds[: room - len(leeches)] + known
+    leeches = _others(zone.leeches, asker, room - kept, chance, chosen_gateways)
+    return leeches + seeds[: room - len(leeches)] + chosen_gateways
 
 
 def _others(
-    bag: Bag, asker: bytes, count: int, chance: random.Random, known: Sequence[bytes] = ()
+    bag: Bag, asker: bytes, count: int, chance: random.Random, chosen_before: Sequence[bytes] = ()
 ) -> list[bytes]:
-    drawn = bag.draw(count + 1 + len(known), chance)  # the asker and the known may be among them
-    return [endpoint for endpoint in drawn if endpoint != asker and endpoint not in known][
+    drawn = bag.draw(
+        count + 1 + len(chosen_before), chance
+    )  # the asker and those may be among them
+    return [endpoint for endpoint in drawn if endpoint != asker and endpoint not in chosen_before][
         : max(count, 0)
     ]

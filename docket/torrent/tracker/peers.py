@@ -105,7 +105,7 @@ class Tracker:
         label, if any. Gateways get them, last; so do leeches of their zone that aren't docket's.
         """
         own = [compact(*endpoint) for endpoint in extra]
-        in_registry_zone = any(zone_of(one, extra_zone) == report.zone for one in own)
+        in_registry_zone = any(zone_of(address, extra_zone) == report.zone for address in own)
         with self._lock:
             swarm = self._swarm(report.info_hash)
             self._sweep(swarm)
@@ -128,17 +128,17 @@ class Tracker:
             swarm = self._swarm(info_hash)
             self._sweep(swarm)
             now = self._clock()
-            place = swarm.zones.get(zone) or Zone()
-            if token in place.reservations:
+            zone_peers = swarm.zones.get(zone) or Zone()
+            if token in zone_peers.reservations:
                 return True
             if (
                 len(self._reservations) >= MAX_RESERVATIONS
                 or self._reservations_of[source] >= MAX_RESERVATIONS_OF_SOURCE
-                or not self._make_room(swarm, place, source, in_registry_zone=in_registry_zone)
+                or not self._make_room(swarm, zone_peers, source, in_registry_zone=in_registry_zone)
             ):
                 return False
-            place.reservations[token] = Reservation(now, source)
-            swarm.zones[zone] = place
+            zone_peers.reservations[token] = Reservation(now, source)
+            swarm.zones[zone] = zone_peers
             self._reservations.append((now, info_hash, zone, source))
             self._reservations_of[source] += 1
         return True
@@ -191,26 +191,26 @@ class Tracker:
             with self._counting(swarm):
                 swarm.remove(report)
             return [], False
-        place = swarm.place_of(report)
-        if place is None and not self._has_room(swarm, source_of(report.compact)):
+        key = swarm.place_of(report)
+        if key is None and not self._has_room(swarm, source_of(report.compact)):
             zone = swarm.zones.get(report.zone)
             is_first = zone is None
             chosen = self._choose(swarm, zone or Zone(), report, NEIGHBOURS, is_gateway=is_first)
             return chosen, is_first
-        known = swarm.peers[place] if place else None
-        if report.event == COMPLETED and not (known and known.is_complete):
+        before = swarm.peers[key] if key else None
+        if report.event == COMPLETED and not (before and before.is_complete):
             swarm.completed += 1
         # a peer that receives something waits for its time
-        is_regular = known is not None and not report.event
-        is_early = known is not None and is_regular and now - known.seen < _EARLY * self.interval
-        if known and is_regular and not is_early and _is_stuck(known, report):
-            swarm.fail_gateway(known)
+        is_regular = before is not None and not report.event
+        is_early = before is not None and is_regular and now - before.seen < _EARLY * self.interval
+        if before and is_regular and not is_early and _is_stuck(before, report):
+            swarm.fail_gateway(before)
         with self._counting(swarm):
             peer = swarm.put(report, now)
         self._admit_gateway(
             swarm,
             peer,
-            may_claim=place is None and report.is_gateway,
+            may_claim=key is None and report.is_gateway,
             is_early=is_early,
             in_registry_zone=in_registry_zone,
         )
@@ -259,13 +259,13 @@ class Tracker:
         while not zone.has_gateway_room(
             now, self.interval, in_registry_zone=in_registry_zone, is_early=is_early
         ):
-            place = zone.largest_holder(source)
-            if place is None:
+            claim = zone.largest_holder(source)
+            if claim is None:
                 return False
-            if isinstance(place, str):
-                del zone.reservations[place]
+            if isinstance(claim, str):
+                del zone.reservations[claim]
             else:
-                swarm.fail_gateway(swarm.peers[place])
+                swarm.fail_gateway(swarm.peers[claim])
         return True
 
     def _expire_gateways(self, swarm: SwarmPeers, zone: Zone) -> None:
@@ -304,8 +304,8 @@ class Tracker:
         ):
             return False
         if self._peers >= self._max_peers and self._may_sweep():
-            for other in self._swarms.values():
-                self._sweep(other)
+            for any_swarm in self._swarms.values():
+                self._sweep(any_swarm)
         if len(swarm.peers) < MAX_OF_TORRENT and self._peers < self._max_peers:
             return True
         endpoint = swarm.older_of_larger_source(source)
@@ -355,6 +355,6 @@ class Tracker:
                 del self._swarms[info_hash]
 
 
-def _is_stuck(known: Peer, report: Announce) -> bool:
+def _is_stuck(peer: Peer, report: Announce) -> bool:
     """Whether a gateway received nothing since its last announce."""
-    return known.gateway is not None and known.is_leech and known.left == report.left
+    return peer.gateway is not None and peer.is_leech and peer.left == report.left

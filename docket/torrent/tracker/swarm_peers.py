@@ -129,8 +129,8 @@ class SwarmPeers:
     def remove(self, report: Announce) -> Peer | None:
         """Forget the peer that reports, wherever it is remembered; the result is what it was."""
         moved = self.by_identity.get(identity_of(report))
-        known = self.discard(report.compact)
-        return (self.discard(moved) if moved else None) or known
+        peer = self.discard(report.compact)
+        return (self.discard(moved) if moved else None) or peer
 
     def discard(self, endpoint: bytes) -> Peer | None:
         """Forget the peer at *endpoint*, if there is one; the result is what it was."""
