@@ -37,16 +37,18 @@ _SHUTDOWN = 0x8004587D
 _WITHOUT_JOURNAL = 2
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Ext4:
-    """An ext4 in the file *image*, mounted at *place* while it is in use."""
+    """An ext4 in the file *image*, mounted at *folder* while it is in use."""
 
     image: Path
-    place: Path
+    folder: Path
+    _is_cut: bool = False
 
     def cut(self) -> None:
         """The power goes: from here on nothing reaches the disk."""
-        descriptor = os.open(self.place, os.O_RDONLY | os.O_DIRECTORY)
+        self._is_cut = True
+        descriptor = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
             fcntl.ioctl(descriptor, _SHUTDOWN, struct.pack("I", _WITHOUT_JOURNAL))
         finally:
@@ -55,19 +57,34 @@ class Ext4:
     @contextmanager
     def mounted(self) -> Iterator[Path]:
         """What is on the disk, its journal replayed; nobody may use it any more at the end."""
-        _run("mount", "-o", "loop", self.image, self.place)
+        if self._is_cut:
+            self._restore_power()
+        _run("mount", "-o", "loop", self.image, self.folder)
         try:
-            yield self.place
+            yield self.folder
         finally:
-            _run("umount", self.place)
+            _run("umount", self.folder)
+
+    def _restore_power(self) -> None:
+        """Go on with a copy of the image.
+
+        A mount namespace of another process may still hold the old mount: mounted again, the same
+        image would be the filesystem that was shut down.
+        """
+        number = int(self.image.suffix[1:]) + 1
+        copy = self.image.with_suffix(f".{number}")
+        _run("cp", "--sparse=always", self.image, copy)
+        self.image.unlink()
+        self.image = copy
+        self._is_cut = False
 
 
 @contextmanager
 def ext4_disk() -> Iterator[Ext4]:
     """A new, empty disk; nothing of it is left afterwards."""
     with short_folder() as folder:  # it unmounts what is still mounted below it
-        disk = Ext4(folder / "image", folder / "disk")
-        disk.place.mkdir()
+        disk = Ext4(folder / "image.0", folder / "disk")
+        disk.folder.mkdir()
         with disk.image.open("wb") as file:
             file.truncate(DISK_BYTES)
         _run("mkfs.ext4", "-q", disk.image)
@@ -75,25 +92,25 @@ def ext4_disk() -> Iterator[Ext4]:
 
 
 def run(disk: Ext4, *, cuts: int, seed: int) -> Report:
-    """Cut the power of *disk* so many times; stops at the first loss."""
-    lots = random.Random(seed)
+    """Cut the power of *disk* *cuts* times; stops at the first loss."""
+    rng = random.Random(seed)
     mixed = Mixed(seed=seed, power_cuts=True)
     report = Report(seed, what="power cuts")
     began = time.monotonic()
     while report.kills < cuts and not mixed.lost:
-        with disk.mounted() as place:
-            location = place / "registry"
-            with server(location, pin_seconds=lots.choice(PINS)) as running:
+        with disk.mounted() as folder:
+            location = folder / "registry"
+            with server(location, pin_seconds=rng.choice(PINS)) as running:
                 report.starts.append(running.start_seconds)
                 mixed.settle(running.url)
-                threads = mixed.work(running.url, requests=lots.randrange(1, MOST_REQUESTS))
+                threads = mixed.work(running.url, requests=rng.randrange(1, MOST_REQUESTS))
                 disk.cut()
                 running.kill()
             for thread in threads:
                 thread.join()
             report.kills += 1
-        with disk.mounted() as place:
-            assert_sound(place / "registry")
+        with disk.mounted() as folder:
+            assert_sound(folder / "registry")
     report.seconds = time.monotonic() - began
     report.tally = mixed.tally()
     return report

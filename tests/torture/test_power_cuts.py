@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -39,14 +41,38 @@ def test_a_cut_loses_what_was_not_synced() -> None:
     """The cut is one: of two files only the synced one is whole afterwards."""
     need_loop_devices()
     with ext4_disk() as disk:
-        with disk.mounted() as place:
-            subprocess.run(["sync", "--file-system", str(place)], check=True)
-            write(place / "synced", sync=True)
-            write(place / "unsynced", sync=False)
+        with disk.mounted() as folder:
+            subprocess.run(["sync", "--file-system", str(folder)], check=True)
+            write(folder / "synced", sync=True)
+            write(folder / "unsynced", sync=False)
             disk.cut()
-        with disk.mounted() as place:
-            assert (place / "synced").read_bytes() == b"content"
-            assert not (place / "unsynced").exists()
+        with disk.mounted() as folder:
+            assert (folder / "synced").read_bytes() == b"content"
+            assert not (folder / "unsynced").exists()
+
+
+def test_another_namespace_holds_the_mount() -> None:
+    """A process that still has the disk mounted changes nothing of what is there after the cut."""
+    need_loop_devices()
+    need("unshare")
+    with ext4_disk() as disk, ExitStack() as stack:
+        with disk.mounted() as folder:
+            write(folder / "synced", sync=True)
+            stack.enter_context(copy_of_all_mounts())
+            disk.cut()
+        with disk.mounted() as folder:
+            assert (folder / "synced").read_bytes() == b"content"
+
+
+@contextmanager
+def copy_of_all_mounts() -> Iterator[None]:
+    """A process with a mount namespace of its own, which holds what is mounted now."""
+    argv = ["unshare", "--mount", "sh", "-c", "echo ready; read _"]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        assert process.stdout.readline() == b"ready\n"
+        yield
+        process.communicate(b"\n")
 
 
 def write(path: Path, *, sync: bool) -> None:
