@@ -92,7 +92,7 @@ class Store:
         self._filesystem = Filesystem(location, step=step)
         self._filesystem.make_folder(location)
         self._filesystem.restrict(location, names=NAMES)
-        self._lock = Lock(location / "lock")
+        self._lock = Lock(self._filesystem)
         with self._filesystem.translated():
             self._lock.acquire(owner, wait=wait)
         try:
@@ -106,7 +106,7 @@ class Store:
         check_format(self.location, filesystem)
         for name in FOLDERS:
             filesystem.make_folder(self.location / name)
-            filesystem.check_one_disk(self.location / name)
+            filesystem.check_folder(self.location / name)
         journal = Journal(self.location / JOURNAL, filesystem)
         index = Index(self.location / INDEX, journal=journal, filesystem=filesystem)
         files = BlobFiles(self.location, index, filesystem)

@@ -12,15 +12,17 @@ import shutil
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cached_property
 from io import FileIO
 from pathlib import Path
+from typing import BinaryIO
 
 from docket.errors import StoreFull, StoreUnusable
 
 _LEAST_SPARE = 1 << 16
 _PLENTY = 1 << 30
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-_UNUSABLE = frozenset({errno.EROFS, errno.EIO, errno.EXDEV, errno.ESTALE})
+_UNUSABLE = frozenset({errno.EROFS, errno.EIO, errno.EXDEV, errno.ESTALE, errno.ELOOP})
 
 
 def no_step(_name: str) -> None:
@@ -28,7 +30,10 @@ def no_step(_name: str) -> None:
 
 
 class Filesystem:
-    """File changes below one location; returning from any of them means it is durable."""
+    """File changes below one location; returning from any of them means it is durable.
+
+    What root makes in the location of another user belongs to that user.
+    """
 
     def __init__(self, location: Path, *, step: Callable[[str], None] = no_step) -> None:
         self.location = location
@@ -38,7 +43,41 @@ class Filesystem:
         """Make the folder *path* and those above it."""
         self.step(f"mkdir {path.name}")
         with self.translated():
-            path.mkdir(parents=True, exist_ok=True)
+            self._make_folders(path)
+
+    def leave_to_owner(self, path: Path) -> None:
+        """Give the file or folder *path* that root has made to the location's owner.
+
+        A no-op for other users, and in root's own location. A file with a second name is left:
+        it may be one from outside the location.
+        """
+        if self._owner is None:
+            return
+        with suppress(OSError):  # a filesystem that keeps no owners: the content is what counts
+            status = path.lstat()
+            is_alone = stat.S_ISDIR(status.st_mode) or status.st_nlink == 1
+            if status.st_uid == 0 and is_alone:
+                os.chown(path, *self._owner, follow_symlinks=False)
+
+    def leave_tree_to_owner(self, folder: Path) -> None:
+        """`leave_to_owner` for *folder* and all that is in it."""
+        if self._owner is not None:
+            for path in (folder, *folder.rglob("*")):
+                self.leave_to_owner(path)
+
+    @cached_property
+    def _owner(self) -> tuple[int, int] | None:
+        """The user and group of the location, if root works in that of another user."""
+        if os.geteuid() != 0:
+            return None
+        status = self.location.stat()
+        return (status.st_uid, status.st_gid) if status.st_uid else None
+
+    def _make_folders(self, path: Path) -> None:
+        missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+        path.mkdir(parents=True, exist_ok=True)
+        for folder in missing:
+            self.leave_to_owner(folder)
 
     def restrict(self, folder: Path, *, names: frozenset[str]) -> None:
         """Close *folder* to other users, if nothing but *names* is in it; else only those folders.
@@ -55,8 +94,15 @@ class Filesystem:
             if is_own and mode & 0o077 and not mode & stat.S_ISVTX:
                 path.chmod(mode & 0o700)
 
-    def check_one_disk(self, folder: Path) -> None:
-        """Raises `StoreUnusable` if *folder* is on another disk: nothing can be linked to it."""
+    def check_folder(self, folder: Path) -> None:
+        """Raises `StoreUnusable` if *folder* is on another disk: nothing can be linked to it.
+
+        So it does for root if it is a link in the location of another user.
+        """
+        if self._owner is not None and folder.is_symlink():
+            raise StoreUnusable(
+                self.location, f"{folder.name} is a link; root follows none of another user"
+            )
         if folder.stat().st_dev != self.location.stat().st_dev:
             raise StoreUnusable(
                 self.location, f"{folder.name}/ is on another disk; put the whole store on one"
@@ -65,7 +111,7 @@ class Filesystem:
     def write_new(self, path: Path, content: bytes) -> None:
         """A new file with *content*, synced; the name itself is not yet durable."""
         self.step(f"write {path.name}")
-        with self.translated(), path.open("wb") as file:
+        with self.translated(), self._opened(path) as file:
             file.write(content)
             file.flush()  # what Python still holds is not synced
             self.sync(file.fileno())
@@ -91,8 +137,15 @@ class Filesystem:
     def replace_file(self, path: Path, content: bytes) -> None:
         """Write a small file that can be written again; not synced."""
         self.step(f"write {path.name}")
-        with self.translated():
-            path.write_bytes(content)
+        with self.translated(), self._opened(path) as file:
+            file.write(content)
+
+    def _opened(self, path: Path) -> BinaryIO:
+        """The file *path*, empty and open for writing; never what a link leads to."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(path, flags, 0o666)
+        self.leave_to_owner(path)
+        return os.fdopen(descriptor, "wb")
 
     def append(self, file: FileIO, content: bytes) -> None:
         """Write *content* at the end of *file*; not synced."""
@@ -164,8 +217,9 @@ class Filesystem:
     ) -> None:
         self.step(f"{verb} {final.name}")
         with self.translated():
-            final.parent.mkdir(parents=True, exist_ok=True)
-            source.chmod(0o444)
+            self._make_folders(final.parent)
+            self.leave_to_owner(source)
+            _make_read_only(source)
             name_it(source, final)
         self.sync_folder(final.parent)
 
@@ -190,7 +244,7 @@ class Filesystem:
         """Rename *path* to *target*, if it is there."""
         self.step(f"move {path.name}")
         with self.translated(), suppress(FileNotFoundError):
-            target.parent.mkdir(parents=True, exist_ok=True)
+            self._make_folders(target.parent)
             path.rename(target)
 
     def remove(self, path: Path) -> None:
@@ -204,6 +258,16 @@ class Filesystem:
         shutil.rmtree(path, ignore_errors=True)
 
     @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Turns every failure to read, but that a file is missing, into `StoreUnusable`."""
+        try:
+            yield
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise StoreUnusable(self.location, str(error)) from error
+
+    @contextmanager
     def translated(self) -> Iterator[None]:
         """Turns "no space left" into `StoreFull`, and errors of the disk into `StoreUnusable`."""
         try:
@@ -214,6 +278,15 @@ class Filesystem:
             if error.errno in _UNUSABLE:
                 raise StoreUnusable(self.location, str(error)) from error
             raise
+
+
+def _make_read_only(path: Path) -> None:
+    """Of the file itself: never of what a link leads to, which root would open to everybody."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        os.fchmod(descriptor, 0o444)
+    finally:
+        os.close(descriptor)
 
 
 def _link_over(source: Path, final: Path) -> None:

@@ -2,34 +2,41 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import pwd
+import re
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from docket.errors import StoreLocked
+from docket.errors import StoreLocked, StoreUnusable
+from docket.store.filesystem import Filesystem
 
 _POLL_SECONDS = 0.05
+_LOCKS = Path("/proc/locks")
+_PROCESS = re.compile(r" \(process (\d+)\)\Z")
 
 
 class Lock:
     """An exclusive `flock`; the kernel gives it back when the process ends, however it ends."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, filesystem: Filesystem) -> None:
+        self._path = filesystem.location / "lock"
+        self._filesystem = filesystem
         self._descriptor = -1
 
     def acquire(self, owner: str, *, wait: Callable[[str], bool] = lambda _holder: False) -> None:
         """Take the lock for *owner*, such as "docket pull".
 
-        While another process has it, *wait* is asked with that owner's name, again and again;
-        when it says no, `StoreLocked` is raised.
+        While another process has it, *wait* is called with that owner's name every 50 ms; when it
+        returns False, `StoreLocked` is raised. A lock file that is a link is `StoreUnusable`.
         """
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = self._open()
         while not _try_lock(descriptor):
-            holder = os.pread(descriptor, 200, 0).decode(errors="replace") or "another process"
+            holder = _holder(descriptor)
             if not wait(holder):
                 os.close(descriptor)
                 raise StoreLocked(self._path.parent, holder)
@@ -46,6 +53,17 @@ class Lock:
             os.close(self._descriptor)
         self._descriptor = -1
 
+    def _open(self) -> int:
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            descriptor = os.open(self._path, flags, 0o600)
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise StoreUnusable(self._path.parent, "its lock file is a link") from error
+            raise
+        self._filesystem.leave_to_owner(self._path)
+        return descriptor
+
 
 def _try_lock(descriptor: int) -> bool:
     try:
@@ -53,3 +71,41 @@ def _try_lock(descriptor: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def _holder(descriptor: int) -> str:
+    """Who has the lock: as it says in the file, unless the kernel names another process."""
+    text = os.pread(descriptor, 200, 0).decode(errors="replace")
+    written = _PROCESS.search(text)
+    number = _process_with(os.fstat(descriptor))
+    if number is None or (written and int(written[1]) == number):
+        return text or "another process"
+    return _described(number)
+
+
+def _process_with(status: os.stat_result) -> int | None:
+    """The process that has the `flock` of a file; None if the kernel doesn't say."""
+    device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+    lines = []
+    with suppress(OSError):
+        lines = _LOCKS.read_text().splitlines()
+    for line in lines:
+        # "3: FLOCK  ADVISORY  WRITE 4711 fe:01:131 0 EOF"; waiting ones have "->" in between
+        fields = line.split()
+        if len(fields) > 5 and fields[1] == "FLOCK" and fields[5] == device:
+            number = int(fields[4])
+            return number if number > 0 else None
+    return None
+
+
+def _described(number: int) -> str:
+    """A process that has not written its name into the file, with its user."""
+    try:
+        user_id = Path(f"/proc/{number}").stat().st_uid
+        command = Path(f"/proc/{number}/comm").read_text(errors="replace").strip()
+    except OSError:
+        return f"process {number}"
+    user = str(user_id)
+    with suppress(KeyError):
+        user = pwd.getpwuid(user_id).pw_name
+    return f"process {number} ({command}) of user {user}, which is no docket command: end it"

@@ -54,7 +54,9 @@ class Download:
         """The blob's file, open for writing; what it has already stays."""
         path = self._path(digest)
         self._filesystem.make_folder(path.parent)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(path, flags, 0o600)
+        self._filesystem.leave_to_owner(path)
         try:
             yield DownloadWriter(descriptor, self._filesystem)
         finally:

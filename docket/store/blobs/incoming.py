@@ -22,9 +22,12 @@ def folder_in_use(folder: Path, filesystem: Filesystem) -> Iterator[None]:
     The last process to leave removes it, unless it leaves with an error.
     """
     filesystem.make_folder(folder.parent)
-    with _opened(folder.with_suffix(_LOCK)) as descriptor:
+    with _opened(folder.with_suffix(_LOCK), filesystem) as descriptor:
         fcntl.flock(descriptor, fcntl.LOCK_SH)
-        yield
+        try:
+            yield
+        finally:
+            filesystem.leave_tree_to_owner(folder)  # what libtorrent has made
         if _lock_if_unused(descriptor):
             _remove(folder, filesystem)
 
@@ -42,7 +45,7 @@ def drop_leftovers(filesystem: Filesystem, *, older_than: float, dry_run: bool =
         if newest > older_than:
             continue
         size = sum(path.stat().st_blocks * 512 for path in _files(folder) if _is_alone(path))
-        with _opened(lock) as descriptor:
+        with _opened(lock, filesystem) as descriptor:
             if _lock_if_unused(descriptor):
                 freed += size
                 if not dry_run:
@@ -51,8 +54,9 @@ def drop_leftovers(filesystem: Filesystem, *, older_than: float, dry_run: bool =
 
 
 @contextmanager
-def _opened(lock: Path) -> Iterator[int]:
-    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+def _opened(lock: Path, filesystem: Filesystem) -> Iterator[int]:
+    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    filesystem.leave_to_owner(lock)
     try:
         yield descriptor
     finally:

@@ -331,6 +331,8 @@ def _open_environment(folder: Path, *, map_size: int, tables: int, filesystem: F
             raise IndexUnreadable(folder.parent, damage)
         _allocate_lock_file(folder, filesystem)
         environment = _mapped(folder, map_size, tables)
+        for name in ("data.mdb", "lock.mdb"):
+            filesystem.leave_to_owner(folder / name)
         environment.reader_check()
     return environment
 

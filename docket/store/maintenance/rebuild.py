@@ -39,7 +39,7 @@ def rebuild_index(
     `StoreLocked`, or `StoreFormat` when there is no journal.
     """
     filesystem = Filesystem(location, step=step)
-    lock = Lock(location / "lock")
+    lock = Lock(filesystem)
     lock.acquire(owner)
     try:
         repair_format(location, filesystem)
