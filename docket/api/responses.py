@@ -172,6 +172,8 @@ class BlobResponse(Response):
         # open before the first byte of the response: a blob that has just gone is a clean 404
         reader = await self._threads.read(lambda: self._store.blobs.open(self._blob.digest))
         with reader:
+            # so is a disk that fails at the first bytes a clean 503
+            block = b"" if self._head else await self._read(reader, self._start)
             await send(
                 {
                     "type": "http.response.start",
@@ -179,8 +181,7 @@ class BlobResponse(Response):
                     "headers": self.raw_headers,
                 }
             )
-            if not self._head:
-                await self._send_body(reader, send)
+            await self._send_body(reader, block, send)
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _send_small(self, send: Send) -> None:
@@ -195,22 +196,28 @@ class BlobResponse(Response):
         body = content[self._start : self._end]
         await send({"type": "http.response.body", "body": body, "more_body": False})
 
-    async def _send_body(self, reader: BlobReader, send: Send) -> None:
+    async def _send_body(self, reader: BlobReader, block: bytes | bytearray, send: Send) -> None:
         offset = self._start
-        most = self._rate_limiter.share(_BLOCK)
-        while offset < self._end:
-            if self._store.blobs.times_quarantined(self._blob.digest) != self._quarantines:
-                raise OSError(f"{self._blob.digest} is damaged")
-            count = min(most, self._end - offset)
-            block: bytes | bytearray | None = _cached(reader.fileno(), count, offset)
-            if block is None:
-                block = await self._threads.read_block(partial(reader.pread, count, offset))
-            if not block:
-                raise OSError(f"the file of {self._blob.digest} ends at byte {offset}")
+        while block:
             offset += len(block)
             await send({"type": "http.response.body", "body": block, "more_body": True})
             # a fast reader takes all at once: others are served between the blocks all the same
             await asyncio.sleep(self._rate_limiter.delay(len(block)))
+            block = await self._read(reader, offset)
+
+    async def _read(self, reader: BlobReader, offset: int) -> bytes | bytearray:
+        """The next block from *offset* on; empty at the end of what is to be sent."""
+        if offset >= self._end:
+            return b""
+        if self._store.blobs.times_quarantined(self._blob.digest) != self._quarantines:
+            raise OSError(f"{self._blob.digest} is damaged")
+        count = min(self._rate_limiter.share(_BLOCK), self._end - offset)
+        block: bytes | bytearray | None = _cached(reader.fileno(), count, offset)
+        if block is None:
+            block = await self._threads.read_block(partial(reader.pread, count, offset))
+        if not block:
+            raise OSError(f"the file of {self._blob.digest} ends at byte {offset}")
+        return block
 
 
 def _cached(descriptor: int, count: int, offset: int) -> bytearray | None:

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 
 from docket.api import Registry
 from docket.daemon.connection_table import ConnectionTable
+from docket.errors import StoreError
 from docket.seeder import Seeder
 from docket.store import Store
 
@@ -35,6 +36,10 @@ def scrubbing(
         while not stop.is_set():
             try:
                 _scrub(store, seeder, interval=interval, rate=rate, stop=stop)
+            except StoreError as error:  # the disk's fault: one line says all
+                log.error(
+                    "scrubbing failed (%s); trying again in %d s", error, _SCRUB_PAUSE_SECONDS
+                )
             except Exception:  # the outermost edge of a thread that must not end
                 log.exception("scrubbing failed; trying again in %d s", _SCRUB_PAUSE_SECONDS)
             stop.wait(_SCRUB_PAUSE_SECONDS)

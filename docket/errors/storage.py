@@ -73,6 +73,7 @@ class StoreUnusable(StoreError):
 
     def __init__(self, location: object, why: str) -> None:
         self.location = location
+        self.why = why
         super().__init__(f"the store at {location} can't be used: {why}")
 
 

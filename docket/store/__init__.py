@@ -93,8 +93,7 @@ class Store:
         self._filesystem.make_folder(location)
         self._filesystem.restrict(location, names=NAMES)
         self._lock = Lock(self._filesystem)
-        with self._filesystem.translated():
-            self._lock.acquire(owner, wait=wait)
+        self._lock.acquire(owner, wait=wait)
         try:
             self._open(Pins(pin_seconds, clock=clock))
         except BaseException:

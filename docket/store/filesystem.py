@@ -179,12 +179,14 @@ class Filesystem:
             return now
         if changed <= now + 1:
             return changed
-        os.utime(path, (now, now))
+        with self.translated():
+            os.utime(path, (now, now))
         return now
 
     def touch(self, path: Path) -> None:
         """Set the times of the file *path* to the present."""
-        os.utime(path)
+        with self.translated():
+            os.utime(path)
 
     def is_short_of_space(self) -> bool:
         """Whether less than a tenth of the disk, and less than 1 GiB, is free."""
@@ -250,7 +252,8 @@ class Filesystem:
     def remove(self, path: Path) -> None:
         """Remove the file *path*, if it is there."""
         self.step(f"unlink {path.name}")
-        path.unlink(missing_ok=True)
+        with self.translated():
+            path.unlink(missing_ok=True)
 
     def remove_folder(self, path: Path) -> None:
         """Remove the folder *path* with all that is in it, if it is there."""
@@ -258,14 +261,14 @@ class Filesystem:
         shutil.rmtree(path, ignore_errors=True)
 
     @contextmanager
-    def reading(self) -> Iterator[None]:
-        """Turns every failure to read, but that a file is missing, into `StoreUnusable`."""
+    def reading(self, what: object) -> Iterator[None]:
+        """Turns every failure to read *what*, but that it is missing, into `StoreUnusable`."""
         try:
             yield
         except FileNotFoundError:
             raise
         except OSError as error:
-            raise StoreUnusable(self.location, str(error)) from error
+            raise StoreUnusable(self.location, f"{what}: {error.strerror}") from error
 
     @contextmanager
     def translated(self) -> Iterator[None]:

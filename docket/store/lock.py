@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import pwd
@@ -12,7 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from docket.errors import StoreLocked, StoreUnusable
+from docket.errors import StoreLocked
 from docket.store.filesystem import Filesystem
 
 _POLL_SECONDS = 0.05
@@ -32,7 +31,8 @@ class Lock:
         """Take the lock for *owner*, such as "docket pull".
 
         While another process has it, *wait* is called with that owner's name every 50 ms; when it
-        returns False, `StoreLocked` is raised. A lock file that is a link is `StoreUnusable`.
+        returns False, `StoreLocked` is raised. Raises `StoreFull`, or `StoreUnusable`, such as for
+        a lock file that is a link.
         """
         descriptor = self._open()
         while not _try_lock(descriptor):
@@ -41,26 +41,23 @@ class Lock:
                 os.close(descriptor)
                 raise StoreLocked(self._path.parent, holder)
             time.sleep(_POLL_SECONDS)
-        os.ftruncate(descriptor, 0)
-        with suppress(OSError):  # a full disk: others then see "another process"
+        with suppress(OSError):  # a disk that is full or read-only: others see "process N"
+            os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"{owner} (process {os.getpid()})".encode(), 0)
         self._descriptor = descriptor
 
     def release(self) -> None:
         """Give the lock back."""
         if self._descriptor >= 0:
-            os.ftruncate(self._descriptor, 0)
+            with suppress(OSError):  # a disk that became read-only keeps a name that nobody reads
+                os.ftruncate(self._descriptor, 0)
             os.close(self._descriptor)
         self._descriptor = -1
 
     def _open(self) -> int:
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        try:
+        with self._filesystem.translated():
             descriptor = os.open(self._path, flags, 0o600)
-        except OSError as error:
-            if error.errno == errno.ELOOP:
-                raise StoreUnusable(self._path.parent, "its lock file is a link") from error
-            raise
         self._filesystem.leave_to_owner(self._path)
         return descriptor
 

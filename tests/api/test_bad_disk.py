@@ -9,7 +9,7 @@ from pathlib import Path
 from docket.oci.digest import Digest
 from tests.api.conftest import running
 from tests.store.samples import image
-from tests.support.disks import tiny_disk
+from tests.support.disks import btrfs_disk, ext4_disk, need_loop_devices, tiny_disk
 
 ONE = image("layer")
 
@@ -45,3 +45,47 @@ def test_a_full_disk() -> None:
         assert repo.ask("GET", f"blobs/{Digest.of(ONE.config)}").body == ONE.config
         (disk / "filler").unlink()
         assert repo.upload(blob) == Digest.of(blob)
+
+
+def test_bad_sectors() -> None:
+    """A blob that the disk can't read, small or large, is 503 with the reason; others are 200."""
+    small, large = (os.urandom(size) for size in (20_000, 2 << 20))
+    with btrfs_disk() as disk:
+        location = disk.folder / "store"
+        with running(location, log_has="") as registry:
+            repo = registry.repository("app")
+            repo.push(ONE, "v1")
+            for blob in (small, large):
+                repo.upload(blob)
+        for blob in (small, large):
+            hexadecimal = Digest.of(blob).hex
+            disk.lose(location / "blobs" / "sha256" / hexadecimal[:2] / hexadecimal)
+        with running(location, log_has="Input/output error") as registry:
+            repo = registry.repository("app")
+            for blob in (small, large):
+                answer = repo.ask("GET", f"blobs/{Digest.of(blob)}")
+                assert answer.refused(503, "UNAVAILABLE")
+                assert "Input/output error" in answer.json["errors"][0]["message"]
+            assert repo.ask("GET", "manifests/v1").body == ONE.content
+
+
+def test_a_disk_becomes_read_only() -> None:
+    """Writes and /readyz are 503 with the reason, reads work, and the registry still ends well."""
+    need_loop_devices("mkfs.ext4", "findmnt")
+    with (
+        ext4_disk() as disk,
+        disk.mounted() as folder,
+        running(folder / "store", log_has="Read-only file system") as registry,
+    ):
+        repo = registry.repository("app")
+        repo.push(ONE, "v1")
+        disk.become_read_only()
+        for answer in (
+            registry.ask("GET", "/readyz"),
+            repo.ask("POST", "blobs/uploads/"),
+            repo.ask("DELETE", "manifests/v1"),
+        ):
+            assert answer.refused(503, "UNAVAILABLE")
+            assert "Read-only file system" in answer.json["errors"][0]["message"]
+        assert repo.ask("GET", "manifests/v1").body == ONE.content
+        assert repo.ask("GET", f"blobs/{Digest.of(ONE.config)}").body == ONE.config

@@ -9,25 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.requirements import missing, need, need_root
-from tests.torture.power_cuts import ext4_disk, run
+from tests.support.disks import ext4_disk, need_loop_devices
+from tests.support.requirements import need
+from tests.torture.power_cuts import run
 
 pytestmark = pytest.mark.xdist_group("torture")
 
 CUTS = 30
 
 
-def need_loop_devices() -> None:
-    """Go on only where files can be mounted."""
-    need_root()
-    need("mkfs.ext4", "mount", "losetup")
-    if subprocess.run(["losetup", "--find"], check=False, capture_output=True).returncode:
-        missing("a loop device (in a container: one that may use /dev/loop*)")
-
-
 def test_power_cuts_under_load() -> None:
     """Invariant 1: what was acknowledged before a power cut is there after it, every byte."""
-    need_loop_devices()
+    need_loop_devices("mkfs.ext4")
     with ext4_disk() as disk:
         report = run(disk, cuts=CUTS, seed=7)
     assert report.tally.lost == []
@@ -39,7 +32,7 @@ def test_power_cuts_under_load() -> None:
 
 def test_a_cut_loses_what_was_not_synced() -> None:
     """The cut is one: of two files only the synced one is whole afterwards."""
-    need_loop_devices()
+    need_loop_devices("mkfs.ext4")
     with ext4_disk() as disk:
         with disk.mounted() as folder:
             subprocess.run(["sync", "--file-system", str(folder)], check=True)
@@ -53,7 +46,7 @@ def test_a_cut_loses_what_was_not_synced() -> None:
 
 def test_another_namespace_holds_the_mount() -> None:
     """A process that still has the disk mounted changes nothing of what is there after the cut."""
-    need_loop_devices()
+    need_loop_devices("mkfs.ext4")
     need("unshare")
     with ext4_disk() as disk, ExitStack() as stack:
         with disk.mounted() as folder:

@@ -71,14 +71,16 @@ class Blobs:
         """The blob, pinned, open for reading. Raises `BlobUnknown`.
 
         A file of another size than the index says is put into quarantine, and so is a blob of at
-        most `SMALL` bytes that has rotted: it is verified each time.
+        most `SMALL` bytes that has rotted: it is verified each time. One that can't be read is
+        `StoreUnusable`, and stays.
         """
         blob = self.get(digest, repository=repository)
         try:
-            descriptor = os.open(self._files.path(digest), os.O_RDONLY | os.O_CLOEXEC)
+            with self._filesystem.reading(digest):
+                descriptor = os.open(self._files.path(digest), os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError as error:
             raise BlobUnknown(digest) from error
-        reader = BlobReader(digest, blob.size, descriptor)
+        reader = BlobReader(digest, blob.size, descriptor, self._filesystem)
         if os.fstat(descriptor).st_size != blob.size:
             reader.close()
             self.check(digest)

@@ -28,6 +28,7 @@ class BlobFiles:
     """
 
     def __init__(self, location: Path, index: Index, filesystem: Filesystem) -> None:
+        self.location = location
         self._blobs = location / BLOBS
         self._trash = location / TRASH
         self._quarantine = location / QUARANTINE
@@ -107,11 +108,24 @@ class BlobFiles:
         return self._quarantines[digest]
 
     def reread(self, digest: Digest) -> Ingested | None:
-        """All that the blob's file says; None if it is missing or isn't what its name says."""
+        """All that the blob's file says; None if it is missing or isn't what its name says.
+
+        Raises `StoreUnusable` if it can't be read: nobody knows then what it says.
+        """
         try:
-            return ingest_file(self.path(digest), digest)
-        except (DigestMismatch, OSError):
+            with self._filesystem.reading(self.path(digest)):
+                return ingest_file(self.path(digest), digest)
+        except (DigestMismatch, FileNotFoundError):
             return None
+
+    def content(self, digest: Digest) -> bytes | None:
+        """The bytes of a small blob, verified; None and errors as in `reread`."""
+        try:
+            with self._filesystem.reading(self.path(digest)):
+                content = self.path(digest).read_bytes()
+        except FileNotFoundError:
+            return None
+        return content if Digest.of(content, algorithm=digest.algorithm) == digest else None
 
     def recover(self) -> None:
         """After a transaction that didn't commit: put back what the index still knows."""
@@ -141,10 +155,18 @@ class BlobFiles:
         return freed
 
     def files(self) -> Iterator[list[Digest]]:
-        """The digests of all files in ``blobs/``, a folder at a time."""
-        for folder in sorted(self._blobs.glob("*/*")):
-            digests = [_digest(f"{folder.parent.name}:{path.name}") for path in folder.iterdir()]
-            yield sorted((digest for digest in digests if digest), key=str)
+        """The digests of all files in ``blobs/``, a folder at a time.
+
+        Raises `StoreUnusable` if a folder can't be read: its blobs are not gone.
+        """
+        for folder in [path for above in self._listed(self._blobs) for path in self._listed(above)]:
+            names = [f"{folder.parent.name}:{path.name}" for path in self._listed(folder)]
+            yield [digest for name in names if (digest := _digest(name))]
+
+    def _listed(self, folder: Path) -> list[Path]:
+        """What is in *folder*, sorted; nothing if it is a file. `Path.glob` hides errors."""
+        with self._filesystem.reading(folder):
+            return sorted(folder.iterdir()) if folder.is_dir() else []
 
     def drop_orphan(self, digest: Digest) -> None:
         """Move a file without a record to the trash; its caller holds the write transaction."""

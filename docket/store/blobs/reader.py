@@ -6,24 +6,30 @@ import os
 from typing import BinaryIO, Self
 
 from docket.oci.digest import Digest
+from docket.store.filesystem import Filesystem
 
 
 class BlobReader:
     """A blob that is open for reading; *size* in bytes. Reads from many threads don't interfere."""
 
-    def __init__(self, digest: Digest, size: int, descriptor: int) -> None:
+    def __init__(self, digest: Digest, size: int, descriptor: int, filesystem: Filesystem) -> None:
         """Takes over *descriptor*, which `close` closes."""
         self.digest = digest
         self.size = size
         self._descriptor = descriptor
+        self._filesystem = filesystem
 
     def fileno(self) -> int:
         """A file descriptor of the bytes, for `os.preadv` and the like; valid until `close`."""
         return self._descriptor
 
     def pread(self, count: int, offset: int) -> bytes:
-        """At most *count* bytes from *offset* on; none behind the end."""
-        return os.pread(self._descriptor, count, offset)
+        """At most *count* bytes from *offset* on; none behind the end.
+
+        Raises `StoreUnusable` when the disk can't read them.
+        """
+        with self._filesystem.reading(self.digest):
+            return os.pread(self._descriptor, count, offset)
 
     def detach(self) -> BinaryIO:
         """The bytes as a file from offset 0 on, which its caller closes instead of this reader."""

@@ -99,7 +99,7 @@ class Upload:
 
     def _opened(self, fresh: Ingest | None) -> tuple[FileIO, Ingest]:
         if fresh is not None:
-            with self.path.open("rb", buffering=0) as file:
+            with self._filesystem.reading(self.path), self.path.open("rb", buffering=0) as file:
                 while block := file.read(READ_SIZE):
                     fresh.feed(block)
             self._ingest = fresh

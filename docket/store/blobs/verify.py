@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import errno
 import os
 import time
 from collections.abc import Callable, Iterable
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
-from docket.errors import IndexDamaged
+from docket.errors import IndexDamaged, StoreUnusable
 from docket.oci.digest import Digest
 from docket.store.blobs.files import BlobFiles
 from docket.store.blobs.ingest import Ingest
@@ -19,6 +20,11 @@ from docket.store.index.records import BlobRecord, key_of
 from docket.store.index.tables import Transaction
 
 READ_BLOCK = 1 << 20
+
+_BAD_FILE = frozenset(
+    {errno.EIO, errno.EUCLEAN, errno.EBADMSG, errno.ENODATA, errno.EILSEQ, errno.EREMOTEIO}
+)
+"""What a disk or filesystem reports of one file that it has lost: bad sectors, wrong checksums."""
 
 
 class BlobStatus(enum.Enum):
@@ -62,7 +68,8 @@ class Verifier:
 
         Returning means that a blob whose bytes are not sound is no longer served: its file is in
         quarantine and its record is gone, or it had none. *on_block* gets the bytes of each read,
-        and may take its time. A row of the index that is damaged is `IndexDamaged`.
+        and may take its time. A row of the index that is damaged is `IndexDamaged`. A file that
+        can't be read for now, such as for lack of permission, is `StoreUnusable` and stays.
         """
         with self._index.read() as txn:
             record = self._index.blobs.get(txn, key_of(digest))
@@ -80,7 +87,8 @@ class Verifier:
             size = self._files.path(digest).stat().st_size
         except FileNotFoundError:
             return BlobStatus.MISSING
-        except OSError:
+        except OSError as error:
+            self._raise_unless_lost(digest, error)
             return BlobStatus.UNREADABLE
         return BlobStatus.SOUND if size == record.size else BlobStatus.WRONG_SIZE
 
@@ -92,7 +100,8 @@ class Verifier:
             _feed(running, str(self._files.path(digest)), on_block)
         except FileNotFoundError:
             return Verified(BlobStatus.GONE, running.size)  # swept while it was read
-        except OSError:
+        except OSError as error:
+            self._raise_unless_lost(digest, error)
             quarantined = self._quarantine(digest, record)
             return Verified(BlobStatus.UNREADABLE if quarantined else BlobStatus.GONE, running.size)
         ingested = running.finish()
@@ -105,6 +114,14 @@ class Verifier:
             return Verified(BlobStatus.SOUND, ingested.size)
         self._index.update(lambda txn: self._put_piece_hashes(txn, digest, ingested.piece_hashes))
         return Verified(BlobStatus.WRONG_PIECES, ingested.size)
+
+    def _raise_unless_lost(self, digest: Digest, error: OSError) -> None:
+        """Raises `StoreUnusable` unless the file itself is bad.
+
+        If all of the disk is, the change of the index fails that would put it into quarantine.
+        """
+        if error.errno not in _BAD_FILE:
+            raise StoreUnusable(self._files.location, f"{digest}: {error.strerror}") from error
 
     def stamp(self, digests: Iterable[Digest]) -> None:
         """Record that the blobs were found sound just now, those that are still here."""

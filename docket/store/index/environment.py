@@ -114,7 +114,7 @@ class Index:
             folder, map_size=map_size, tables=len(tables), filesystem=self._filesystem
         )
         try:
-            with _translated(self._location):
+            with _translated(self._filesystem):
                 for table in tables:
                     table.open(self._env)
             if journal and renew_journal:
@@ -145,7 +145,7 @@ class Index:
         """A snapshot of all tables."""
         with (
             self._entered(),
-            _translated(self._location),
+            _translated(self._filesystem),
             self._env.begin(buffers=False) as txn,
         ):
             yield txn
@@ -158,7 +158,7 @@ class Index:
         """
         while True:
             try:
-                with self._entered(), _translated(self._location):
+                with self._entered(), _translated(self._filesystem):
                     return self._changed(change)
             except lmdb.MapFullError:
                 self._grow()
@@ -324,7 +324,7 @@ class Index:
 
 
 def _open_environment(folder: Path, *, map_size: int, tables: int, filesystem: Filesystem) -> Any:
-    with _translated(folder.parent):
+    with _translated(filesystem):
         if not (folder / "data.mdb").exists():
             _begin_environment(folder, filesystem)
         elif damage := damage_in(folder / "data.mdb"):
@@ -370,10 +370,15 @@ def _allocate_lock_file(folder: Path, filesystem: Filesystem) -> None:
 
 
 @contextmanager
-def _translated(location: Path) -> Iterator[None]:
-    """Turns LMDB's errors into those of the store; `_grow` takes care of a map that is full."""
+def _translated(filesystem: Filesystem) -> Iterator[None]:
+    """Turns the errors of LMDB and of the disk into those of the store.
+
+    `_grow` takes care of a map that is full.
+    """
+    location = filesystem.location
     try:
-        yield
+        with filesystem.translated():
+            yield
     except lmdb.MapFullError:
         raise
     except lmdb.DiskError as error:

@@ -120,12 +120,12 @@ class Structure:
         return row is not None and row.subject == subject
 
     def _parse(self, digest: str) -> Parsed | None:
-        """The manifest in its blob; None when that is not there, or not what it says."""
+        """The manifest in its blob; None when that is not there, or not what it says.
+
+        Raises `StoreUnusable` when it can't be read: its edges are unknown, not wrong.
+        """
         try:
-            named = Digest.parse(digest)
-            content = self._files.path(named).read_bytes()
-            if Digest.of(content, algorithm=named.algorithm) != named:
-                return None
-            return manifest.parse(content)
-        except (InvalidInput, OSError):
+            content = self._files.content(Digest.parse(digest))
+            return None if content is None else manifest.parse(content)
+        except InvalidInput:
             return None

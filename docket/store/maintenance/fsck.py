@@ -9,7 +9,7 @@ from itertools import chain
 from typing import Any
 from zlib import crc32
 
-from docket.errors import IndexDamaged, InvalidOption, Stopped
+from docket.errors import IndexDamaged, InvalidOption, Stopped, StoreUnusable
 from docket.oci.digest import Digest
 from docket.store.blobs.files import BlobFiles
 from docket.store.blobs.verify import UNAVAILABLE, BlobStatus, Verified, Verifier
@@ -222,7 +222,11 @@ class Fsck:
             self.report.quarantined.append(digest)
 
     def _orphan(self, digest: Digest) -> None:
-        measured = self._files.reread(digest)
+        try:
+            measured = self._files.reread(digest)
+        except StoreUnusable as error:
+            self.report.add("orphan", digest, f"left as it is: {error}")
+            return
 
         def change(txn: Transaction) -> str:
             key = key_of(digest)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from docket.errors import StoreFormat
+from docket.errors import StoreFormat, StoreUnusable
 from docket.store.blobs.files import BlobFiles
 from docket.store.blobs.ingest import Ingested
 from docket.store.filesystem import Filesystem, no_step
@@ -36,7 +36,8 @@ def rebuild_index(
     Returning means that the new one is in its place, and durable: all blobs whose bytes are what
     their names say, and all links, manifests, tags and torrents of the journal. What is wrong is in
     quarantine and in the report; the old index and journal are set aside (``*.old``). Raises
-    `StoreLocked`, or `StoreFormat` when there is no journal.
+    `StoreLocked`, `StoreFormat` when there is no journal, or `StoreUnusable` when a blob can't be
+    read: it may be as good as ever.
     """
     filesystem = Filesystem(location, step=step)
     lock = Lock(filesystem)
@@ -44,6 +45,9 @@ def rebuild_index(
     try:
         repair_format(location, filesystem)
         return _rebuild(location, filesystem, on_blob)
+    except StoreUnusable as error:
+        advice = "the old index stays; repair this or move the file away, and run it again"
+        raise StoreUnusable(location, f"{error.why}; {advice}") from error
     finally:
         lock.release()
 

@@ -179,9 +179,9 @@ class Rows:
 
     def _manifest_row(self, key: bytes) -> ManifestRecord | None:
         digest = Digest.parse(unscoped(key)[1])
-        if self._files.reread(digest) is None:
+        content = self._files.content(digest)
+        if content is None:
             return None
-        content = self._files.path(digest).read_bytes()
         try:
             parsed = manifest.parse(content)
         except InvalidInput:

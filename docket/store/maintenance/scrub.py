@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from heapq import nsmallest
 from threading import Event
 
-from docket.errors import IndexDamaged
+from docket.errors import IndexDamaged, StoreUnusable
 from docket.oci.digest import Digest
 from docket.store.blobs.verify import UNAVAILABLE, BlobStatus, Verifier
 from docket.store.index.environment import Index
@@ -32,11 +32,13 @@ class Scrub:
     def __init__(self, index: Index, verifier: Verifier) -> None:
         self._index = index
         self._verifier = verifier
+        self._unusable: StoreUnusable | None = None
 
     def run(self, *, older_than: float, rate: float, stop: Event) -> ScrubReport:
         """Read all that was last verified before *older_than*, in seconds since 1970.
 
-        At most *rate* bytes a second on average. Ends early when *stop* is set.
+        At most *rate* bytes a second on average. Ends early when *stop* is set. Blobs that can't be
+        read for now stay; the first of them is raised as `StoreUnusable` at the end.
         """
         report = ScrubReport()
         pace = _pace(rate, stop)
@@ -48,6 +50,8 @@ class Scrub:
                 self._read(digest, report, pace)
             if report.blobs == before:
                 break  # nothing of it could be read; not for ever
+        if self._unusable:
+            raise self._unusable
         return report
 
     def _due(self, older_than: float) -> list[Digest]:
@@ -72,6 +76,9 @@ class Scrub:
         try:
             verified = self._verifier.check(digest, read=True, on_block=pace)
         except (_Stopped, IndexDamaged):
+            return
+        except StoreUnusable as error:
+            self._unusable = self._unusable or error
             return
         report.blobs += 1
         report.read += verified.read
