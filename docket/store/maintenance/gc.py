@@ -72,8 +72,11 @@ class Sweep:
     def run(self, retention: Retention) -> GcReport:
         """Sweep; returning means that what the report calls freed is gone from index and disk."""
         self._drop_tags(retention)
+        expired = len(self._report.tags)
         while self._sweep_manifests():
             pass  # a manifest that went may have been the last parent of another
+        # a dry run meets attached tags in another order
+        self._report.tags[expired:] = sorted(self._report.tags[expired:])
         self._sweep_links()
         self._sweep_blobs()
         self._sweep_orphans()
