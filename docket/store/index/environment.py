@@ -62,6 +62,9 @@ _MOST_LINES_A_ROW = 4
 _FEW_LINES = 10_000
 _POSITION = b"journal"
 _OF_THE_DISK = ("Input/output error", "Read-only file system", "Permission denied", "Stale file")
+_AFTER_A_FAILED_WRITE = (
+    "an earlier write to its disk failed; start docket again once the disk works"
+)
 _BATCH = 500
 _LATEST = b"latest"
 _ON_DISK_FORMAT = 0  # LMDB 0.9 files: every LMDB tool and older binding reads them
@@ -383,6 +386,8 @@ def _translated(filesystem: Filesystem) -> Iterator[None]:
         raise
     except lmdb.DiskError as error:
         raise StoreFull(location) from error
+    except lmdb.PanicError as error:  # LMDB takes no transaction after a write that failed
+        raise StoreUnusable(location, _AFTER_A_FAILED_WRITE) from error
     except lmdb.Error as error:
         text = str(error)
         if "No space left" in text or "quota" in text:
