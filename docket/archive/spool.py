@@ -6,8 +6,8 @@ import io
 import os
 import posixpath
 import tempfile
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -162,7 +162,7 @@ class Spool:
             for block in chain((first,), blocks):
                 self._write(file, block)
                 hashing.feed(block)
-            file.truncate()
+            self._end(file)
         stored = hashing.stored(path)
         self._plain_total += stored.size
         _check_digest(name, stored.digest)
@@ -182,7 +182,22 @@ class Spool:
         most = max(_FREE, MAX_RATIO * self._source.packed_size if self._source else 0)
         if self._written > most:
             raise TooLarge("what the archive unpacks to, zeros apart,", limit=most)
-        file.write(block)
+        with self._in_folder():
+            file.write(block)
+
+    def _end(self, file: BinaryIO) -> None:
+        with self._in_folder():
+            file.truncate()
+            file.flush()
+
+    @contextmanager
+    def _in_folder(self) -> Iterator[None]:
+        """Names the temporary folder in errors, as that of a full disk."""
+        try:
+            yield
+        except OSError as error:
+            text = f"{error.strerror} (the temporary folder; TMPDIR chooses another)"
+            raise OSError(error.errno, text, str(self.folder)) from error
 
     def _resolved(self, name: str) -> str:
         name = _clean(name)

@@ -212,7 +212,7 @@ class Connection:
             if method not in _REPEATABLE or response.status not in _REDIRECTS or not location:
                 return response
             response.close()
-            following = urljoin(url, location)
+            following = _joined(url, location)
             target = origin_of(following)
             if not target:
                 raise _redirected(what, response.status, location, "which is no http URL")
@@ -332,6 +332,14 @@ class _BodyBroken(RegistryUnreachable):
 
 def _proxy_to(origin: Origin) -> Proxy | None:
     return proxy_for(*origin, os.environ)
+
+
+def _joined(url: str, location: str) -> str:
+    """The URL that *location* is at *url*; as it came, if it is no URL."""
+    try:
+        return urljoin(url, location)
+    except ValueError:
+        return location
 
 
 def _redirected(what: str, status: int, location: str, why: str) -> RegistryRefused:

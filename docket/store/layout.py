@@ -62,7 +62,7 @@ def _version_in(location: Path) -> dict[str, int] | None:
     """What VERSION says; None if it is missing or damaged."""
     try:
         version = json.loads((location / VERSION).read_bytes())
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, ValueError, RecursionError):
         return None
     is_version = isinstance(version, dict) and version.keys() == _VERSION.keys()
     return version if is_version and all(isinstance(v, int) for v in version.values()) else None

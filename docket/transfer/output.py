@@ -85,6 +85,9 @@ def _replaced(final: Path) -> Iterator[BinaryIO]:
         with os.fdopen(descriptor, "wb") as file:
             yield file
             file.flush()
+            if status := _status(final):
+                # what was private stays private
+                os.fchmod(file.fileno(), stat.S_IMODE(status.st_mode) & 0o777)
             os.fsync(file.fileno())
         partial.replace(final)
     finally:

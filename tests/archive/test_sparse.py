@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import subprocess
 import tarfile
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from docket.errors import InvalidArchive, TooCostly, TooLarge
 from docket.oci.digest import Digest
 from docket.oci.manifest import dump
 from tests.archive.test_archive import header, pax, refused
+from tests.support.disks import tiny_disk
 from tests.support.images import Link, image_of, layer_tar, packed, tar
 
 FORMATS = {
@@ -177,6 +179,15 @@ def test_little_that_fills_the_disk(tmp_path: Path) -> None:
     with pytest.raises(TooLarge, match="zeros apart"):
         read(io.BytesIO(content), spool=tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_temporary_folder_that_is_full() -> None:
+    """The error names the folder, and the variable that chooses another."""
+    content = tar({"random": os.urandom(3 << 20)})
+    with tiny_disk(1) as folder:
+        with pytest.raises(OSError, match=r"No space left.*TMPDIR") as caught:
+            read(io.BytesIO(content), spool=folder)
+        assert caught.value.filename == str(folder)
 
 
 def test_links_to_a_sparse_layer(tmp_path: Path) -> None:

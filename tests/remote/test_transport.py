@@ -119,7 +119,9 @@ def test_redirects_without_an_end() -> None:
         assert len(server.requests) == MAX_REDIRECTS + 1
 
 
-@pytest.mark.parametrize("location", ["ftp://x/y", "file:///etc/passwd", "https:///x"])
+@pytest.mark.parametrize(
+    "location", ["ftp://x/y", "file:///etc/passwd", "https:///x", "http://[::1", "//[x"]
+)
 def test_a_redirect_to_no_http(location: str) -> None:
     """It is refused in a line that quotes it."""
     with serving(lambda handler: handler.respond(301, b"", {"Location": location})) as server:

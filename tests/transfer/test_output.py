@@ -42,6 +42,17 @@ def test_a_new_file_has_the_mode_of_the_umask(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 2
 
 
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o444])
+def test_a_file_that_is_replaced_keeps_its_mode(tmp_path: Path, mode: int) -> None:
+    """What only its owner may read stays so, as with the shell's ``>``."""
+    path = tmp_path / "app.tar"
+    path.write_bytes(b"old")
+    path.chmod(mode)
+    written(path)
+    assert path.read_bytes() == CONTENT
+    assert stat.S_IMODE(path.stat().st_mode) == mode
+
+
 @pytest.mark.parametrize("error", [Broken, KeyboardInterrupt, SystemExit])
 def test_a_write_that_breaks_off(tmp_path: Path, error: type[BaseException]) -> None:
     """The old file stays, and no part of the new one."""

@@ -174,7 +174,10 @@ def test_an_index_that_is_older_than_its_journal(location: Path) -> None:
     refused(location)
 
 
-@pytest.mark.parametrize("damage", ["", "garbage", "{}", '{"format": 1}', "[1]", "null", None])
+DAMAGES = ["", "garbage", "{}", '{"format": 1}', "[1]", "null", "[" * 100_000, None]
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda text: str(text)[:9])
 def test_a_damaged_version_file(location: Path, damage: str | None) -> None:
     """VERSION isn't guessed: the error names the command, which writes it again."""
     path = location / "VERSION"
