@@ -134,6 +134,10 @@ class ImageJob:
                 raise self._state.error
             return self._is_settled()
 
+    def is_arriving(self, digest: Digest) -> bool:
+        """Whether the layer is being fetched."""
+        return digest in self._state.arriving
+
     @property
     def is_over(self) -> bool:
         """Whether the job takes no more wishes: it failed, or was closed."""

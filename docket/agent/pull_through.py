@@ -140,6 +140,12 @@ class PullThrough:
                 raise RegistryError(f"{_JOBS} images are being fetched already; try again")
         return None
 
+    def is_arriving(self, digest: Digest) -> bool:
+        """Whether the layer is being fetched, for any image."""
+        with self._lock:
+            jobs = list(self._jobs.values())
+        return any(job.is_arriving(digest) for job in jobs)
+
     def choose(self, repository: str, digest: Digest, *, tag: str = "") -> Digest:
         """The image manifest for this host's platform of the manifest or index *digest*.
 

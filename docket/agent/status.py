@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from docket import __version__
+from docket.agent.content.sharing import EngineContent
 from docket.agent.control import Caller
 from docket.agent.engine_query import engine_summary
 from docket.agent.held import held_images
@@ -40,8 +41,16 @@ class Check:
 class AgentStatus:
     """Looks at an agent from within."""
 
-    def __init__(self, tools: Tools, source: PullThrough, orders: Orders, resolver: Client) -> None:
+    def __init__(
+        self,
+        tools: Tools,
+        source: PullThrough,
+        orders: Orders,
+        resolver: Client,
+        content: EngineContent,
+    ) -> None:
         self._tools = tools
+        self._content = content
         self._source = source
         self._orders = orders
         self._resolver = resolver
@@ -76,6 +85,7 @@ class AgentStatus:
             yield self._deploys()
         yield self._peers()
         yield self._engine()
+        yield from self._engine_blobs()
         yield self._disk()
 
     def _registry(self) -> Check:
@@ -130,6 +140,17 @@ class AgentStatus:
             return Check("engine", WARNING, summary(error), advice)
         kind = "containerd image store" if engine.is_containerd_store else "graph driver"
         return Check("engine", OK, f"{engine}, {kind}")
+
+    def _engine_blobs(self) -> Iterator[Check]:
+        """Whether blobs of the engine are on the disk once."""
+        for warning in self._content.warnings:
+            yield Check("blobs", WARNING, warning)
+        for state in self._content.states():
+            if not state.problem:
+                yield Check("blobs", OK, f"shared with the engine: {state.folder}")
+            elif state.folder.exists():
+                advice = "put the agent's location (-l) on the engine's file system"
+                yield Check("blobs", WARNING, f"{state.folder}: {state.problem}", advice)
 
     def _disk(self) -> Check:
         location = self._tools.store.location

@@ -19,6 +19,8 @@ import uvicorn
 
 from docket import __version__
 from docket.agent.channel import OWNER
+from docket.agent.content.sharing import EngineContent
+from docket.agent.content.stores import AUTO, content_stores
 from docket.agent.control import Control
 from docket.agent.deploy_task import DeployTask
 from docket.agent.engine_query import engine_summary
@@ -72,6 +74,7 @@ class AgentOptions:
     idle_seconds: float = IDLE_SECONDS
     max_upload: int = 0
     max_download: int = 0
+    content_store: str = AUTO
 
 
 def run_agent(options: AgentOptions, *, on_ready: Callable[[str], None]) -> None:
@@ -133,13 +136,20 @@ class _Agent:
         self.source = PullThrough(tools, resolver)
         self._clients = (client, resolver)
         self._commands = HostCommands(tools, self.source, on_swept=self._swept)
-        status = AgentStatus(tools, self.source, self.orders, resolver)
+        self.content = EngineContent(
+            store,
+            content_stores(options.content_store),
+            is_arriving=self.source.is_arriving,
+            on_held=self.orders.host_changed,
+        )
+        status = AgentStatus(tools, self.source, self.orders, resolver, self.content)
         table = {**self._commands.table(), "status": status.report}
         self._control = Control(store.location, table)
 
     def begin(self) -> None:
-        """Connect to the registry, and stay connected."""
+        """Connect to the registry, and follow the engines' blobs."""
         self.orders.begin()
+        self.content.begin()
 
     @property
     def registry_names(self) -> frozenset[str]:
@@ -168,6 +178,7 @@ class _Agent:
         """Stop what goes on: what came of a layer stays, and the next fetch continues there."""
         self._control.close()
         self.orders.close()
+        self.content.close()
         self._commands.close()
         for client in self._clients:
             client.abort()

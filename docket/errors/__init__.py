@@ -39,6 +39,7 @@
     │   ├── IndexDamaged        a row of the index fails its checksum
     │   ├── StoreUnusable       its disk can't be written, read or linked on
     │   ├── NoHome              no folder is known for the store
+    │   ├── SharingRefused      another program's file can't be linked
     │   └── StoreFull           no space left
     ├── RegistryError
     │   ├── RegistryUnreachable
@@ -107,6 +108,7 @@ from docket.errors.storage import (
     IndexDamaged,
     IndexUnreadable,
     NoHome,
+    SharingRefused,
     StoreError,
     StoreFormat,
     StoreFull,
@@ -161,6 +163,7 @@ __all__ = [
     "RegistryRefused",
     "RegistryUnreachable",
     "RepositoryUnknown",
+    "SharingRefused",
     "SizeMismatch",
     "Stopped",
     "StoreError",

@@ -88,6 +88,15 @@ class IndexDamaged(StoreError):
         )
 
 
+class SharingRefused(StoreError):
+    """Another program's file can't be linked into the store."""
+
+    def __init__(self, path: object, why: str) -> None:
+        self.path = path
+        self.why = why
+        super().__init__(f"{path} can't be shared with the store: {why}")
+
+
 class StoreFull(StoreError):
     """The disk that holds the store is full."""
 

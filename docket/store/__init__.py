@@ -27,6 +27,7 @@ from docket.store.blobs.files import BlobFiles
 from docket.store.blobs.layers import Layers
 from docket.store.blobs.measuring import Measuring
 from docket.store.blobs.reader import BlobReader
+from docket.store.blobs.sharing import Sharing
 from docket.store.blobs.uploads import Upload, Uploads
 from docket.store.blobs.verify import Verifier
 from docket.store.filesystem import Filesystem, no_step
@@ -69,7 +70,8 @@ class Store:
     """One location on disk, owned by one process; safe to use from many threads.
 
     `blobs`, `layers` and `uploads` are bytes and what they unpack to, `downloads` are layers that a
-    pull brings, `manifests` are repositories and tags, `maintenance` is gc, fsck and scrubbing.
+    pull brings, `sharing` links files of other programs, `manifests` are repositories and tags,
+    `maintenance` is gc, fsck and scrubbing.
     """
 
     def __init__(
@@ -115,6 +117,7 @@ class Store:
         self.blobs = Blobs(index, files, verifier, pins, filesystem)
         self.layers = Layers(index, self._measuring, pins)
         self.uploads = Uploads(index, files, self._measuring, pins, filesystem)
+        self.sharing = Sharing(index, files, pins, filesystem)
         self.downloads = Downloads(self.blobs, filesystem)
         self.manifests = Manifests(index, self.blobs, self._measuring, pins)
         self.maintenance = Maintenance(

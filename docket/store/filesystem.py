@@ -214,6 +214,14 @@ class Filesystem:
         """Give the synced file *source* a second, final name, read-only; an equal link is kept."""
         self._final_name(source, final, _link_over, "link")
 
+    def link_open(self, descriptor: int, path: Path) -> None:
+        """Make *path* another name of the file that is open, whatever names it has now."""
+        self.step(f"link {path.name}")
+        with self.translated():
+            # linkat(2): AT_SYMLINK_FOLLOW, which Python passes only beside a folder
+            source = f"/proc/self/fd/{descriptor}"
+            os.link(source, path, src_dir_fd=descriptor, follow_symlinks=True)
+
     def _final_name(
         self, source: Path, final: Path, name_it: Callable[[Path, Path], None], verb: str
     ) -> None:

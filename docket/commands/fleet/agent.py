@@ -62,6 +62,13 @@ def _listen(context: click.Context, parameter: click.Parameter, text: str) -> Ag
     metavar="SECONDS",
     help="How long an image is served after the last peer left.",
 )
+@option(
+    "--content-store",
+    default="auto",
+    show_default=True,
+    metavar="auto|none|DIR",
+    help="Where this host's engine keeps blobs (containerd's content store): each is stored once.",
+)
 @limit_options
 @option(
     "--log-level",
@@ -80,6 +87,7 @@ def agent(
     zone: str,
     label: dict[str, str],
     idle_timeout: float,
+    content_store: str,
     max_upload: int,
     max_download: int,
     log_level: str,
@@ -114,6 +122,7 @@ def agent(
         idle_seconds=idle_timeout,
         max_upload=max_upload,
         max_download=max_download,
+        content_store=content_store,
     )
 
     def on_ready(url: str) -> None:

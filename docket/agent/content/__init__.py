@@ -1,0 +1,1 @@
+"""Content stores: the folders in which container engines of this host keep blobs."""
