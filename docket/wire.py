@@ -97,6 +97,7 @@ class GcRequest(msgspec.Struct, forbid_unknown_fields=True):
     keep: Annotated[int, Meta(ge=1, le=1 << 62)] | None = None
     protect: list[str] = []
     age: Seconds | None = None
+    unused: Seconds | None = None
 
 
 class GcReport(msgspec.Struct):

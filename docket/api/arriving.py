@@ -11,6 +11,7 @@ from starlette.types import Receive, Scope, Send
 
 from docket.api.responses import API_VERSION, BlobResponse, wanted_range
 from docket.api.services import Registry
+from docket.errors import DocketError
 from docket.upstream.arriving import ArrivingBlob
 
 _BLOCK = 128 * 1024
@@ -59,7 +60,10 @@ class ArrivingBlobResponse(Response):
         }
         await send(start)
         if self._request.method != "HEAD":
-            await self._send_body(send)
+            try:
+                await self._send_body(send)
+            except DocketError:  # the fetch has logged it
+                return  # the server closes a connection whose response has no end
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _send_body(self, send: Send) -> None:

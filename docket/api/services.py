@@ -78,7 +78,7 @@ class Registry:
     empty means the one at which they reached the tracker. *zone* is the seed's label, if any.
     *sending* and *receiving* limit the rate of blobs over HTTP. *stop* is set when the process is
     about to end: whatever takes long ends then. *upstreams* are the registries whose images are
-    fetched."""
+    fetched, and removed when nobody pulls them for *upstream_unused* seconds; None: never."""
 
     store: Store
     seeder: Seeder
@@ -95,6 +95,7 @@ class Registry:
     readiness: Readiness = field(default_factory=Readiness)
     stop: Event = field(default_factory=Event)
     upstreams: Upstreams | None = None
+    upstream_unused: float | None = None
 
 
 def registry_of(request: Request) -> Registry:

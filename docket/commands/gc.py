@@ -51,6 +51,12 @@ from docket.progress import Silent
     metavar="GLOB",
     help="Never remove tags that match, or NAME:TAG if GLOB has a colon; can be repeated.",
 )
+@option(
+    "--upstream-unused",
+    callback=parse_duration,
+    metavar="TIME",
+    help="Remove images of other registries that nobody has pulled for this long.",
+)
 @local_option
 def gc(
     options: Options,
@@ -59,6 +65,7 @@ def gc(
     keep: int | None,
     older_than: float | None,
     protect: tuple[str, ...],
+    upstream_unused: float | None,
     local: bool,
 ) -> None:
     """Free the space of images that no tag names, while pushes and pulls go on.
@@ -74,6 +81,7 @@ def gc(
         "keep": keep,
         "protect": list(protect),
         "age": older_than,
+        "unused": upstream_unused,
     }
     if local:
         report = _collect_here(options, policy)
@@ -98,7 +106,9 @@ def _collect_here(options: Options, policy: dict[str, Any]) -> dict[str, Any]:
     with options.store(pin_seconds=0) as store:
         report = store.maintenance.gc(
             grace=PIN_SECONDS if grace is None else grace,
-            retention=Retention(policy["keep"], tuple(policy["protect"]), policy["age"]),
+            retention=Retention(
+                policy["keep"], tuple(policy["protect"]), policy["age"], policy["unused"]
+            ),
             dry_run=policy["dry_run"],
         )
     return dataclasses.asdict(report)

@@ -118,6 +118,12 @@ _DAY = 86400
     metavar="TIME",
     help="How long an upstream's tag is served before it is compared with the upstream again.",
 )
+@option(
+    "--upstream-unused",
+    callback=parse_duration,
+    metavar="TIME",
+    help="Remove upstreams' images that nobody has pulled for this long; by default they stay.",
+)
 @limit_options
 @option(
     "--scrub-interval",
@@ -156,6 +162,7 @@ def registry(
     upstreams: tuple[str, ...],
     upstream_auth: Path | None,
     upstream_ttl: float,
+    upstream_unused: float | None,
     pin_time: float,
     idle_timeout: float,
     scrub_interval: float,
@@ -190,6 +197,7 @@ def registry(
         upstreams=parse_upstreams(upstreams),
         upstream_auth=upstream_auth,
         upstream_ttl=upstream_ttl,
+        upstream_unused=upstream_unused,
         access=AccessPolicy(read_only, Networks.parse(writes_from) if writes_from else None),
     )
 

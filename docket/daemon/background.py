@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 
 from docket.api import Registry
 from docket.daemon.connection_table import ConnectionTable
@@ -18,6 +19,7 @@ from docket.store import Store
 _EXPIRY_SECONDS = 15.0
 _SWEEP_SECONDS = 2.0
 _SCRUB_PAUSE_SECONDS = 600.0
+_UNUSED_PAUSE_SECONDS = 3600.0
 
 log = logging.getLogger("docket")
 
@@ -70,6 +72,7 @@ async def running(registry: Registry, connections: ConnectionTable) -> AsyncIter
     tasks = [
         asyncio.create_task(_expire(registry)),
         asyncio.create_task(_end_overdue(connections)),
+        asyncio.create_task(_drop_unused(registry)),
     ]
     try:
         yield
@@ -88,6 +91,26 @@ async def _expire(registry: Registry) -> None:
                 await asyncio.to_thread(registry.upstreams.pulls.flush)
         except Exception:  # the outermost edge of a task that must not end
             log.exception("expiry failed; trying again in %d s", _EXPIRY_SECONDS)
+
+
+async def _drop_unused(registry: Registry) -> None:
+    """Remove images of other registries that nobody pulls, as --upstream-unused says."""
+    seconds, upstreams = registry.upstream_unused, registry.upstreams
+    while seconds is not None and upstreams:
+        await asyncio.sleep(min(max(seconds / 4, 1.0), _UNUSED_PAUSE_SECONDS))
+        try:
+            await asyncio.to_thread(upstreams.pulls.flush)
+            drop = partial(registry.store.maintenance.drop_unused, seconds=seconds)
+            report = await asyncio.to_thread(drop)
+        except Exception:  # the outermost edge of a task that must not end
+            log.exception("unused images could not be removed; trying again later")
+        else:
+            if report.manifests:
+                log.warning(
+                    "removed %d unused images of upstreams: %d bytes",
+                    report.manifests,
+                    report.freed,
+                )
 
 
 async def _end_overdue(connections: ConnectionTable) -> None:

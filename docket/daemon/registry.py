@@ -71,6 +71,7 @@ class ServerOptions:
     upstreams: tuple[Upstream, ...] = ()
     upstream_auth: Path | None = None
     upstream_ttl: float = TTL_SECONDS
+    upstream_unused: float | None = None
 
 
 def serve(options: ServerOptions, *, on_ready: Callable[[str], None]) -> None:
@@ -124,6 +125,7 @@ def serve(options: ServerOptions, *, on_ready: Callable[[str], None]) -> None:
                 receiving=receiving,
                 stop=stop,
                 upstreams=upstreams,
+                upstream_unused=options.upstream_unused,
             )
             connections = ConnectionTable(descriptors, unlimited=options.trusted_proxies)
             with contextlib.suppress(KeyboardInterrupt):

@@ -26,11 +26,14 @@ async def gc(request: Request) -> Response:
     """POST: collect garbage now, or report what would be freed."""
     registry = registry_of(request)
     wanted = await read_json(request, GcRequest, limit=_MAX_REQUEST, optional=True)
-    retention = Retention(wanted.keep, tuple(wanted.protect), wanted.age)
+    unused = registry.upstream_unused if wanted.unused is None else wanted.unused
+    retention = Retention(wanted.keep, tuple(wanted.protect), wanted.age, unused)
     options: dict[str, Any] = {} if wanted.grace is None else {"grace": wanted.grace}
 
     def collect() -> GcReport:
         registry.seeder.release_idle()
+        if registry.upstreams:
+            registry.upstreams.pulls.flush()
         report = registry.store.maintenance.gc(
             retention=retention, dry_run=wanted.dry_run, **options
         )

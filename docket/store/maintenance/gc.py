@@ -56,9 +56,19 @@ class Sweep:
     """
 
     def __init__(
-        self, index: Index, files: BlobFiles, pins: Pins, *, grace: float, dry_run: bool
+        self,
+        index: Index,
+        files: BlobFiles,
+        pins: Pins,
+        *,
+        grace: float,
+        dry_run: bool,
+        only_pulled: bool = False,
     ) -> None:
-        """What came less than *grace* seconds ago is kept. A *dry_run* changes nothing."""
+        """What came less than *grace* seconds ago is kept. A *dry_run* changes nothing.
+
+        With *only_pulled*, nothing goes but images of other registries, and what only they needed.
+        """
         self._index = index
         self._files = files
         self._pins = pins
@@ -68,6 +78,12 @@ class Sweep:
         self._dead: set[bytes] = set()
         # blobs that a young link holds
         self._linked: set[bytes] = set()
+        self._only_pulled = only_pulled
+        # manifests of other registries, and which of them somebody has just pulled
+        self._pulled: dict[bytes, float] = {}
+        self._used: set[bytes] = set()
+        # with `only_pulled`: blobs that manifests which went had
+        self._left: set[bytes] = set()
 
     def run(self, retention: Retention) -> GcReport:
         """Sweep; returning means that what the report calls freed is gone from index and disk."""
@@ -79,7 +95,8 @@ class Sweep:
         self._report.tags[expired:] = sorted(self._report.tags[expired:])
         self._sweep_links()
         self._sweep_blobs()
-        self._sweep_orphans()
+        if not self._only_pulled:
+            self._sweep_orphans()
         if not self._report.dry_run:
             self._files.empty_trash()
         return self._report
@@ -87,8 +104,20 @@ class Sweep:
     def _drop_tags(self, retention: Retention) -> None:
         with self._index.read() as txn:
             tags = tagged(self._index, txn)
-            releases = [tag for tag in tags if not is_attachment(self._index, txn, tag)]
-        expired = retention.expired(releases, now=time.time())
+            self._pulled = dict(self._index.pulls.scan(txn))
+            releases = [
+                tag
+                for tag in tags
+                if _key(tag) not in self._pulled and not is_attachment(self._index, txn, tag)
+            ]
+        now = time.time()
+        if retention.unused is not None:
+            horizon = now - retention.unused
+            self._used = {key for key, seconds in self._pulled.items() if seconds >= horizon}
+        rows = [(tag, self._pulled[_key(tag)]) for tag in tags if _key(tag) in self._pulled]
+        expired = retention.unused_tags(rows, now=now)
+        if not self._only_pulled:
+            expired += retention.expired(releases, now=now)
         gone = [tag for tag in expired if self._report.dry_run or self._dropped(tag)]
         self._dead.update(scoped(tag.repository, tag.tag) for tag in gone)
         self._report.tags = [f"{tag.repository}:{tag.tag}" for tag in gone]
@@ -111,7 +140,9 @@ class Sweep:
             fates = _Fates()
             for key in batch:
                 record = self._index.manifests.get(txn, key)
-                if record is None or key in self._dead or self._is_named(txn, key, record):
+                if record is None or key in self._dead or self._is_used(key):
+                    continue
+                if self._is_named(txn, key, record):
                     continue
                 repository, digest = unscoped(key)
                 if pinned(Digest.parse(digest)):
@@ -123,6 +154,7 @@ class Sweep:
                     named = Digest.parse(digest)
                     attached = attached_tags(self._index, txn, repository, named)
                     fates.tags += [(repository, tag) for tag in attached]
+                    self._left |= {digest.encode(), *self._index.children.values(txn, key)}
                     if not report.dry_run:
                         drop_manifest(self._index, txn, repository, digest)
             return fates
@@ -137,6 +169,10 @@ class Sweep:
             report.pinned_manifests += len(fates.pinned)
             report.young_manifests += len(fates.young)
         return report.manifests > before
+
+    def _is_used(self, key: bytes) -> bool:
+        """Whether the manifest of *key* stays though nothing names it."""
+        return key in self._used or (self._only_pulled and key not in self._pulled)
 
     def _note_attached(self, tags: list[tuple[str, str]]) -> None:
         """Tags of signatures and the like go with the manifest that they are attached to."""
@@ -167,6 +203,8 @@ class Sweep:
                 repository, digest = unscoped(key)
                 if linked is None or self._is_listed(txn, repository, digest):
                     continue
+                if self._is_spared(digest.encode()):
+                    continue
                 if linked > self._horizon:
                     young.add(digest.encode())
                 elif not pinned(Digest.parse(digest)) and not self._report.dry_run:
@@ -189,7 +227,7 @@ class Sweep:
             fates = _Fates()
             for key in batch:
                 record = self._index.blobs.get(txn, key)
-                if record is None:
+                if record is None or self._is_spared(key):
                     continue
                 digest = digest_of(key)
                 parents = self._index.parents.values(txn, key)
@@ -216,6 +254,10 @@ class Sweep:
             report.young += sum(fates.young)
             report.pinned_blobs += len(fates.pinned)
             report.pinned += sum(fates.pinned)
+
+    def _is_spared(self, blob: bytes) -> bool:
+        """Whether the blob is none of this collection's business."""
+        return self._only_pulled and blob not in self._left
 
     def _lives(self, digest: str, parent: bytes) -> bool:
         """Whether the edge *parent* of *digest* is one of a manifest that stays."""
@@ -267,6 +309,11 @@ class Sweep:
             except BaseException:
                 self._files.recover()
                 raise
+
+
+def _key(tag: Tagged) -> bytes:
+    """The key of the manifest that *tag* points to."""
+    return scoped(tag.repository, tag.digest)
 
 
 @dataclass(slots=True)

@@ -78,6 +78,19 @@ class Maintenance:
             self._index.shorten_journal()
         return report
 
+    def drop_unused(self, *, seconds: float, grace: float = PIN_SECONDS) -> GcReport:
+        """Remove images of other registries that nobody has pulled for *seconds*.
+
+        Nothing else goes but the blobs that only these had.
+        """
+        sweep = Sweep(
+            self._index, self._files, self._pins, grace=grace, dry_run=False, only_pulled=True
+        )
+        report = sweep.run(Retention(unused=seconds))
+        if report.manifests:
+            self._drop_dead_torrents()
+        return report
+
     def expire(self, *, uploads_after: float = UPLOAD_SECONDS) -> int:
         """End upload sessions that got no byte for *uploads_after* seconds, and drop expired pins.
 

@@ -19,11 +19,15 @@ class Retention:
     glob of tags, or of ``repository:tag``), and so does one that was moved less than *age* seconds
     ago. What none of these keeps has expired. Without *keep* and *age* nothing ever expires; with
     *age* alone the newest release of a repository stays.
+
+    Images of other registries have a rule of their own: they expire when nobody has pulled them for
+    *unused* seconds; without it, never.
     """
 
     keep: int | None = None
     protect: tuple[str, ...] = ()
     age: float | None = None
+    unused: float | None = None
 
     def expired(self, tags: Iterable[Tagged], *, now: float) -> list[Tagged]:
         """Those of *tags*, sorted by repository, that have expired by *now*, seconds since 1970.
@@ -39,6 +43,17 @@ class Retention:
             newest = set(_releases(rows)[:kept])
             expired += (r for r in rows if r.digest not in newest and self._is_expired(r, now))
         return expired
+
+    def unused_tags(self, pulled: Iterable[tuple[Tagged, float]], *, now: float) -> list[Tagged]:
+        """Those of other registries' tags that have expired; *pulled* has their last pulls."""
+        if self.unused is None:
+            return []
+        horizon = now - self.unused
+        return [
+            tag
+            for tag, seconds in pulled
+            if seconds < horizon and not any(_matches(tag, glob) for glob in self.protect)
+        ]
 
     def _is_expired(self, tag: Tagged, now: float) -> bool:
         if self.age is not None and tag.moved > now - self.age:
