@@ -28,6 +28,9 @@ _RECENT = 256
 _JOBS = 64
 """Images that are fetched or served at the same time."""
 
+_USED_SECONDS = 3600.0
+"""How exactly the store knows when a tag was pulled last, for retention."""
+
 _END_SECONDS = 2.0
 """How long all fetches together may take to stop."""
 
@@ -57,6 +60,15 @@ class PullThrough:
     def store(self) -> Store:
         """This host's store."""
         return self._tools.store
+
+    @property
+    def options(self) -> TransferOptions:
+        """How layers travel, for fetches that begin."""
+        return self._tools.options
+
+    @options.setter
+    def options(self, options: TransferOptions) -> None:
+        self._tools = dataclasses.replace(self._tools, options=options)
 
     def close(self) -> None:
         """Stop all fetches; what came is kept for the next one."""
@@ -167,15 +179,23 @@ class PullThrough:
     def _keep(
         self, repository: str, content: bytes, media_type: str, tags: tuple[str, ...]
     ) -> None:
-        """Into the store, unless it is there just so: a write costs a sync."""
+        """Into the store, unless it is there just so and was used lately: a write costs a sync."""
         manifests = self._tools.store.manifests
         digest = Digest.of(content)
         with suppress(NotFound):
             manifests.get(repository, digest)
-            if all(manifests.get(repository, tag).digest == digest for tag in tags):
+            if all(self._is_recent(repository, tag, digest) for tag in tags):
                 return
         parsed = manifest.parse(content, content_type=media_type)
         manifests.put(repository, content, parsed, tags=tags, complete=False)
+
+    def _is_recent(self, repository: str, tag: str, digest: Digest) -> bool:
+        """Whether *tag* points there, and counted as used within the last hour."""
+        stored = self._tools.store.manifests.moved(repository, tag)
+        if stored is None:
+            return False
+        target, moved = stored
+        return target == digest and time.time() - moved < _USED_SECONDS
 
     def _served(self, repository: str, stored: StoredManifest, *, is_stale: bool = False) -> Served:
         with suppress(InvalidInput):

@@ -22,7 +22,7 @@ from docket.remote.client import Client
 
 # stores and swarms take most of the time to import: only commands that use them do
 if TYPE_CHECKING:
-    from docket.agent.channel import AgentConnection
+    from docket.agent.control.channel import AgentConnection
     from docket.store import Store
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -178,7 +178,7 @@ class Options:
     @contextlib.contextmanager
     def agent(self) -> Iterator[AgentConnection | None]:
         """A connection to the agent that owns this host's store; None when none does."""
-        from docket.agent.channel import connect
+        from docket.agent.control.channel import connect
 
         connection = connect(self.store_location)
         with connection or contextlib.nullcontext():

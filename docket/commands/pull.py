@@ -25,7 +25,7 @@ from docket.oci.reference import Reference
 from docket.progress import HELD, HTTP, SWARM
 
 if TYPE_CHECKING:
-    from docket.agent.channel import AgentConnection
+    from docket.agent.control.channel import AgentConnection
     from docket.transfer.pull import PullReport
 
 

@@ -38,13 +38,18 @@ def listen(host: str, port: int, *, limits_receiving: bool = False) -> socket.so
     listening = socket.create_server(
         (host, port), family=family, backlog=_BACKLOG, dualstack_ipv6=all_addresses
     )
+    watch_peers(listening)
+    if limits_receiving:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
+    return listening
+
+
+def watch_peers(listening: socket.socket) -> None:
+    """Notice peers of *listening* that vanish, and keep what waits in the kernel small."""
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in _KEEPALIVE.items():
         listening.setsockopt(socket.IPPROTO_TCP, option, value)
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BUFFER)
-    if limits_receiving:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
-    return listening
 
 
 def resolve(host: str, option: str) -> str:

@@ -79,9 +79,18 @@ class IdleServer(uvicorn.Server):
     """
 
     def __init__(
-        self, config: uvicorn.Config, on_ready: Callable[[], None], on_stop: Callable[[], None]
+        self,
+        config: uvicorn.Config,
+        on_ready: Callable[[], None],
+        on_stop: Callable[[], None],
+        *,
+        on_beat: Callable[[], None] = lambda: None,
+        beat_seconds: float | None = None,
     ) -> None:
+        """*on_beat* is called every *beat_seconds* while the event loop runs; never if None."""
         super().__init__(config)
+        self._on_beat = on_beat
+        self._beat_seconds = beat_seconds
         self._on_ready = on_ready
         self._on_stop = on_stop
         self._stopping = asyncio.Event()
@@ -95,7 +104,10 @@ class IdleServer(uvicorn.Server):
 
     async def main_loop(self) -> None:
         await self.on_tick(0)
-        await self._stopping.wait()
+        while not self._stopping.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), self._beat_seconds)
+            self._on_beat()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._on_stop()

@@ -158,7 +158,7 @@ def test_a_deep_location_is_no_obstacle(docket: Commands, tmp_path: Path) -> Non
 def test_a_pull_through_the_agent_imports_neither_store_nor_swarm(tmp_path: Path) -> None:
     """What it spares is most of a command's start."""
     code = (
-        "import sys, docket.commands.pull, docket.agent.channel, docket.transfer.output;"
+        "import sys, docket.commands.pull, docket.agent.control.channel, docket.transfer.output;"
         "print([n for n in ('lmdb', 'libtorrent', 'docker', 'torf') if n in sys.modules])"
     )
     done = subprocess.run(

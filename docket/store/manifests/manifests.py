@@ -112,6 +112,12 @@ class Manifests:
                 raise RepositoryUnknown(repository)
         return names
 
+    def moved(self, repository: str, tag: str) -> tuple[Digest, float] | None:
+        """Where *tag* points, and when it was last moved there; None when there is none."""
+        with self._index.read() as txn:
+            record = self._index.tags.get(txn, scoped(repository, tag))
+        return (Digest.parse(record.digest), record.moved) if record else None
+
     def tagged(self, repository: str | None = None) -> list[Tagged]:
         """All tags (of *repository*), sorted by repository and tag."""
         with self._index.read() as txn:

@@ -28,7 +28,7 @@ from docket.torrent.peer.events import (
 )
 from docket.torrent.peer.foreign_clients import ForeignClients
 from docket.torrent.peer.handles import TorrentHandle
-from docket.torrent.peer.session_options import GOODBYE_SECONDS, SessionOptions
+from docket.torrent.peer.session_options import GOODBYE_SECONDS, SessionOptions, limit_settings
 from docket.torrent.peer.session_tuning import REQUEST_DEPTH, SessionTuning
 from docket.torrent.peer_id import GATEWAY_PEER, HOST_PEER, REGISTRY_PEER, is_registry
 
@@ -115,6 +115,12 @@ class Session:
         """Change one setting; a no-op in a session that has been closed."""
         if (session := self._session) is not None:
             session.apply_settings({name: value})
+
+    def set_limits(self, *, upload: int, download: int) -> None:
+        """Limit both rates, in bytes a second, from now on; 0 is no limit."""
+        if (session := self._session) is not None:
+            _limit_local_peers(session)
+            session.apply_settings(limit_settings(upload, download))
 
     def block_addresses(self, addresses: set[str]) -> None:
         """Connect to none of *addresses*, and accept nothing from them; those before are free."""

@@ -16,6 +16,7 @@ ALL_ADDRESSES = "[::]:0"
 GOODBYE_SECONDS = 1
 """How long a session that is closed waits for its trackers."""
 
+_TICK = 500  # milliseconds; libtorrent's own
 _TICK_WITH_LIMITS = 200  # milliseconds; libtorrent's own 500 cost 2 s until the first byte
 
 _RECEIVE_BUFFER_WITH_LIMITS = 1 << 16
@@ -101,21 +102,26 @@ class SessionOptions:
         settings = {
             **_SETTINGS,
             "listen_interfaces": interfaces(self.listen),
-            "upload_rate_limit": self.max_upload,
-            "download_rate_limit": self.max_download,
+            **limit_settings(self.max_upload, self.max_download),
         }
-        if self.is_limited:
-            # bytes are granted at each tick, and each message of a handshake waits for one
-            settings["tick_interval"] = _TICK_WITH_LIMITS
-        if self.max_download:
-            # bytes that the kernel receives ahead don't count for the limit: keep them few
-            settings["recv_socket_buffer_size"] = _RECEIVE_BUFFER_WITH_LIMITS
         if not self.listen.endswith(":0"):
             # else libtorrent would silently take another port
             settings |= {"max_retry_port_bind": 0, "listen_system_port_fallback": False}
         if self.announce_ip and _is_address(self.announce_ip):
             settings["announce_ip"] = self.announce_ip
         return settings
+
+
+def limit_settings(upload: int, download: int) -> dict[str, int]:
+    """libtorrent's settings for these limits, in bytes a second; 0 is none."""
+    return {
+        "upload_rate_limit": upload,
+        "download_rate_limit": download,
+        # bytes are granted at each tick, and each message of a handshake waits for one
+        "tick_interval": _TICK_WITH_LIMITS if upload or download else _TICK,
+        # bytes that the kernel receives ahead don't count for the limit: keep them few
+        "recv_socket_buffer_size": _RECEIVE_BUFFER_WITH_LIMITS if download else 0,
+    }
 
 
 def interfaces(listen: str) -> str:

@@ -153,6 +153,10 @@ class Swarm:
             member = self._members.get(info_hash)
             return int(member.torrent.status().total_payload_upload) if member else 0
 
+    def set_limits(self, *, upload: int, download: int) -> None:
+        """Limit both rates, in bytes a second, from now on; 0 is no limit."""
+        self._session.set_limits(upload=upload, download=download)
+
     def traffic(self) -> Traffic:
         """What goes on in all torrents together, at this moment."""
         peers, has_incoming, upload_rate, download_rate = set(), self._has_incoming, 0, 0

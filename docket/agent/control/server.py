@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from docket.agent.channel import (
+from docket.agent.control.channel import (
     SOCKET_NAME,
     encoded,
     error_row,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from docket.agent.control import Caller, Command
+from docket.agent.control.server import Caller, Command
 from docket.agent.image_job import ImageJob, Tools
 from docket.agent.pull_through import PullThrough
 from docket.config import PIN_SECONDS
@@ -144,8 +144,7 @@ class HostCommands:
             wanted = fetch_request(client, image, store, plans).wanted
             fetched = Fetched()
             if wanted:
-                options = TransferOptions(**arguments["options"])
-                job = source.job_of(image, options)
+                job = source.job_of(image, self._transfer(arguments["options"]))
                 fetched = _await(job, plans, wanted, caller)
             store_small_blobs(store, image)
             tag_locally(store, image)
@@ -167,6 +166,16 @@ class HostCommands:
         ).to_json()
 
     # -- inside
+
+    def _transfer(self, wishes: Arguments) -> TransferOptions:
+        """The agent's own options, with what a command may choose: limits are the agent's."""
+        own = self._source.options
+        return dataclasses.replace(
+            own,
+            zone=wishes["zone"] or own.zone,
+            use_swarm=wishes["use_swarm"],
+            peer_timeout=wishes["peer_timeout"],
+        )
 
     def _source_of(self, registry: Mapping[str, Any] | None) -> tuple[PullThrough, Client]:
         """The images of the registry that a command names: the agent's own, or another."""

@@ -11,10 +11,10 @@ from typing import Any
 
 from docket import __version__
 from docket.agent.content.sharing import EngineContent
-from docket.agent.control import Caller
-from docket.agent.engine_query import engine_summary
+from docket.agent.control.commands import Arguments
+from docket.agent.control.server import Caller
 from docket.agent.held import held_images
-from docket.agent.host_commands import Arguments
+from docket.agent.host.engine_query import engine_summary
 from docket.agent.image_job import Tools
 from docket.agent.orders import Orders
 from docket.agent.pull_through import PullThrough

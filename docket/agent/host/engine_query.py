@@ -12,10 +12,13 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from docket.engine_address import UNIX, EngineAddress, engine_address
-from docket.errors import EngineError, EngineUnreachable, InvalidDigest
+from docket.errors import EngineError, InvalidDigest
 from docket.oci.digest import Digest
 
-_SECONDS = 10.0
+_SECONDS = 30.0
+_SUMMARY_SECONDS = 3.0
+"""What may take this long is shown to the registry with each change of the host."""
+
 _MAX_ANSWER = 64 << 20
 _DOCKER_PORT = 2375
 _CONTAINERD_STORE = "io.containerd.snapshotter.v1"
@@ -36,7 +39,7 @@ class EngineSummary:
 def engine_summary() -> EngineSummary:
     """What the engine is. Raises `EngineError`."""
     address = engine_address()
-    info = _get(address, "/info")
+    info = _get(address, "/info", seconds=_SUMMARY_SECONDS)
     status = info.get("DriverStatus") or []
     return EngineSummary(
         name="podman" if "BuildahVersion" in info else "docker",
@@ -65,15 +68,17 @@ def images_in_use() -> set[tuple[Digest, ...]]:
     return in_use - {()}
 
 
-def _get(address: EngineAddress, path: str, *, is_optional: bool = False) -> Any:
+def _get(
+    address: EngineAddress, path: str, *, is_optional: bool = False, seconds: float = _SECONDS
+) -> Any:
     """The engine's answer; nothing when what *is_optional* is not there."""
     try:
-        with closing(_connection(address)) as connection:
+        with closing(_connection(address, seconds)) as connection:
             connection.request("GET", path, headers={"Host": "docker"})
             response = connection.getresponse()
             content = response.read(_MAX_ANSWER)
     except (OSError, http.client.HTTPException) as error:
-        raise EngineUnreachable(address.url, str(error)) from error
+        raise EngineError(f"the engine at {address.url} doesn't answer: {error}") from error
     if response.status == http.client.NOT_FOUND and is_optional:
         return {}
     if response.status != http.client.OK:
@@ -84,28 +89,28 @@ def _get(address: EngineAddress, path: str, *, is_optional: bool = False) -> Any
         raise EngineError(f"the engine at {address.url} answers {path} without JSON") from error
 
 
-def _connection(address: EngineAddress) -> http.client.HTTPConnection:
+def _connection(address: EngineAddress, seconds: float) -> http.client.HTTPConnection:
     if address.url.startswith(UNIX):
-        return _UnixConnection(address.url.removeprefix(UNIX))
+        return _UnixConnection(address.url.removeprefix(UNIX), seconds)
     parts = urlsplit(address.url)
     host, port = parts.hostname or "", parts.port or _DOCKER_PORT
     if address.tls is None:
-        return http.client.HTTPConnection(host, port, timeout=_SECONDS)
+        return http.client.HTTPConnection(host, port, timeout=seconds)
     files = address.tls
     context = ssl.create_default_context(cafile=str(files.ca) if files.ca else None)
     if files.certificate and files.key:
         context.load_cert_chain(files.certificate, files.key)
-    return http.client.HTTPSConnection(host, port, timeout=_SECONDS, context=context)
+    return http.client.HTTPSConnection(host, port, timeout=seconds, context=context)
 
 
 class _UnixConnection(http.client.HTTPConnection):
     """HTTP over a Unix socket."""
 
-    def __init__(self, path: str) -> None:
-        super().__init__("localhost", timeout=_SECONDS)
+    def __init__(self, path: str, seconds: float) -> None:
+        super().__init__("localhost", timeout=seconds)
         self._path = path
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(_SECONDS)
+        self.sock.settimeout(self.timeout)
         self.sock.connect(self._path)

@@ -1,0 +1,1 @@
+"""Commands of a host go through its agent, by a Unix socket."""
