@@ -20,13 +20,17 @@ class Blob:
 
 @dataclass(frozen=True, slots=True)
 class LayerBlob:
-    """A stored layer: its blob, and what it unpacks to; sizes in bytes."""
+    """A stored layer: its blob, and what it unpacks to; sizes in bytes.
+
+    *is_hint*: a registry has said so, and nobody has unpacked it here.
+    """
 
     digest: Digest
     size: int
     diff_id: Digest
     plain_size: int
     compression: str
+    is_hint: bool = False
 
 
 @dataclass(frozen=True)

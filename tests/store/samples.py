@@ -14,6 +14,7 @@ from docket.oci.digest import Digest
 from docket.oci.manifest import ANNOTATION_ENCODER, Descriptor, Manifest, Platform, dump
 from docket.oci.manifest import Index as ImageIndex
 from docket.store import Blob, Store
+from docket.store.blobs.unpacking import Unpacked
 from docket.store.index.environment import Index
 from tests.support.images import described, image_of, layer_tar
 
@@ -120,6 +121,15 @@ def upload(store: Store, repository: str, content: bytes, *, parts: int = 1) -> 
         blob = store.uploads.finish(repository, session, Digest.of(content))
     assert store.layers.wait([blob.digest], seconds=60)
     return blob
+
+
+def adopted(store: Store, content: bytes, hint: Unpacked) -> Digest:
+    """*content* arrives as a download, of which the registry has said *hint*."""
+    path = store.location / "incoming" / "layer"
+    path.write_bytes(content)
+    blob = store.blobs.adopt(path, Digest.of(content), unpacked=hint)
+    path.unlink()
+    return blob.digest
 
 
 def push(store: Store, repository: str, pushed: Image, *, tag: str | None = "latest") -> Digest:

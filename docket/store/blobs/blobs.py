@@ -173,9 +173,9 @@ class Blobs:
         """Take the file at *path* into the store under *expected*; the file keeps its name too.
 
         Returning means the bytes are verified, durable and readable; adopting a digest that is
-        held is a no-op. *unpacked* is recorded if the bytes don't say so, and so are the
-        *piece_hashes* that the file has been checked with. Raises `DigestMismatch`; then nothing
-        is stored and *path* stays.
+        held is a no-op. *unpacked* is recorded as a hint of what a compressed layer unpacks to, and
+        *piece_hashes* as those that the file has been checked with. Raises `DigestMismatch`; then
+        nothing is stored and *path* stays.
         """
         with suppress(BlobUnknown):
             return self.get(expected)

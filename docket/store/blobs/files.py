@@ -11,6 +11,7 @@ from pathlib import Path
 from docket.errors import BlobDamaged, BlobUnknown, DigestMismatch, IndexDamaged, InvalidDigest
 from docket.oci.digest import Digest
 from docket.store.blobs.ingest import Ingested, ingest_file
+from docket.store.blobs.unpacking import IsStopped, Unpacked, unpack_file
 from docket.store.filesystem import Filesystem
 from docket.store.index.environment import Index
 from docket.store.index.records import BlobRecord, key_of
@@ -118,6 +119,12 @@ class BlobFiles:
         except (DigestMismatch, FileNotFoundError):
             return None
 
+    def unpack(self, digest: Digest, *, is_stopped: IsStopped) -> Unpacked | None:
+        """What a compressed layer unpacks to; see `unpack_file`. Raises `StoreUnusable` too."""
+        path = self.path(digest)
+        with self._filesystem.reading(path):
+            return unpack_file(path, is_stopped=is_stopped)
+
     def content(self, digest: Digest) -> bytes | None:
         """The bytes of a small blob, verified; None and errors as in `reread`."""
         try:
@@ -182,7 +189,15 @@ def blob_row(ingested: Ingested, now: float) -> BlobRecord:
     plain, size = ingested.unpacked, ingested.size
     if plain is None:
         return BlobRecord(size, now, now)
-    return BlobRecord(size, now, now, str(plain.diff_id), plain.size, plain.compression)
+    return BlobRecord(
+        size,
+        now,
+        now,
+        diff_id=str(plain.diff_id),
+        plain_size=plain.size,
+        compression=plain.compression,
+        is_hint=ingested.is_hint,
+    )
 
 
 def _flat(digest: Digest) -> str:

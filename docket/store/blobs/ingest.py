@@ -29,7 +29,7 @@ class Ingested:
     """All that one pass over a blob finds out.
 
     *unpacked* is None if it is no layer; or if it *is_packed*: its first bytes are those of
-    a compressed stream, which nobody has unpacked.
+    a compressed stream, which nobody has unpacked. It *is_hint* when somebody else has said it.
     """
 
     digest: Digest
@@ -37,6 +37,7 @@ class Ingested:
     piece_hashes: bytes
     unpacked: Unpacked | None
     is_packed: bool = False
+    is_hint: bool = False
 
 
 class Ingest:
@@ -100,8 +101,8 @@ def ingest_file(
 ) -> Ingested:
     """All that the file at *path* says. Raises `DigestMismatch` when it isn't *expected*.
 
-    If it is known what the layer unpacks to, *unpacked* says so, and nothing is decompressed; the
-    same holds for *piece_hashes*.
+    With *unpacked*, a hint of what a compressed layer unpacks to, nothing is decompressed. With
+    *piece_hashes*, which have been checked, no pieces are hashed.
     """
     running = Ingest(algorithm=expected.algorithm, piece_hashes=piece_hashes)
     with path.open("rb", buffering=0) as file:
@@ -110,6 +111,7 @@ def ingest_file(
     ingested = running.finish()
     if ingested.digest != expected:
         raise DigestMismatch(expected, ingested.digest)
-    if unpacked is None:
-        unpacked = unpack_file(path) if ingested.is_packed else ingested.unpacked
-    return replace(ingested, unpacked=unpacked, is_packed=False)
+    if not ingested.is_packed:
+        return ingested
+    measured = unpacked or unpack_file(path)
+    return replace(ingested, unpacked=measured, is_packed=False, is_hint=unpacked is not None)

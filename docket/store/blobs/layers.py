@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from msgspec.structs import replace
-
 from docket.oci.digest import Digest
+from docket.store.blobs.layer_rows import record_unpacked
 from docket.store.blobs.measuring import Measuring
+from docket.store.blobs.unpacking import Unpacked
 from docket.store.index.environment import Index
 from docket.store.index.records import BlobRecord, digest_of, key_of
 from docket.store.index.tables import Transaction
@@ -24,7 +24,10 @@ class Layers:
         self._pins = pins
 
     def find(self, diff_ids: Iterable[Digest]) -> dict[Digest, LayerBlob]:
-        """The blob of each of *diff_ids* that is held; those blobs are pinned."""
+        """The blob of each of *diff_ids* that is held; those blobs are pinned.
+
+        A blob that is only said to unpack to one of them is none of these.
+        """
         layers: dict[Digest, LayerBlob] = {}
         for diff_id in diff_ids:
             with self._index.read() as txn:
@@ -32,7 +35,8 @@ class Layers:
             self._pins.pin(*(digest_of(key) for key in keys))
             with self._index.read() as txn:
                 for key in keys:
-                    if record := self._index.blobs.get(txn, key):
+                    record = self._index.blobs.get(txn, key)
+                    if record and not record.is_hint:
                         layers[diff_id] = _layer_blob(key, record)
         return layers
 
@@ -57,14 +61,9 @@ class Layers:
         key = key_of(digest)
 
         def change(txn: Transaction) -> None:
-            record = self._index.blobs.get(txn, key)
-            if record is None:
-                return
-            if record.diff_id:
-                self._index.layers.remove(txn, record.diff_id.encode(), key)
-            corrected = replace(record, diff_id=str(diff_id), plain_size=plain_size)
-            self._index.blobs.put(txn, key, corrected)
-            self._index.layers.add(txn, corrected.diff_id.encode(), key)
+            if record := self._index.blobs.get(txn, key):
+                measured = Unpacked(diff_id, plain_size, record.compression)
+                record_unpacked(self._index, txn, key, measured)
 
         self._index.update(change)
 
@@ -76,4 +75,5 @@ def _layer_blob(key: bytes, record: BlobRecord) -> LayerBlob:
         diff_id=Digest.parse(record.diff_id),
         plain_size=record.plain_size,
         compression=record.compression,
+        is_hint=record.is_hint,
     )

@@ -14,11 +14,10 @@ from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 
-from msgspec.structs import replace
-
 from docket.oci.digest import Digest
 from docket.store.blobs.files import BlobFiles
-from docket.store.blobs.unpacking import Stopped, Unpacked, unpack_file
+from docket.store.blobs.layer_rows import record_unpacked
+from docket.store.blobs.unpacking import Stopped, Unpacked
 from docket.store.index.environment import Index
 from docket.store.index.records import digest_of, key_of
 from docket.store.index.tables import Transaction
@@ -75,7 +74,7 @@ class Measuring:
     def _measure(self, digest: Digest) -> None:
         unpacked = None
         with suppress(FileNotFoundError):  # it was deleted meanwhile
-            unpacked = unpack_file(self._files.path(digest), stop=self._stop)
+            unpacked = self._files.unpack(digest, is_stopped=self._stop.is_set)
         if self._stop.is_set():
             raise Stopped
         self._index.update(lambda txn: self._record(txn, digest, unpacked))
@@ -86,9 +85,4 @@ class Measuring:
         record = index.blobs.get(txn, key)
         if record is None or unpacked is None or record.diff_id:
             return
-        diff_id = str(unpacked.diff_id)
-        measured = replace(
-            record, diff_id=diff_id, plain_size=unpacked.size, compression=unpacked.compression
-        )
-        index.blobs.put(txn, key, measured)
-        index.layers.add(txn, diff_id.encode(), key)
+        record_unpacked(index, txn, key, unpacked)

@@ -71,7 +71,7 @@ class Sharing:
             if ingested.digest != digest:
                 raise DigestMismatch(digest, ingested.digest)
             if ingested.is_packed:
-                unpacked = unpack_file(source, stop=stop)
+                unpacked = unpack_file(source, is_stopped=stop.is_set)
                 ingested = replace(ingested, unpacked=unpacked, is_packed=False)
             self._pins.pin(digest)
             with self._linked(descriptor) as temporary:

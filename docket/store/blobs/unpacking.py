@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,30 +38,32 @@ class Unpacked:
     compression: str = NONE
 
 
-def unpack_file(path: Path, *, stop: threading.Event | None = None) -> Unpacked | None:
+IsStopped = Callable[[], bool]
+
+
+def unpack_file(path: Path, *, is_stopped: IsStopped = lambda: False) -> Unpacked | None:
     """What the compressed layer at *path* unpacks to; None if it can't be, or is too large.
 
-    Raises `Stopped` soon after *stop* is set, and OSError when the file can't be read.
+    Raises `Stopped` soon after *is_stopped* returns True, and OSError when the file can't be read.
     """
-    stop = stop or threading.Event()
     try:
-        return _unpack(path, stop, window=_USUAL_WINDOW)
+        return _unpack(path, is_stopped, window=_USUAL_WINDOW)
     except WindowTooLarge:
         pass
     except InvalidInput:
         return None
     while not _wide.acquire(timeout=_POLL_SECONDS):
-        if stop.is_set():
+        if is_stopped():
             raise Stopped
     try:
-        return _unpack(path, stop, window=MAX_WINDOW)
+        return _unpack(path, is_stopped, window=MAX_WINDOW)
     except InvalidInput:
         return None
     finally:
         _wide.release()
 
 
-def _unpack(path: Path, stop: threading.Event, *, window: int) -> Unpacked:
+def _unpack(path: Path, is_stopped: IsStopped, *, window: int) -> Unpacked:
     plain = new_hash()
     budget = WorkBudget(_UNPACK_SECONDS)
     decompressor = Decompressor(limit=MAX_PLAIN, budget=budget, window=window)
@@ -69,7 +71,7 @@ def _unpack(path: Path, stop: threading.Event, *, window: int) -> Unpacked:
         budget.allow(len(block))
         for part in decompressor.feed(block):
             plain.update(part)
-            if stop.is_set():
+            if is_stopped():
                 raise Stopped
     decompressor.finish()
     digest = Digest("sha256", plain.hexdigest())

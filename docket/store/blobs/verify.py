@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from docket.errors import IndexDamaged, StoreUnusable
 from docket.oci.digest import Digest
 from docket.store.blobs.files import BlobFiles
-from docket.store.blobs.ingest import Ingest
+from docket.store.blobs.ingest import Ingest, Ingested
 from docket.store.index.environment import Index
 from docket.store.index.records import BlobRecord, key_of
 from docket.store.index.tables import Transaction
@@ -48,10 +48,11 @@ UNAVAILABLE = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """A blob's *status*, and the bytes that were read to find it out."""
+    """A blob's *status*, the bytes that were read to find it out, and what sound ones say."""
 
     status: BlobStatus
     read: int = 0
+    ingested: Ingested | None = None
 
 
 class Verifier:
@@ -111,9 +112,9 @@ class Verifier:
                 BlobStatus.WRONG_BYTES if quarantined else BlobStatus.GONE, ingested.size
             )
         if self._has_piece_hashes(digest, ingested.piece_hashes):
-            return Verified(BlobStatus.SOUND, ingested.size)
+            return Verified(BlobStatus.SOUND, ingested.size, ingested)
         self._index.update(lambda txn: self._put_piece_hashes(txn, digest, ingested.piece_hashes))
-        return Verified(BlobStatus.WRONG_PIECES, ingested.size)
+        return Verified(BlobStatus.WRONG_PIECES, ingested.size, ingested)
 
     def _raise_unless_lost(self, digest: Digest, error: OSError) -> None:
         """Raises `StoreUnusable` unless the file itself is bad.

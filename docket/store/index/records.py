@@ -9,7 +9,10 @@ from docket.oci.digest import Digest
 
 
 class BlobRecord(msgspec.Struct, frozen=True, array_like=True):
-    """A stored blob: *size* and *plain_size* in bytes, times in seconds since 1970."""
+    """A stored blob: *size* and *plain_size* in bytes, times in seconds since 1970.
+
+    What a layer unpacks to is a hint if a registry has said so, and nobody has unpacked it here.
+    """
 
     size: int
     stored: float
@@ -17,6 +20,7 @@ class BlobRecord(msgspec.Struct, frozen=True, array_like=True):
     diff_id: str = ""
     plain_size: int = 0
     compression: str = ""
+    is_hint: bool = False
 
 
 class ManifestRecord(msgspec.Struct, frozen=True, array_like=True):

@@ -11,12 +11,15 @@ from zlib import crc32
 
 from docket.errors import IndexDamaged, InvalidOption, Stopped, StoreUnusable
 from docket.oci.digest import Digest
+from docket.store.blobs import unpacking
 from docket.store.blobs.files import BlobFiles
+from docket.store.blobs.ingest import Ingested
 from docket.store.blobs.verify import UNAVAILABLE, BlobStatus, Verified, Verifier
 from docket.store.index.environment import Index
 from docket.store.index.records import digest_of, key_of, scoped, unscoped
 from docket.store.index.tables import Table, Transaction
 from docket.store.maintenance.edge_check import Structure
+from docket.store.maintenance.layer_check import LayerCheck
 from docket.store.maintenance.repair import Difference, Rows
 from docket.store.manifests.edges import repositories
 
@@ -100,6 +103,7 @@ class Fsck:
         self._index = index
         self._files = files
         self._verifier = verifier
+        self._layers = LayerCheck(index, files, is_stopped)
         self._on_blob = on_blob
         self._is_stopped = is_stopped
         self._lost: list[Difference] = []
@@ -126,7 +130,10 @@ class Fsck:
             self.report.add("index", f"{mended.table} {_shown(mended.key)}", mended.repair)
 
     def files(self, sample: Sample | None) -> None:
-        """Check every blob's file; the bytes of manifests, and of those that are in *sample*."""
+        """Check every blob's file; the bytes of manifests, and of those that are in *sample*.
+
+        Layers in *sample* are unpacked too, to verify their diff_ids and sizes.
+        """
         with self._index.read() as txn:
             total = self._index.blobs.count(txn)
         sound: list[Digest] = []
@@ -135,6 +142,8 @@ class Fsck:
             read = self._must_read(digest) or (sample is not None and sample.has(digest))
             verified = self._verifier.check(digest, read=read, on_block=self._stop_if_asked)
             self._note(digest, verified, was_read=read)
+            if verified.ingested and sample is not None and sample.has(digest):
+                self._check_layer(verified.ingested)
             if read and verified.status is BlobStatus.SOUND:
                 sound.append(digest)
             if len(sound) >= _BATCH:
@@ -194,6 +203,14 @@ class Fsck:
             self._dangling_tag(key)
 
     # -- inside
+
+    def _check_layer(self, blob: Ingested) -> None:
+        try:
+            outcome = self._layers.correct(blob)
+        except unpacking.Stopped:
+            raise Stopped("the check") from None
+        if outcome:
+            self.report.add("layer", f"diff_id and size of {blob.digest}", outcome)
 
     def _rows(self, said: Index) -> Rows:
         return Rows(self._index, said, self._files)

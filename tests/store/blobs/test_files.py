@@ -21,6 +21,7 @@ from docket.store import Sample, Store
 from docket.store.blobs.unpacking import Unpacked
 from tests.store.samples import (
     ENCODER,
+    adopted,
     blob_files,
     blob_path,
     image,
@@ -100,14 +101,43 @@ def test_adopt_what_is_something_else(store: Store, tmp_path: Path) -> None:
     assert not store.blobs.has(Digest.of(b"poison"))
 
 
-def test_adopt_tells_what_bytes_do_not(store: Store, tmp_path: Path) -> None:
-    """Decision 2: what a puller knows of a layer is recorded without decompressing it."""
-    path = tmp_path / "incoming"
-    path.write_bytes(b"no tar at all")
-    diff_id = Digest.of(b"plain")
-    store.blobs.adopt(path, Digest.of(b"no tar at all"), unpacked=Unpacked(diff_id, 5, ZSTD))
-    found = store.layers.find([diff_id])[diff_id]
-    assert (found.plain_size, found.compression) == (5, ZSTD)
+def test_adopt_takes_a_hint(store: Store) -> None:
+    """What a registry says of a compressed layer is recorded as a hint, and nothing is unpacked."""
+    plain = tar("one")
+    hint = Unpacked(Digest.of(b"another"), 5, ZSTD)
+    layer = store.layers.get(adopted(store, packed(plain), hint))
+    assert layer
+    assert (layer.diff_id, layer.plain_size, layer.compression) == (hint.diff_id, 5, ZSTD)
+    assert layer.is_hint
+
+
+def test_a_hint_is_never_found_by_diff_id(store: Store) -> None:
+    """Whoever looks for a diff_id gets only layers that were unpacked: a hint may be poison."""
+    plain = tar("one")
+    poison = adopted(store, packed(tar("poison")), Unpacked(Digest.of(plain), len(plain), ZSTD))
+    assert store.layers.find([Digest.of(plain)]) == {}
+    layer = upload(store, "app", packed(plain)).digest
+    assert store.layers.find([Digest.of(plain)])[Digest.of(plain)].digest == layer
+    store.maintenance.fsck(sample=Sample())
+    assert store.layers.find([Digest.of(tar("poison"))])[Digest.of(tar("poison"))].digest == poison
+
+
+def test_a_hint_of_what_the_bytes_say(store: Store) -> None:
+    """A layer that isn't compressed shows what it is: no hint changes that."""
+    plain = tar("one")
+    layer = store.layers.get(adopted(store, plain, Unpacked(Digest.of(b"another"), 5, ZSTD)))
+    assert layer
+    assert (layer.diff_id, layer.plain_size) == (Digest.of(plain), len(plain))
+    assert not layer.is_hint
+    assert store.layers.get(adopted(store, b"no tar", Unpacked(Digest.of(b"x"), 5, ZSTD))) is None
+
+
+def test_a_hint_that_load_corrects(store: Store) -> None:
+    """What unpacking gave is a fact."""
+    plain = tar("one")
+    digest = adopted(store, packed(plain), Unpacked(Digest.of(plain), 5, ZSTD))
+    store.layers.correct(digest, diff_id=Digest.of(plain), plain_size=len(plain))
+    assert store.layers.find([Digest.of(plain)])[Digest.of(plain)].plain_size == len(plain)
 
 
 def test_adopt_does_not_hash_pieces_that_were(store: Store, tmp_path: Path) -> None:
