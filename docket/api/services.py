@@ -15,6 +15,7 @@ from docket.api.fleet_hub import FleetHub
 from docket.api.maintenance.checks import Checks
 from docket.api.oci.writers import Writers
 from docket.api.readiness import Readiness
+from docket.api.upstream.completions import Completions
 from docket.oci import manifest
 from docket.oci.digest import Digest
 from docket.oci.manifest import Descriptor, Platform
@@ -42,6 +43,7 @@ class Threads:
         self._parsing = CapacityLimiter(2)
         self._maintenance = CapacityLimiter(2)
         self._fetching = CapacityLimiter(64)
+        self._completing = CapacityLimiter(64)
 
     async def read(self, call: Callable[[], _T]) -> _T:
         """Run *call*, which reads the index or something small."""
@@ -58,6 +60,10 @@ class Threads:
     async def fetch(self, call: Callable[[], _T]) -> _T:
         """Run *call*, which waits for another registry."""
         return await run_sync(call, limiter=self._fetching)
+
+    async def complete(self, call: Callable[[], _T]) -> _T:
+        """Run *call*, which waits until another registry has sent all of an image."""
+        return await run_sync(call, limiter=self._completing)
 
     async def seed(self, call: Callable[[], _T]) -> _T:
         """Run *call*, which may begin to seed an image."""
@@ -94,6 +100,7 @@ class Registry:
     checks: Checks = field(default_factory=Checks)
     readiness: Readiness = field(default_factory=Readiness)
     stop: Event = field(default_factory=Event)
+    completions: Completions = field(default_factory=Completions)
     upstreams: Upstreams | None = None
     upstream_unused: float | None = None
 

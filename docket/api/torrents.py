@@ -11,7 +11,7 @@ from docket.api.middleware.forwarded import public_url
 from docket.api.responses import StreamedBytes
 from docket.api.services import image_of, registry_of, repository_of
 from docket.api.tracker import PATH as ANNOUNCE
-from docket.errors import BlobUnknown, InvalidAnnounce
+from docket.errors import BlobUnknown, InvalidAnnounce, UpstreamFetching
 from docket.oci.digest import Digest
 from docket.oci.reference import Reference
 from docket.pieces import HASH_SIZE
@@ -97,9 +97,13 @@ async def _complete_image(request: Request) -> StoredManifest:
     upstreams, repository = registry.upstreams, repository_of(request)
     if upstreams and upstreams.covers(repository):
         image = stored.manifest()
-        await registry.threads.fetch(
-            lambda: upstreams.complete(repository, image, seconds=FETCHING_SECONDS)
+        is_complete = await registry.completions.wait(
+            (repository, stored.digest),
+            lambda: registry.threads.complete(lambda: upstreams.complete(repository, image)),
+            seconds=FETCHING_SECONDS,
         )
+        if not is_complete:
+            raise UpstreamFetching(repository)
     return stored
 
 

@@ -38,9 +38,9 @@ class UpstreamLimited(UpstreamError):
 
 
 class UpstreamFetching(UpstreamError):
-    """Blobs of an image are on their way here: *done* of *total* bytes have come."""
+    """Layers of *repository* are on their way here; *retry_after* is in seconds."""
 
     retry_after = 1
 
-    def __init__(self, name: str, *, done: int, total: int) -> None:
-        super().__init__(name, f"{done} of {total} bytes of the image have come; ask again")
+    def __init__(self, repository: str) -> None:
+        super().__init__(repository, "layers of the image are on their way here; ask again")

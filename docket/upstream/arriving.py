@@ -63,11 +63,6 @@ class ArrivingBlob:
     # -- its readers
 
     @property
-    def come(self) -> int:
-        """Bytes that have come."""
-        return self._come
-
-    @property
     def is_stored(self) -> bool:
         """Whether the store has it."""
         return self._is_stored

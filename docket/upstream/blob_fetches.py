@@ -24,7 +24,7 @@ from docket.store import Store, Upload
 from docket.upstream.arriving import ArrivingBlob
 from docket.upstream.source import Source
 
-MOST_AT_ONCE = 8
+MOST_AT_ONCE = 16
 _TRIES = 4
 """Requests in sequence that may bring nothing new."""
 _PAUSE_SECONDS = 0.2

@@ -15,7 +15,6 @@ from docket.errors import (
     DocketError,
     NotFound,
     UpstreamError,
-    UpstreamFetching,
     UpstreamUnavailable,
     summary,
 )
@@ -186,24 +185,15 @@ class Upstreams:
             raise UpstreamUnavailable(self._source(repository).upstream.name, "it is too slow")
         return self._store.blobs.read(listed.digest)
 
-    def complete(self, repository: str, image: Manifest, *, seconds: float) -> None:
+    def complete(self, repository: str, image: Manifest) -> None:
         """Fetch all that *image* lists and isn't here; returning means that it is here.
 
-        Raises `UpstreamFetching` when that takes longer than *seconds*; then it goes on.
+        However long that takes. Raises what made a fetch fail.
         """
-        deadline = time.monotonic() + seconds
-        children = {child.digest: child.size for child in image.children}
-        fetches = {digest: self._fetched(repository, digest) for digest in children}
-        for arriving in fetches.values():
-            if isinstance(arriving, Blob):
-                continue
-            if not arriving.wait_stored(max(deadline - time.monotonic(), 0.0)):
-                done = sum(
-                    fetch.size if isinstance(fetch, Blob) else fetch.come
-                    for fetch in fetches.values()
-                )
-                name = self._source(repository).upstream.name
-                raise UpstreamFetching(name, done=done, total=sum(children.values()))
+        fetches = [self._fetched(repository, child.digest) for child in image.children]
+        for arriving in fetches:
+            while isinstance(arriving, ArrivingBlob) and not arriving.wait_stored(WAIT_SECONDS):
+                pass
 
     # -- inside
 

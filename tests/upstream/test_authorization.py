@@ -16,7 +16,9 @@ from tests.api.http import Registry
 from tests.support.commands import DOCKET
 from tests.support.http_servers import Handler
 from tests.support.images import image_of, layer_tar
-from tests.upstream.conftest import Start, pulled
+from tests.support.processes import answers, free_port, started
+from tests.support.servers import docker_registry
+from tests.upstream.conftest import Start, Upstream, pulled
 from tests.upstream.stand_in import StandIn, upstream_of
 
 APP = image_of([layer_tar("base")], "app:1.0")
@@ -112,6 +114,35 @@ def test_basic_credentials_are_sent_when_they_are_asked_for(docket: Start, tmp_p
             answer = registry.ask("GET", f"/v2/{NAME}/manifests/1.0")
             assert answer.status == 200  # it is here
             assert "denied" in answer.headers["Warning"]
+
+
+def test_debians_registry_with_htpasswd_is_pulled_from(docket: Start, tmp_path: Path) -> None:
+    """As ``docker login`` would: user and password of a config.json."""
+    folder = tmp_path / "upstream"
+    with docker_registry(folder) as server:
+        Upstream(server.url).push("acme/app", "1.0", APP)
+    password_file = tmp_path / "htpasswd"
+    # bcrypt of "secret"
+    password_file.write_text("robot:$2b$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n")
+    port = free_port()
+    settings = {
+        "version": 0.1,
+        "storage": {"filesystem": {"rootdirectory": str(folder)}},
+        "auth": {"htpasswd": {"realm": "test", "path": str(password_file)}},
+        "http": {"addr": f"127.0.0.1:{port}"},
+    }
+    (tmp_path / "guarded.yml").write_text(json.dumps(settings))
+    file = tmp_path / "config.json"
+    plain = {"auths": {"ghcr.io": {"username": "robot", "password": "secret"}}}
+    file.write_text(json.dumps(plain))
+    file.chmod(0o600)
+    guarded = started(
+        ["docker-registry", "serve", tmp_path / "guarded.yml"],
+        log=tmp_path / "guarded.txt",
+        ready=lambda: answers("127.0.0.1", port),
+    )
+    with guarded, docket(f"http://127.0.0.1:{port}", "--upstream-auth", str(file)) as registry:
+        assert pulled(registry, NAME, "1.0")
 
 
 @pytest.mark.parametrize("fault", ["readable", "missing", "text", "twice", "url", "name"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -11,6 +12,8 @@ import urllib3
 from urllib3.exceptions import HTTPError
 
 from docket.oci.digest import Digest
+from tests.api.conftest import running
+from tests.support.disks import tiny_disk
 from tests.support.http_servers import Handler
 from tests.support.images import image_of, layer_tar
 from tests.support.servers import docker_registry
@@ -225,3 +228,78 @@ def test_a_registry_that_is_stopped_in_mid_fetch_ends_soon_and_leaves_nothing(
         assert time.monotonic() - began < 5
         upstream.server.closing.set()
     assert list((tmp_path / "store" / "uploads").iterdir()) == []
+
+
+def test_an_upstream_that_dies_in_mid_layer_leaves_nothing_and_heals(docket: Start) -> None:
+    """The pull that saw it fails; the first one after its return brings the whole layer."""
+    with upstream_of(APP) as upstream:
+        layer = upstream.layers[0]
+        good = APP.blobs("gzip")[1][f"blobs/sha256/{layer.hex}"]
+
+        def die(handler: Handler) -> bool:
+            if str(layer) not in handler.path:
+                return False
+            if "Range" not in handler.headers:
+                handler.send_response(200)
+                handler.send_header("Content-Length", str(len(good)))
+                handler.end_headers()
+                handler.wfile.write(good[: len(good) // 2])
+            handler.close_connection = True
+            return True
+
+        upstream.intercept.append(die)
+        with docket(upstream.url, log_has="was not fetched: ghcr.io: no answer") as registry:
+            assert registry.ask("GET", TAG).status == 200
+            status, content = received(f"{registry.url}/v2/{NAME}/blobs/{layer}")
+            assert status == 200
+            assert len(content) < len(good)
+            assert not any(name.startswith("uploads/") for name in registry.files())
+            upstream.intercept.clear()
+            deadline = time.monotonic() + 20
+            while registry.ask("GET", f"/v2/{NAME}/blobs/{layer}").status != 200:
+                assert time.monotonic() < deadline
+                time.sleep(0.2)
+            assert pulled(registry, NAME, "1.0")
+
+
+def test_a_client_that_leaves_stops_no_fetch(docket: Start) -> None:
+    """Another client, and the store, get the layer all the same; it was fetched once."""
+    with upstream_of(APP) as upstream, docket(upstream.url) as registry:
+        layer = upstream.layers[0]
+        good = APP.blobs("gzip")[1][f"blobs/sha256/{layer.hex}"]
+        has_left = threading.Event()
+
+        def pause(handler: Handler) -> bool:
+            if str(layer) not in handler.path:
+                return False
+            handler.send_response(200)
+            handler.send_header("Content-Length", str(len(good)))
+            handler.end_headers()
+            handler.wfile.write(good[: len(good) // 2])
+            assert has_left.wait(30)
+            handler.wfile.write(good[len(good) // 2 :])
+            return True
+
+        upstream.intercept.append(pause)
+        assert registry.ask("GET", TAG).status == 200
+        url = f"{registry.url}/v2/{NAME}/blobs/{layer}"
+        leaving = registry.pool.request("GET", url, preload_content=False)
+        staying = registry.pool.request("GET", url, preload_content=False)
+        assert leaving.read(1000)
+        leaving.close()
+        has_left.set()
+        assert Digest.of(staying.data) == layer
+        assert pulled(registry, NAME, "1.0")
+        assert upstream.count(str(layer)) == 1
+
+
+def test_a_layer_that_does_not_fit_on_the_disk_is_507_and_leaves_nothing() -> None:
+    """The client knows at once, and the next request may succeed."""
+    big = image_of([layer_tar("big", size=70 * MB)], "app:1.0")
+    with tiny_disk(60) as disk, upstream_of(big) as upstream:
+        options = ("--upstream", f"ghcr.io={upstream.url}")
+        with running(disk / "store", *options, log_has="no space left") as registry:
+            assert registry.ask("GET", TAG).status == 200
+            blob = registry.ask("GET", f"/v2/{NAME}/blobs/{upstream.layers[0]}")
+            assert blob.refused(507, "TOOMANYREQUESTS")
+            assert not any(name.startswith("uploads/") for name in registry.files())

@@ -6,9 +6,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from docket.api.arriving import ArrivingBlobResponse
 from docket.api.responses import BlobResponse, empty_response, json_response
 from docket.api.services import digest_of, registry_of, repository_of
+from docket.api.upstream.arriving import ArrivingBlobResponse
 from docket.errors import BlobUnknown
 from docket.upstream.arriving import ArrivingBlob
 

@@ -1,0 +1,1 @@
+"""What the API needs for images of other registries."""
