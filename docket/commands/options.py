@@ -18,11 +18,11 @@ from docket.commands import terminal
 from docket.config import PIN_SECONDS
 from docket.oci.manifest import Platform
 from docket.remote.address import RegistryAddress
-from docket.remote.client import Client
 
-# stores and swarms take most of the time to import: only commands that use them do
+# stores, swarms and HTTP take most of the time to import: only commands that use them do
 if TYPE_CHECKING:
     from docket.agent.control.channel import AgentConnection
+    from docket.remote.client import Client
     from docket.store import Store
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -161,6 +161,8 @@ class Options:
 
     def client(self) -> Client:
         """A client of the registry that -h and -p name."""
+        from docket.remote.client import Client
+
         return Client(RegistryAddress.parse(self.host, self.port))
 
     @property
