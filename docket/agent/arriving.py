@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+import weakref
 from pathlib import Path
 
-from docket.errors import DocketError, LayerFailed
+from docket.errors import BlobUnknown, DocketError, LayerFailed
 from docket.oci.digest import Digest
 from docket.pieces import HASH_SIZE, piece_count
 
@@ -27,6 +28,7 @@ class ArrivingLayer:
         self._piece_length = 0
         self._verified = bytearray()
         self._descriptor = -1
+        self._closing: weakref.finalize[..., ArrivingLayer] | None = None
         self._is_adopted = False
         self._error: DocketError | None = None
         self._lock = threading.Lock()
@@ -40,7 +42,9 @@ class ArrivingLayer:
     def adopted(self, path: Path) -> None:
         """All of it is verified: the file at *path* is a blob of the store."""
         with self._lock:
-            self._path, self._is_adopted = path, True
+            self._path = path
+            self._open()  # now: a reader that begins later would not find the download's folder
+            self._is_adopted = True
 
     def fail(self, error: DocketError) -> None:
         """It does not come; what was read of it stays right."""
@@ -59,44 +63,48 @@ class ArrivingLayer:
         Raises `LayerFailed` when they will not come.
         """
         with self._lock:
-            if self._error and not self._is_adopted:
+            is_adopted = self._is_adopted
+            if self._error and not is_adopted:
                 raise LayerFailed(self.digest, self._error)
             if self._descriptor < 0 and not self._open():
+                if is_adopted:
+                    raise LayerFailed(self.digest, BlobUnknown(self.digest))
                 return b""
-            if self._is_adopted:
-                return os.pread(self._descriptor, count, offset)
-            return self._read_verified(offset, count)
-
-    def close(self) -> None:
-        """Close the file."""
-        with self._lock:
-            if self._descriptor >= 0:
-                os.close(self._descriptor)
-            self._descriptor = -1
+            descriptor = self._descriptor
+        # outside the lock: parallel ranges of one layer don't wait for each other
+        if is_adopted:
+            return os.pread(descriptor, count, offset)
+        return self._read_verified(descriptor, offset, count)
 
     def _open(self) -> bool:
         try:
-            if self._path:
+            if self._path and self._descriptor < 0:
                 self._descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+                # the last reader that lets go of the layer closes the file
+                self._closing = weakref.finalize(self, os.close, self._descriptor)
         except FileNotFoundError:
             return False
         return self._descriptor >= 0
 
-    def _read_verified(self, offset: int, count: int) -> bytes:
+    def _read_verified(self, descriptor: int, offset: int, count: int) -> bytes:
         """Whole pieces from the one that contains *offset* on, as far as they are right."""
         length = self._piece_length
-        content = bytearray()
-        number = offset // length
-        skip = offset - number * length
-        while number < len(self._verified) and len(content) < skip + count:
-            piece = os.pread(self._descriptor, length, number * length)
+        if not length:
+            return b""
+        first = offset // length
+        skip = offset - first * length
+        end = min(-(-(offset + count) // length), len(self._verified))
+        content = os.pread(descriptor, max(end - first, 0) * length, first * length)
+        view = memoryview(content)
+        right = 0
+        for number in range(first, end):
+            piece = view[right : right + length]
             if not self._is_right(number, piece):
                 break
-            content += piece
-            number += 1
-        return bytes(content[skip : skip + count])
+            right += len(piece)
+        return content[skip : min(right, skip + count)]
 
-    def _is_right(self, number: int, piece: bytes) -> bool:
+    def _is_right(self, number: int, piece: memoryview) -> bool:
         """Whether *piece* is that piece of the layer; the last one is hashed with zeros added."""
         size = min(self._piece_length, self.size - number * self._piece_length)
         if len(piece) != size:

@@ -162,6 +162,11 @@ class ImageJob:
         with self._changed:
             return list(self._fetched.sources)
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether an error ended it."""
+        return self._state.error is not None
+
     def touch(self) -> bool:
         """Whether the job takes wishes; if so, it does for a while."""
         with self._changed:

@@ -25,6 +25,9 @@ from docket.transfer.resolve import ResolvedImage, resolve
 _RECENT = 256
 """Image manifests that are remembered, so that a layer is known by the image that it is of."""
 
+FAILED_SECONDS = 5.0
+"""How long blobs of an image whose fetch failed are an error at once, instead of half a blob."""
+
 _JOBS = 64
 """Images that are fetched or served at the same time."""
 
@@ -55,6 +58,8 @@ class PullThrough:
         self._lock = threading.Lock()
         self._recent: OrderedDict[tuple[str, Digest], Manifest] = OrderedDict()
         self._jobs: dict[Digest, ImageJob] = {}
+        # when the fetch of an image failed last, on the monotonic clock
+        self._failed: dict[Digest, float] = {}
 
     @property
     def store(self) -> Store:
@@ -101,7 +106,8 @@ class PullThrough:
     def blob(self, repository: str, digest: Digest) -> Blob | ArrivingLayer:
         """The blob: the store's, pinned, or a layer on its way in.
 
-        Raises `BlobUnknown` when no image that came through here has it, and `RegistryError`.
+        Raises `BlobUnknown` when no image that came through here has it, and `RegistryError`, also
+        for `FAILED_SECONDS` after its fetch failed.
         """
         blobs = self._tools.store.blobs
         with suppress(BlobUnknown):
@@ -110,8 +116,16 @@ class PullThrough:
         if image.config.digest == digest:
             blobs.put(self._tools.client.read_blob(repository, image.config), repository=repository)
             return blobs.get(digest)
+        self._check_not_failed(image_digest)
         layer = self.job(repository, image_digest).layer(digest)
         return blobs.get(digest) if layer is None else layer
+
+    def _check_not_failed(self, image: Digest) -> None:
+        """An engine gives up when the same blob breaks off again, but goes on after an error."""
+        with self._lock:
+            failed = self._failed.get(image)
+        if failed is not None and time.monotonic() - failed < FAILED_SECONDS:
+            raise RegistryError("the fetch of this image has just failed; try again later")
 
     def job(self, repository: str, digest: Digest) -> ImageJob:
         """What fetches the image manifest *digest*; it is begun if there is none."""
@@ -222,3 +236,8 @@ class PullThrough:
         with self._lock:
             if self._jobs.get(job.image.digest) is job:
                 del self._jobs[job.image.digest]
+            self._failed.pop(job.image.digest, None)
+            if job.has_failed:
+                while len(self._failed) >= _RECENT:
+                    del self._failed[next(iter(self._failed))]
+                self._failed[job.image.digest] = time.monotonic()

@@ -28,7 +28,7 @@ from docket.rate_limit import RateLimiter
 
 _THREADS = 32
 _BLOCK = 1 << 20
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.005, 0.1
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.005, 0.02
 """Seconds between two looks at a layer that has not come further."""
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -11,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import urllib3
 
 from tests.support.agent_process import agent_process
 from tests.support.commands import DOCKET, Commands, environment, registry, registry_process
 from tests.support.images import TinyImage, image_of, layer_tar
+from tests.support.processes import wait_until
 
 MB = 1_000_000
 
@@ -186,6 +190,31 @@ def test_an_agent_that_is_killed_goes_on_where_it_was(tmp_path: Path) -> None:
             agent.process.kill()
         with agent_process(url, tmp_path / "a") as again:
             assert again.pull("app", "1.0") == manifest
+
+
+def test_a_blob_that_broke_off_is_an_error_at_once(tmp_path: Path) -> None:
+    """Engines fail when one blob breaks off again and again; after an error they go elsewhere.
+
+    When the registry is back, so is the blob.
+    """
+    location = tmp_path / "registry"
+    with ExitStack() as stack:
+        with registry_process(location, "--max-upload", "1000000") as (url, pid):
+            port = url.rpartition(":")[2]
+            push(Commands(url, tmp_path / "host"), tmp_path, release("1.0", size=6 * MB), "app:1.0")
+            agent = stack.enter_context(agent_process(url, tmp_path / "a"))
+            layer = json.loads(agent.get("app/manifests/1.0").data)["layers"][0]
+            path = f"app/blobs/{layer['digest']}"
+            body = agent.stream(path)
+            assert body.read(1000)
+            os.kill(pid, signal.SIGKILL)
+        with pytest.raises(urllib3.exceptions.HTTPError):
+            body.read()
+        assert agent.get(path).status == 502
+        with registry(location, port=int(port)):
+            again = lambda: agent.get(path).status == 200  # noqa: E731
+            wait_until(again, process=agent.process, log=agent.log)
+            assert len(agent.get(path).data) == layer["size"]
 
 
 def deploy(docket: Commands, *arguments: str, engine: str = "") -> subprocess.CompletedProcess[str]:

@@ -77,7 +77,31 @@ def test_an_adopted_layer_is_read_from_its_blob(layer: ArrivingLayer, tmp_path: 
     for arriving in (plain, layer):
         arriving.adopted(tmp_path / "blob")
         assert arriving.read(0, len(CONTENT)) == CONTENT
-        arriving.close()
+
+
+def test_a_layer_is_read_though_its_folder_is_gone(layer: ArrivingLayer, tmp_path: Path) -> None:
+    """A reader may begin after the download has ended; nobody closes the file but the last one."""
+    path = tmp_path / "file"
+    path.write_bytes(CONTENT)
+    layer.adopted(path)
+    path.unlink()
+    assert layer.read(0, len(CONTENT)) == CONTENT
+    late = ArrivingLayer(Digest.of(CONTENT), len(CONTENT))
+    late.adopted(path)
+    with pytest.raises(LayerFailed):
+        late.read(0, 10)
+
+
+def test_layers_that_nobody_reads_any_more_hold_no_file(tmp_path: Path) -> None:
+    """An agent that runs for months opens a file for each layer."""
+    (tmp_path / "blob").write_bytes(CONTENT)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(20):
+        arriving = ArrivingLayer(Digest.of(CONTENT), len(CONTENT))
+        arriving.adopted(tmp_path / "blob")
+        assert arriving.read(0, 10) == CONTENT[:10]
+    del arriving
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before
 
 
 def test_a_reader_that_is_ahead_of_a_failure_learns_of_it(

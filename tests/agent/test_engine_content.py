@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -75,9 +75,9 @@ def content(tmp_path: Path) -> Content:
     return Content(tmp_path / "engine" / CONTENT)
 
 
-def waited(agent: AgentProcess, ready: object) -> None:
+def waited(agent: AgentProcess, ready: Callable[[], bool]) -> None:
     """Wait until *ready* says so."""
-    wait_until(ready, process=agent.process, log=agent.log, within=30)  # type: ignore[arg-type]
+    wait_until(ready, process=agent.process, log=agent.log, within=30)
 
 
 def held(docket: Commands) -> int:

@@ -62,7 +62,7 @@ def started(
 def wait_until(
     ready: Callable[[], bool],
     *,
-    process: subprocess.Popen[bytes],
+    process: subprocess.Popen[Any],
     log: Path,
     within: float = READY_SECONDS,
 ) -> None:
