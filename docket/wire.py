@@ -179,8 +179,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     *action* is ``fetch`` (the image *repository*@*digest*, for *deploy*), ``help`` (serve what this
     host holds of that image, for *seconds*), ``cancel`` (*deploy*) or ``ping``. The agent waits up
-    to *jitter* seconds before it starts, and reports progress every *report_seconds*.
-    *max_download* is in bytes a second; 0 is no limit.
+    to *jitter* seconds before it starts, and reports progress every *report_seconds*. About *hosts*
+    hosts fetch the image at the same time. *max_download* is in bytes a second; 0 is no limit.
     """
 
     action: str
@@ -192,6 +192,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     jitter: float = 0.0
     seconds: float = 0.0
     report_seconds: float = 1.0
+    hosts: int = 0
     max_download: int = 0
 
 

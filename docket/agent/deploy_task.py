@@ -80,7 +80,7 @@ class DeployTask:
         if self._stop.wait(random.uniform(0, self.order.jitter)):  # noqa: S311
             return self._end("failed", "cancelled")
         job = self._job = self._begin(self.order)
-        job.want_all()
+        job.want_all(with_others=self.order.hosts > 1)
         while not job.wait(_LOOK_SECONDS):
             if self._stop.is_set():
                 job.close()

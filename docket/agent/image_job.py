@@ -93,6 +93,7 @@ class ImageJob:
         self._fetched = Fetched()
         self._notes: deque[str] = deque(maxlen=_MAX_NOTES)
         self._used = time.monotonic()
+        self._with_others = False
         self._thread = threading.Thread(
             target=self._run, name=f"image-{image.digest.short}", daemon=True
         )
@@ -113,8 +114,9 @@ class ImageJob:
             self._want(self._from(digest))
             return self._state.arriving.get(digest)
 
-    def want_all(self) -> None:
-        """Fetch all layers that this host lacks."""
+    def want_all(self, *, with_others: bool = False) -> None:
+        """Fetch all layers that this host lacks, as other hosts begin to do *with_others*."""
+        self._with_others = with_others
         self.want(self.image.layers)
 
     def want(self, layers: Iterable[Descriptor]) -> None:
@@ -293,12 +295,14 @@ class ImageJob:
                         tools.swarm.forget(info_hash)
 
     def _request(self, wanted: Sequence[Descriptor]) -> FetchRequest:
+        with_others, self._with_others = self._with_others, False
         has = self._tools.store.blobs.has
         held = dict.fromkeys(layer.digest for layer in self.image.layers if has(layer.digest))
         return FetchRequest(
             image=self.image,
             held=[self.image.digest, self.image.config_descriptor.digest, *held],
             wanted=wanted,
+            expects_others=with_others,
         )
 
     def _next(self, info_hash: bytes | None) -> list[Descriptor]:

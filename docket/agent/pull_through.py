@@ -18,6 +18,7 @@ from docket.oci.digest import Digest
 from docket.oci.manifest import Index, Manifest, Platform
 from docket.oci.reference import Reference
 from docket.remote.client import Client
+from docket.remote.values import RemoteManifest
 from docket.store import Blob, Store, StoredManifest
 from docket.transfer.options import TransferOptions
 from docket.transfer.resolve import ResolvedImage, resolve
@@ -131,7 +132,12 @@ class PullThrough:
         """What fetches the image manifest *digest*; it is begun if there is none."""
         if job := self._running(digest):
             return job
-        image = resolve(self._tools.client, Reference(repository, digest), Platform.of_host())
+        image = resolve(
+            self._tools.client,
+            Reference(repository, digest),
+            Platform.of_host(),
+            held=self._held_image(repository, digest),
+        )
         return self.job_of(image)
 
     def job_of(self, image: ResolvedImage, options: TransferOptions | None = None) -> ImageJob:
@@ -180,9 +186,19 @@ class PullThrough:
         stored = self.manifest(repository, digest).stored
         if tag:
             self._keep(repository, stored.content, stored.media_type, (tag,))
+        if not isinstance(stored.parsed, Index):
+            return stored.digest
         found = self._tools.client.image_manifest(Reference(repository, digest), Platform.of_host())
         self._keep(repository, found.content, found.media_type, ())
         return found.digest
+
+    def _held_image(self, repository: str, digest: Digest) -> RemoteManifest | None:
+        """The image manifest, if it is here: a request less, while a fleet asks the registry."""
+        with suppress(NotFound, InvalidInput):
+            stored = self._tools.store.manifests.get(repository, digest)
+            if not isinstance(stored.parsed, Index):
+                return RemoteManifest(stored.digest, stored.media_type, stored.content)
+        return None
 
     def _fetched_manifest(self, repository: str, target: str | Digest) -> StoredManifest:
         found = self._resolver.manifest(Reference(repository, target))

@@ -242,5 +242,6 @@ def _fetch_order(deploy: Deploy) -> Order:
         load=deploy.request.load,
         jitter=min(total * JITTER_PER_HOST, MAX_JITTER),
         report_seconds=max(MIN_REPORT_SECONDS, total / REPORTS_PER_SECOND),
+        hosts=min(deploy.request.at_once or total, total),
         max_download=deploy.request.max_download,
     )

@@ -207,6 +207,7 @@ class Fetch:
                     is_gateway=is_gateway,
                     trip_seconds=self._request.image.trip_seconds,
                     patience=self._options.peer_timeout,
+                    expects_others=self._request.expects_others,
                 )
         except SwarmError as error:
             self._progress.note(f"the swarm failed ({summary(error)}); layers come over HTTP")

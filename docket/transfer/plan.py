@@ -44,12 +44,14 @@ class LayerPlan:
 class FetchRequest:
     """An image, and the layers of it that are *wanted* from the network.
 
-    *held* is what the store has of its blobs, the manifest first.
+    *held* is what the store has of its blobs, the manifest first. It *expects_others* where other
+    hosts begin to fetch the image at this moment.
     """
 
     image: ResolvedImage
     held: Sequence[Digest]
     wanted: Sequence[Descriptor]
+    expects_others: bool = False
 
 
 def plan_layers(

@@ -53,11 +53,20 @@ class ResolvedImage:
         return Reference(self.reference.repository, self.digest)
 
 
-def resolve(client: Client, reference: Reference, platform: Platform) -> ResolvedImage:
-    """Manifest and config of *reference*, checked. Raises `ManifestUnknown`, `InvalidManifest`."""
+def resolve(
+    client: Client,
+    reference: Reference,
+    platform: Platform,
+    *,
+    held: RemoteManifest | None = None,
+) -> ResolvedImage:
+    """Manifest and config of *reference*, checked. Raises `ManifestUnknown`, `InvalidManifest`.
+
+    The image manifest that is *held* already isn't requested again.
+    """
     # before all else: later, layers on their way to hosts may delay it
     trip_seconds = client.trip_seconds()
-    remote_manifest = client.image_manifest(reference, platform)
+    remote_manifest = held or client.image_manifest(reference, platform)
     image = remote_manifest.image()
     config = client.read_blob(reference.repository, image.config)
     diff_ids = manifest.parse_config(config).diff_ids

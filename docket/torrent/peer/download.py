@@ -6,7 +6,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,13 +28,24 @@ from docket.torrent.peer.events import (
     TrackerFailed,
 )
 from docket.torrent.peer.handles import TorrentHandle, TorrentStatus
-from docket.torrent.peer.piece_assignment import LOOK_SECONDS, PieceAssignment, stall_seconds
+from docket.torrent.peer.piece_assignment import (
+    SHORTEST_LOOK_SECONDS,
+    PieceAssignment,
+    pause_after_look,
+    stall_seconds,
+)
 from docket.torrent.peer.session import Session, peers_of
 from docket.torrent.peer.session_tuning import BLOCK, depth
 
 CLOSED = "the swarm has been closed"
 
 _FLUSH_SECONDS = 60.0
+
+_FIRST_PIECES = 2
+"""Pieces that a peer requests before it knows which others have started with it."""
+
+_OTHERS_SECONDS = 0.5
+"""How long it waits for others that are expected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +105,7 @@ class Download:
         have: Mapping[Digest, list[bool]],
         on_complete: Callable[[Digest, Path], None],
         trip_seconds: float,
+        expects_others: bool,
     ) -> None:
         self._tuning = session.tuning
         self._torrent = torrent
@@ -107,6 +119,7 @@ class Download:
         self._info_hash = metainfo.info_hash
         self._trip_seconds = trip_seconds
         self._hosts = 1
+        self._pause = SHORTEST_LOOK_SECONDS
         self._urgent: set[int] = set()
         self._all_urgent = False
         self._block_counts = BlockCounts(metainfo)
@@ -120,6 +133,10 @@ class Download:
             if file.digest and all(have.get(file.digest, [file.size == 0]))
         }
         self.tracker = TrackerState()
+        self._others_until = time.monotonic() + _OTHERS_SECONDS if expects_others else 0.0
+        if expects_others:
+            bits = torrent.status(lt.torrent_handle.query_pieces).pieces
+            self._narrow(list(bits) or [True] * metainfo.piece_count)
 
     def until_done(
         self,
@@ -146,7 +163,7 @@ class Download:
         while self._missing:
             self._take_event()
             now = time.monotonic()
-            if now - looked < LOOK_SECONDS:
+            if now - looked < self._pause:
                 continue
             looked = now
             status = self._torrent.status(lt.torrent_handle.query_pieces)
@@ -158,6 +175,7 @@ class Download:
             self._set_end_game(status, stalled=stalled)
             self._reconcile()
             on_progress(self._progress(status))
+            self._pause = pause_after_look(time.monotonic() - now)
             if announced < moved < now - patience / 2:
                 # the peers that the tracker named send nothing: it may name others
                 announced = now
@@ -168,7 +186,7 @@ class Download:
 
     def _take_event(self) -> None:
         try:
-            event = self._inbox.get(timeout=LOOK_SECONDS)
+            event = self._inbox.get(timeout=self._pause)
         except queue.Empty:
             return
         self._note(event)
@@ -224,6 +242,7 @@ class Download:
         self._tuning.set_request_depth(self._info_hash, blocks)
         self._hosts = len(others) + 1
         if not others and not self._assignment.has_others:
+            self._await_others(status, now)
             return
         availability = self._torrent.piece_availability()
         if not availability or not status.pieces:
@@ -238,10 +257,25 @@ class Download:
             rate=rate,
             ahead=blocks * BLOCK / self._piece_length,
             stalled=stalled,
+            pause=self._pause,
         )
         if changes:
             self._torrent.prioritize_pieces(changes)
         self._tuning.disconnect_registry(self._torrent, self._assignment.is_idle)
+
+    def _await_others(self, status: TorrentStatus, now: float) -> None:
+        """Hold back until others that are expected have connected, for a while."""
+        if not self._others_until or not status.pieces:
+            return
+        if now < self._others_until:
+            self._narrow(status.pieces)
+            return
+        self._others_until = 0.0
+        self._torrent.prioritize_pieces(self._assignment.alone(status.pieces))
+
+    def _narrow(self, have: Sequence[bool]) -> None:
+        if changes := self._assignment.before_others(have, _FIRST_PIECES):
+            self._torrent.prioritize_pieces(changes)
 
     def _set_end_game(self, status: TorrentStatus, *, stalled: bool) -> None:
         """While nothing arrives, request outstanding blocks of other peers too.

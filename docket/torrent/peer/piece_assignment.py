@@ -32,7 +32,12 @@ class Priority(enum.IntEnum):
 
 
 LOOK_SECONDS = 0.2
-"""How often a download looks at the pieces of its peers."""
+"""How often a large download looks at the pieces of its peers."""
+
+SHORTEST_LOOK_SECONDS = 0.03
+"""How often a small one does: 0.2 s are a tenth of a layer of 6 MB on a link of 20 Mb/s."""
+
+_LOOK_SHARE = 20  # looking takes at most a 20th of the time
 
 _STALL_SECONDS = 0.5
 _LONGEST_STALL_SECONDS = 2.0
@@ -42,6 +47,11 @@ def weights(peer_id: bytes, pieces: int) -> array[float]:
     """A peer's weight for each piece; every host draws the same from its id."""
     drawn = random.Random(peer_id)  # noqa: S311
     return array("d", [drawn.random() for _ in range(pieces)])
+
+
+def pause_after_look(seconds: float) -> float:
+    """How long to wait after a look that took *seconds*: it grows with pieces and peers."""
+    return min(max(seconds * _LOOK_SHARE, SHORTEST_LOOK_SECONDS), LOOK_SECONDS)
 
 
 def stall_seconds(hosts: int, rate: float) -> float:
@@ -93,6 +103,7 @@ class PieceAssignment:
         rate: float,
         ahead: float,
         stalled: bool,
+        pause: float = LOOK_SECONDS,
     ) -> list[tuple[int, Priority]]:
         """The pieces whose priority changes, with the new one.
 
@@ -100,7 +111,8 @@ class PieceAssignment:
         how many of them have all, and *others* the ids of those that still fetch, with the number
         of pieces that they have. *rate* is this peer's, in pieces a second, at *now* in seconds,
         and *ahead* how many pieces may be outstanding at a peer. When it has *stalled*, no piece is
-        left to other hosts.
+        left to other hosts. The next update follows after *pause* seconds: what arrives until then
+        isn't left to them either.
         """
         self.has_others = bool(others)
         lacking = [piece for piece in self._wanted if not have[piece]]
@@ -109,22 +121,40 @@ class PieceAssignment:
         self._set_owners(_in_step(self._may_own(hosts), len(have) - len(rare)))
         first = self._first(rare, now, rate, len(hosts), 1 + int(ahead))
         left: set[int] = set()
-        if seeds and not stalled and len(rare) > LOOK_SECONDS * rate:
+        if seeds and not stalled and len(rare) > pause * rate:
             left = {piece for piece in rare if self._owners[piece] != self._own} - first
             if len(left) == len(lacking):
                 # with nothing to request, libtorrent would call itself a seed
                 left.discard(self._heaviest_own(left))
         # what all other hosts have by then is left to them too
         self.is_idle = not first and not stalled and bool(others) and (self.is_idle or bool(left))
-        changed = []
-        for piece in lacking:
-            priority = Priority.HIGH if piece in first else Priority.NORMAL
-            if piece in left:
-                priority = Priority.SKIP
+        return self._changed((piece, _priority(piece, first, left)) for piece in lacking)
+
+    def before_others(self, have: Sequence[bool], count: int) -> list[tuple[int, Priority]]:
+        """The changes with which only *count* pieces are requested: those that it likely will own.
+
+        For a peer that knows that others start at this moment, but not yet which. At random, ten
+        hosts would request a tenth of a small layer twice.
+        """
+        lacking = [piece for piece in self._wanted if not have[piece]]
+        heaviest = sorted(lacking, key=lambda piece: -self._own_weights[piece])[:count]
+        wanted = frozenset(heaviest)
+        return self._changed(
+            (piece, Priority.HIGH if piece in wanted else Priority.SKIP) for piece in lacking
+        )
+
+    def alone(self, have: Sequence[bool]) -> list[tuple[int, Priority]]:
+        """The changes with which all that is missing is requested again."""
+        return self._changed((piece, Priority.NORMAL) for piece in self._wanted if not have[piece])
+
+    def _changed(self, priorities: Iterable[tuple[int, Priority]]) -> list[tuple[int, Priority]]:
+        """Those of *priorities* that differ from what was set before."""
+        changes = []
+        for piece, priority in priorities:
             if self._priorities[piece] != priority:
                 self._priorities[piece] = priority
-                changed.append((piece, priority))
-        return changed
+                changes.append((piece, priority))
+        return changes
 
     def current_priorities(self, pieces: Collection[int]) -> list[tuple[int, Priority]]:
         """The priorities that `update` set last, of those *pieces* that are wanted."""
@@ -204,6 +234,12 @@ class PieceAssignment:
     def _heaviest_own(self, pieces: Iterable[int]) -> int:
         """The piece of *pieces* with this peer's greatest weight: another one on each host."""
         return max(pieces, key=lambda piece: self._own_weights[piece])
+
+
+def _priority(piece: int, first: Collection[int], left: Collection[int]) -> Priority:
+    if piece in left:
+        return Priority.SKIP
+    return Priority.HIGH if piece in first else Priority.NORMAL
 
 
 def _in_step(hosts: Mapping[bytes, int], spread: int) -> set[bytes]:

@@ -191,6 +191,7 @@ class Swarm:
         is_gateway: bool = True,
         trip_seconds: float = 0.0,
         patience: float = PEER_TIMEOUT,
+        expects_others: bool = False,
         cancelled: threading.Event | None = None,
     ) -> FetchResult:
         """Fetch the *wanted* blobs of a torrent into *folder*, which is named as the torrent is.
@@ -198,8 +199,10 @@ class Swarm:
         Blobs that are *held*, and the layout's small files, are in place already and are served to
         other hosts meanwhile; *have* marks the pieces of wanted blobs that are in place.
         *is_gateway* makes this peer call itself a gateway: see `peer_selection`; *trip_seconds* is
-        the round trip to the registry. *on_complete* is called on this thread for each wanted blob
-        as soon as all of it can be read, while others still arrive.
+        the round trip to the registry. When it *expects_others*, hosts that start to fetch the same
+        at this moment, it requests only a few pieces until it knows them. *on_complete* is called
+        on this thread for each wanted blob as soon as all of it can be read, while others still
+        arrive.
 
         When all has arrived, the torrent stays in the session and serves until `forget`; else it
         has left. What an earlier fetch of the torrent wanted doesn't matter. Raises OSError when a
@@ -214,7 +217,9 @@ class Swarm:
                 )
                 member = self._members[metainfo.info_hash]
             ours = (self._session, member.torrent, inbox, member.peer_id)
-            run = Download(*ours, metainfo, folder, wanted, have, on_complete, trip_seconds)
+            run = Download(
+                *ours, metainfo, folder, wanted, have, on_complete, trip_seconds, expects_others
+            )
             run.tracker.error = member.tracker_error
             try:
                 result = run.until_done(on_progress, patience, cancelled)

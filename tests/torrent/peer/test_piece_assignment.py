@@ -7,7 +7,14 @@ from collections.abc import Collection, Mapping, Sequence
 
 import pytest
 
-from docket.torrent.peer.piece_assignment import PieceAssignment, Priority, weights
+from docket.torrent.peer.piece_assignment import (
+    LOOK_SECONDS,
+    SHORTEST_LOOK_SECONDS,
+    PieceAssignment,
+    Priority,
+    pause_after_look,
+    weights,
+)
 from docket.torrent.peer_id import GATEWAY_PEER, HOST_PEER
 
 SLOW = 0.5
@@ -283,3 +290,50 @@ def test_who_is_alone_has_no_share() -> None:
     host.look(())
     assert set(host.priorities) == {Priority.NORMAL}
     assert not host.assignment.has_others
+
+
+def test_hosts_that_start_together_request_different_pieces_before_they_have_met() -> None:
+    """Each requests few, mostly those it will own; once it knows the others, its own ones."""
+    hosts = [PieceAssignment(os.urandom(20), [True] * 90) for _ in range(10)]
+    requested = []
+    for host in hosts:
+        changes = dict(host.before_others([False] * 90, 2))
+        assert sorted(changes) == list(range(90))
+        requested += [piece for piece, priority in changes.items() if priority == Priority.HIGH]
+        assert list(changes.values()).count(Priority.SKIP) == 88
+        assert host.before_others([False] * 90, 2) == []
+    assert len(requested) == 20
+    assert len(set(requested)) > 14
+
+
+def test_a_host_whose_others_do_not_come_requests_everything() -> None:
+    """What it has stays out of it."""
+    host = PieceAssignment(os.urandom(20), [True] * 10)
+    have = [True, *[False] * 9]
+    host.before_others(have, 2)
+    assert sorted(host.alone(have)) == [(piece, Priority.NORMAL) for piece in range(1, 10)]
+
+
+def test_what_arrives_before_the_next_look_is_not_left_to_others() -> None:
+    """A look that comes sooner leaves more of the last pieces to their owners."""
+    for pause, is_left in ((LOOK_SECONDS, False), (SHORTEST_LOOK_SECONDS, True)):
+        host = PieceAssignment(b"a", [True] * 5)
+        changes = host.update(
+            [False] * 5,
+            [1] * 5,
+            seeds=1,
+            others={b"b": 0, b"c": 0},
+            now=0.0,
+            rate=30.0,
+            ahead=0.0,
+            stalled=False,
+            pause=pause,
+        )
+        assert (Priority.SKIP in dict(changes).values()) is is_left
+
+
+def test_looks_take_a_twentieth_of_the_time() -> None:
+    """They come between 0.03 and 0.2 s apart."""
+    assert pause_after_look(0.0001) == SHORTEST_LOOK_SECONDS
+    assert pause_after_look(0.004) == pytest.approx(0.08)
+    assert pause_after_look(1.0) == LOOK_SECONDS

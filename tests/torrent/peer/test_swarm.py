@@ -77,6 +77,7 @@ class Fetching:
         *,
         have: dict[Digest, list[bool]] | None = None,
         patience: float = _PATIENT,
+        expects_others: bool = False,
     ) -> FetchResult:
         """Fetch *wanted*; all else is held."""
         began = time.monotonic()
@@ -90,6 +91,7 @@ class Fetching:
                 on_progress=self._progress,
                 on_complete=self._complete,
                 patience=patience,
+                expects_others=expects_others,
                 cancelled=self._cancelled,
             )
         finally:
@@ -375,6 +377,19 @@ def test_an_interrupted_fetch_goes_on_where_it_was(
     assert second.completed == [_LARGE_LAYER]
     rest = _LARGE - there
     assert result.payload <= rest * 1.02 + _SLACK + PIECE_LENGTH
+
+
+def test_a_host_that_expects_others_in_vain_fetches_all(
+    seed: Swarm, new_swarm: NewSwarm, tmp_path: Path
+) -> None:
+    """It holds back for half a second at most."""
+    folder = _IMAGE.lay_out(tmp_path / "host", without=_LAYERS)
+    fetching = Fetching(new_swarm(), folder, seed)
+    result = fetching.run(_LAYERS, expects_others=True)
+    assert not result.stalled
+    assert sorted(fetching.completed) == sorted(_LAYERS)
+    before = [report.payload for report in fetching.reports[:2]]
+    assert before[-1] <= 4 * PIECE_LENGTH
 
 
 def test_what_is_whole_already_is_complete_without_a_peer(
