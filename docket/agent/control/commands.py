@@ -95,7 +95,12 @@ class HostCommands:
         grace = arguments["grace"]
         report = self._tools.store.maintenance.gc(
             grace=PIN_SECONDS if grace is None else grace,
-            retention=Retention(arguments["keep"], tuple(arguments["protect"]), arguments["age"]),
+            retention=Retention(
+                arguments["keep"],
+                tuple(arguments["protect"]),
+                arguments["age"],
+                arguments["unused"],
+            ),
             dry_run=arguments["dry_run"],
         )
         if not report.dry_run:

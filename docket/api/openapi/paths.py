@@ -66,6 +66,8 @@ _SESSION = ("Location", "Range", "Docker-Upload-UUID")
 _STORED = answer("stored", "Location", "Docker-Content-Digest")
 _OUT_OF_ORDER = json_answer("the part belongs elsewhere", ref("Error"), *_SESSION)
 _WRITE_REFUSALS = (400, 404, 409, 507)
+_UPSTREAM_REFUSALS = (403, 429, 502, 507)
+"""Of images that another registry has: it denies them, limits the rate, fails; the disk is full."""
 _TORRENT = get(
     "The torrent of an image; seeding begins",
     {
@@ -76,7 +78,7 @@ _TORRENT = get(
             media_type="application/x-bittorrent",
         )
     },
-    *(400, 404, 507),
+    *(400, 404, *_UPSTREAM_REFUSALS),
     takes=(_PLATFORM, _TOLD_ZONE, _JOINING),
 )
 _PIECES = get(
@@ -93,7 +95,7 @@ _PIECES = get(
             media_type=BINARY,
         )
     },
-    *(400, 404, 507),
+    *(400, 404, *_UPSTREAM_REFUSALS),
     takes=(
         parameter("query", "digests", TEXT, "digests of blobs, with commas between them"),
         parameter("query", "port", TEXT, "at which this host will serve hashes to others"),
@@ -177,7 +179,7 @@ PATHS: dict[str, Json] = {
                 206: answer("the range", *_BLOB_HEADERS, "Content-Range", media_type=BINARY),
                 416: answer("no byte of it is in the range", "Content-Range"),
             },
-            *(400, 404),
+            *(400, 404, *_UPSTREAM_REFUSALS),
             takes=(_RANGE,),
         ),
         "delete": call(
@@ -191,7 +193,7 @@ PATHS: dict[str, Json] = {
                 200: answer("the manifest", "Docker-Content-Digest", "ETag")
                 | {"content": _MANIFESTS}
             },
-            *(400, 404),
+            *(400, 404, *_UPSTREAM_REFUSALS),
         ),
         "put": call(
             "Push a manifest; 404 when the repository lacks something that it names",
