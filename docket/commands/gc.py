@@ -126,7 +126,8 @@ def _print(report: dict[str, Any]) -> None:
     if report["orphans"] or report["leftovers"]:
         print_line(
             f"this includes {report['orphans']} files left by a crash, and "
-            f"{format_size(report['leftovers'])} of interrupted pulls and old quarantine"
+            f"{format_size(report['leftovers'])} of interrupted pulls, old quarantine and "
+            "what rebuilds of the index set aside"
         )
     print_line(
         f"kept {format_size(report['kept'])}: {report['kept_blobs']} blobs of images that "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,12 +13,15 @@ from docket.store.blobs.files import BlobFiles
 from docket.store.index.environment import Index
 from docket.store.index.records import ManifestRecord, digest_of, key_of, scoped, unscoped
 from docket.store.index.tables import Transaction
+from docket.store.maintenance.needed import Needed
 from docket.store.maintenance.retention import Retention
 from docket.store.manifests.attachments import attached_tags, is_attachment
 from docket.store.manifests.edges import clear_tag, tagged
 from docket.store.manifests.removal import drop_manifest
 from docket.store.pins import Pins
 from docket.store.types import Tagged
+
+log = logging.getLogger("docket")
 
 T = TypeVar("T")
 IsPinned = Callable[[Digest], bool]
@@ -28,8 +32,9 @@ class GcReport:
     """What a collection freed (or would free) and why it kept what it kept; sizes in bytes.
 
     *freed* is all of *blobs*, of *orphans* (files without a record, as a crash leaves them) and of
-    *leftovers* (interrupted downloads and old quarantine). Images need what is *kept*; what is
-    *young* is within the grace time; what is *pinned* was just promised to a client.
+    *leftovers* (interrupted downloads, old quarantine, and what a rebuild has set aside).
+    Images need what is *kept*; what is *young* is within the grace time; what is *pinned* was just
+    promised to a client.
     """
 
     dry_run: bool = False
@@ -79,6 +84,8 @@ class Sweep:
         # blobs that a young link holds
         self._linked: set[bytes] = set()
         self._only_pulled = only_pulled
+        # keys that no edge of `parents` has kept
+        self._spared: list[bytes] = []
         # manifests of other registries, and which of them somebody has just pulled
         self._pulled: dict[bytes, float] = {}
         self._used: set[bytes] = set()
@@ -97,6 +104,7 @@ class Sweep:
         self._sweep_blobs()
         if not self._only_pulled:
             self._sweep_orphans()
+        self._report_spared()
         if not self._report.dry_run:
             self._files.empty_trash()
         return self._report
@@ -145,6 +153,8 @@ class Sweep:
                 if self._is_named(txn, key, record):
                     continue
                 repository, digest = unscoped(key)
+                if needed.spares(key):
+                    continue
                 if pinned(Digest.parse(digest)):
                     fates.pinned.append(record.size)
                 elif record.pushed > self._horizon:
@@ -159,6 +169,7 @@ class Sweep:
                         drop_manifest(self._index, txn, repository, digest)
             return fates
 
+        needed = Needed(self._index, self._dead)
         before = report.manifests
         report.pinned_manifests = report.young_manifests = 0
         for batch in self._index.batches(self._index.manifests):
@@ -168,6 +179,8 @@ class Sweep:
             self._note_attached(fates.tags)
             report.pinned_manifests += len(fates.pinned)
             report.young_manifests += len(fates.young)
+        if report.manifests == before:
+            self._spared += needed.spared
         return report.manifests > before
 
     def _is_used(self, key: bytes) -> bool:
@@ -203,7 +216,7 @@ class Sweep:
                 repository, digest = unscoped(key)
                 if linked is None or self._is_listed(txn, repository, digest):
                     continue
-                if self._is_spared(digest.encode()):
+                if self._is_spared(digest.encode()) or needed.spares(key):
                     continue
                 if linked > self._horizon:
                     young.add(digest.encode())
@@ -211,8 +224,10 @@ class Sweep:
                     self._index.links.delete(txn, key)
             return young
 
+        needed = Needed(self._index, self._dead)
         for batch in self._index.batches(self._index.links):
             self._linked |= self._settled(sweep, batch)
+        self._spared += needed.spared
 
     def _is_listed(self, txn: Transaction, repository: str, digest: str) -> bool:
         return any(
@@ -231,7 +246,8 @@ class Sweep:
                     continue
                 digest = digest_of(key)
                 parents = self._index.parents.values(txn, key)
-                if any(self._lives(str(digest), parent) for parent in parents):
+                has_parent = any(self._lives(str(digest), parent) for parent in parents)
+                if has_parent or needed.spares(key):
                     fates.kept.append(record.size)
                 elif pinned(digest):
                     fates.pinned.append(record.size)
@@ -244,6 +260,7 @@ class Sweep:
                         self._files.sweep(txn, digest)
             return fates
 
+        needed = Needed(self._index, self._dead)
         for batch in self._index.batches(self._index.blobs):
             fates = self._settled(sweep, batch)
             report.blobs += len(fates.dead)
@@ -254,6 +271,12 @@ class Sweep:
             report.young += sum(fates.young)
             report.pinned_blobs += len(fates.pinned)
             report.pinned += sum(fates.pinned)
+        self._spared += needed.spared
+
+    def _report_spared(self) -> None:
+        """Say so if edges are damaged: what was deleted during the collection doesn't count."""
+        if self._spared and any(map(Needed(self._index, self._dead).spares, self._spared)):
+            log.warning("the index lacks edges: gc kept what they belong to; run docket fsck")
 
     def _is_spared(self, blob: bytes) -> bool:
         """Whether the blob is none of this collection's business."""

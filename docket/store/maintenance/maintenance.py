@@ -23,6 +23,7 @@ from docket.store.maintenance.fsck import Fsck, FsckReport, OnBlob, Sample
 from docket.store.maintenance.gc import GcReport, Sweep
 from docket.store.maintenance.retention import Retention
 from docket.store.maintenance.scrub import Scrub, ScrubReport
+from docket.store.maintenance.set_aside import SET_ASIDE_SECONDS, drop_set_aside
 from docket.store.pins import Pins
 
 UPLOAD_SECONDS_WHEN_SHORT = 600.0
@@ -71,7 +72,9 @@ class Maintenance:
         report.leftovers = self._files.drop_quarantined(
             older_than=now - QUARANTINE_SECONDS, dry_run=dry_run
         ) + drop_leftovers(self._filesystem, older_than=now - grace, dry_run=dry_run)
-        report.leftovers += uploads
+        report.leftovers += uploads + drop_set_aside(
+            self._filesystem, older_than=now - SET_ASIDE_SECONDS, dry_run=dry_run
+        )
         report.freed += report.leftovers
         if not dry_run:
             self._drop_dead_torrents()
