@@ -22,9 +22,9 @@ FIRST = release("team/app:1.0", [("base", 600_000), ("app-1", 90_000)])
 SECOND = release("team/app:1.1", [("base", 600_000), ("app-2", 90_000)])
 
 
-def pushed(host: Commands, image: TinyImage, place: Path) -> dict[str, object]:
+def pushed(host: Commands, image: TinyImage, folder: Path) -> dict[str, object]:
     """Push *image* from an archive."""
-    archive = image.archive(place / f"{image.name.replace('/', '-')}.tar")
+    archive = image.archive(folder / f"{image.name.replace('/', '-')}.tar")
     return host("push", image.name, "--archive", archive)
 
 
@@ -61,8 +61,8 @@ def test_release_shares_the_base_layer(host: Host, tmp_path: Path) -> None:
     assert [layer["source"] for layer in pulled["layers"]] == ["held", "swarm"]
     assert pulled["payload"]["swarm"] <= 1.02 * sizes[1] + 64 * 1024
     shown = host("a")("images")["images"]
-    assert [(one["tag"], one["layers"]) for one in shown] == [("1.0", 2), ("1.1", 2)]
-    assert all(one["shared"] >= sizes[0] for one in shown)
+    assert [(row["tag"], row["layers"]) for row in shown] == [("1.0", 2), ("1.1", 2)]
+    assert all(row["shared"] >= sizes[0] for row in shown)
 
 
 def test_output_is_the_image_that_was_pushed(host: Host, tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_output_is_the_image_that_was_pushed(host: Host, tmp_path: Path) -> None
             ["skopeo", "inspect", "--config", f"{form}:{output}"], capture_output=True, check=True
         )
         assert json.loads(shown.stdout)["rootfs"]["diff_ids"] == [
-            str(Digest.of(one)) for one in FIRST.layers
+            str(Digest.of(layer)) for layer in FIRST.layers
         ]
 
 

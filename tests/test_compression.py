@@ -60,9 +60,9 @@ def skippable(content: bytes) -> bytes:
 def test_many_frames_cut_anywhere(parts: list[bytes], kind: str, cut: int) -> None:
     """RFC 1952 § 2.2, RFC 8878 § 3: members or frames one after the other are one stream."""
     stream = b"".join(packed(part, kind) for part in parts)
-    plain, found = unpacked(stream, cut=cut)
+    plain, detected = unpacked(stream, cut=cut)
     assert plain == b"".join(parts)
-    assert found == (kind if parts else NONE)
+    assert detected == (kind if parts else NONE)
     assert PlainReader(io.BytesIO(stream)).read() == plain
 
 

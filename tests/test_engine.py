@@ -53,11 +53,14 @@ def started(kind: str, root: Path) -> AbstractContextManager[engines.Engine]:
 @pytest.fixture(scope="module", params=KINDS)
 def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
     """Each real engine, started once."""
-    with short_folder() as place:
-        root = place / "engine"
+    with short_folder() as folder:
+        root = folder / "engine"
         root.mkdir()
-        with started(request.param, root) as running, closing(Engine.connect(running.host)) as one:
-            yield one
+        with (
+            started(request.param, root) as running,
+            closing(Engine.connect(running.host)) as connected,
+        ):
+            yield connected
 
 
 def blocks_of(image: TinyImage, *, leave_out: int = 0) -> Iterator[bytes]:
@@ -67,7 +70,10 @@ def blocks_of(image: TinyImage, *, leave_out: int = 0) -> Iterator[bytes]:
 
 def loaded(*images: TinyImage) -> Mapping[Digest, Sequence[Digest]]:
     """What docket knows of images that it loaded."""
-    return {Digest.of(load_manifest(one.config, one.load_layers())): one.diff_ids for one in images}
+    return {
+        Digest.of(load_manifest(image.config, image.load_layers())): image.diff_ids
+        for image in images
+    }
 
 
 def test_an_image_without_layers(engine: Engine) -> None:
@@ -86,9 +92,9 @@ def test_an_image_goes_round(engine: Engine, tmp_path: Path) -> None:
     assert before.diff_ids == image.diff_ids
     assert before.config == (None if engine.is_containerd_store else Digest.of(image.config))
     with engine.save("round:1.0") as stream:
-        found = read(stream, spool=tmp_path, name="round:1.0")
-    assert found.config == image.config
-    assert tuple(layer.diff_id for layer in found.layers) == image.diff_ids
+        archived = read(stream, spool=tmp_path, name="round:1.0")
+    assert archived.config == image.config
+    assert tuple(layer.diff_id for layer in archived.layers) == image.diff_ids
     whole = engine.held_prefix(image.diff_ids, lambda: loaded(image))
     assert whole == len(image.layers)
     engine.load(blocks_of(image, leave_out=whole))
@@ -102,13 +108,13 @@ def test_a_release_is_loaded_without_its_base(engine: Engine, tmp_path: Path) ->
     second = image_of([*base, layer_tar("new")], "release:2.0")
     assert engine.held_prefix(first.diff_ids, dict) == 0
     engine.load(blocks_of(first))
-    held = engine.held_prefix(second.diff_ids, lambda: loaded(first))
-    assert held == 2
-    engine.load(blocks_of(second, leave_out=held))
+    prefix = engine.held_prefix(second.diff_ids, lambda: loaded(first))
+    assert prefix == 2
+    engine.load(blocks_of(second, leave_out=prefix))
     assert engine.image("release:2.0").diff_ids == second.diff_ids
     with engine.save("release:2.0") as stream:
-        found = read(stream, spool=tmp_path)
-    for layer, content in zip(found.layers, second.layers, strict=True):
+        image = read(stream, spool=tmp_path)
+    for layer, content in zip(image.layers, second.layers, strict=True):
         with layer.open_plain() as plain:
             assert plain.read() == content
 
@@ -192,7 +198,9 @@ def test_other_images_are_whole_too(engine: Engine) -> None:
     assert engine.held_prefix(nameless.diff_ids, lambda: loaded(nameless)) == 2
 
 
-@pytest.mark.parametrize("engine", [one for one in KINDS if "," in one], indirect=True)
+@pytest.mark.parametrize(
+    "engine", [engine_kind for engine_kind in KINDS if "," in engine_kind], indirect=True
+)
 def test_docker_writes_the_manifest_that_docket_writes(engine: Engine) -> None:
     """Docker since 25 saves an image under the digest that docket's own archive gives it."""
     image = tiny_image("manifest", 3)
@@ -212,8 +220,8 @@ def test_a_base_outlives_the_image_that_brought_it(engine: Engine, tmp_path: Pat
     engine.load(blocks_of(second, leave_out=2))
     engine._client.remove_image("outlive:1.0", force=True)
     with engine.save("outlive:2.0") as stream:
-        found = read(stream, spool=tmp_path)
-    assert tuple(layer.diff_id for layer in found.layers) == second.diff_ids
+        image = read(stream, spool=tmp_path)
+    assert tuple(layer.diff_id for layer in image.layers) == second.diff_ids
 
 
 def test_a_save_may_be_given_up(engine: Engine) -> None:
@@ -228,8 +236,8 @@ def test_a_save_may_be_given_up(engine: Engine) -> None:
 @contextmanager
 def answering(answers: dict[str, bytes], *, name: str = "s") -> Iterator[str]:
     """The host of a false engine that gives these answers, by the end of the request's path."""
-    with short_folder() as place, socket.socket(socket.AF_UNIX) as listener:
-        path = place / name
+    with short_folder() as folder, socket.socket(socket.AF_UNIX) as listener:
+        path = folder / name
         path.parent.mkdir(exist_ok=True)
         listener.bind(str(path))
         listener.listen()

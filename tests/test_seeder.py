@@ -34,13 +34,13 @@ def swarm() -> Iterator[Swarm]:
         yield session
 
 
-def stored(store: Store, place: Path, *, repository: str, seed: str = "layer") -> StoredManifest:
+def stored(store: Store, folder: Path, *, repository: str, seed: str = "layer") -> StoredManifest:
     """A small image in *store*."""
     image = release(f"{repository}:1.0", [(seed, 700_000)])
     layers = []
     for number, plain in enumerate(image.layers):
-        path = place / f"{seed}-{number}"
-        source = place / f"{seed}-{number}.plain"
+        path = folder / f"{seed}-{number}"
+        source = folder / f"{seed}-{number}.plain"
         source.write_bytes(plain)
         with source.open("rb") as file:
             path.write_bytes(b"".join(compressed(file, len(plain), Compression(ZSTD))))
@@ -61,19 +61,19 @@ def test_torrent_comes_when_asked_for_and_goes_when_idle(
 ) -> None:
     """An image joins the session at the first question for it and leaves without peers."""
     seeder = Seeder(store, swarm, idle_seconds=-1.0)
-    found = stored(store, tmp_path, repository="app")
+    stored_manifest = stored(store, tmp_path, repository="app")
     assert swarm.info_hashes() == []
-    torrent = seeder.metainfo(found, announce="http://a/announce")
+    torrent = seeder.metainfo(stored_manifest, announce="http://a/announce")
     assert swarm.info_hashes() == []
     assert seeder.ensure_seeded(torrent.info_hash)
     assert swarm.info_hashes() == [torrent.info_hash]
     folder = store.location / "swarm" / torrent.name
-    links = [folder / one.path for one in torrent.files if one.digest]
-    assert all(one.stat().st_nlink == 2 for one in links)
+    links = [folder / file.path for file in torrent.files if file.digest]
+    assert all(link.stat().st_nlink == 2 for link in links)
     seeder.release_idle()
     assert swarm.info_hashes() == []
     assert not folder.exists()
-    assert store.blobs.has(found.digest)
+    assert store.blobs.has(stored_manifest.digest)
 
 
 def test_unknown_torrents_are_not_wanted(store: Store, swarm: Swarm) -> None:
@@ -86,14 +86,14 @@ def test_making_the_torrent_reads_no_layer(store: Store, swarm: Swarm, tmp_path:
 
     The files are moved away, so that any read of one would fail.
     """
-    found = stored(store, tmp_path, repository="app")
+    stored_manifest = stored(store, tmp_path, repository="app")
     seeder = Seeder(store, swarm)
-    parsed = manifest.parse(found.content)
+    parsed = manifest.parse(stored_manifest.content)
     assert isinstance(parsed, manifest.Manifest)
     for layer in parsed.layers:
         blob_path(store, layer.digest).rename(tmp_path / "moved")
-    torrent = seeder.metainfo(found, announce="http://a/announce")
-    assert {one.digest for one in torrent.files} >= {layer.digest for layer in parsed.layers}
+    torrent = seeder.metainfo(stored_manifest, announce="http://a/announce")
+    assert {file.digest for file in torrent.files} >= {layer.digest for layer in parsed.layers}
 
 
 def test_the_same_image_is_the_same_swarm(store: Store, swarm: Swarm, tmp_path: Path) -> None:
@@ -101,17 +101,17 @@ def test_the_same_image_is_the_same_swarm(store: Store, swarm: Swarm, tmp_path: 
     first = stored(store, tmp_path, repository="one")
     second = stored(store, tmp_path, repository="two/more")
     here = Seeder(store, swarm).metainfo(first, announce="http://a/announce")
-    there = Seeder(store, swarm).metainfo(second, announce="http://b:1/announce")
-    assert here.info_hash == there.info_hash
-    assert here.announce != there.announce
+    elsewhere = Seeder(store, swarm).metainfo(second, announce="http://b:1/announce")
+    assert here.info_hash == elsewhere.info_hash
+    assert here.announce != elsewhere.announce
 
 
 def test_seeded_blobs_are_pinned(store: Store, swarm: Swarm, tmp_path: Path) -> None:
     """While an image is seeded gc keeps its blobs, though no tag names it any more."""
     seeder = Seeder(store, swarm)
-    found = stored(store, tmp_path, repository="app")
-    seeder.seed(found)
+    stored_manifest = stored(store, tmp_path, repository="app")
+    seeder.seed(stored_manifest)
     seeder.release_idle()
     store.manifests.delete_tag("app", "1.0")
     assert store.maintenance.gc(grace=0.0).freed == 0
-    assert store.blobs.has(found.digest)
+    assert store.blobs.has(stored_manifest.digest)

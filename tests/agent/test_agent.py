@@ -228,12 +228,12 @@ def deploy(docket: Commands, *arguments: str, engine: str = "") -> subprocess.Co
 
 def wait_for_held(docket: Commands, expected: dict[str, int]) -> None:
     """Wait until the registry knows how many images each host holds."""
-    held: dict[str, int] = {}
+    by_host: dict[str, int] = {}
     for _ in range(600):
-        held = {row["name"]: row["held"] for row in rows(docket) if row["connected"]}
-        if held == expected:
+        by_host = {row["name"]: row["held"] for row in rows(docket) if row["connected"]}
+        if by_host == expected:
             return
-    raise AssertionError(held)
+    raise AssertionError(by_host)
 
 
 def test_one_agent_owns_the_store(docket: Commands, tmp_path: Path) -> None:

@@ -67,9 +67,9 @@ def app(version: str, *, size: int = 4 * MB) -> TinyImage:
     return image_of(layers, f"app:{version}")
 
 
-def push(docket: Commands, place: Path, image: TinyImage, name: str) -> None:
+def push(docket: Commands, folder: Path, image: TinyImage, name: str) -> None:
     """Push *image* with gzip layers, which all engines take, as *name*."""
-    archive = place / "push.tar"
+    archive = folder / "push.tar"
     archive.write_bytes(image.docker_save())
     docket("push", name, "--archive", archive, "--compression", "gzip")
 
@@ -78,15 +78,15 @@ def push(docket: Commands, place: Path, image: TinyImage, name: str) -> None:
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     """The registries; ``team/other:1`` is in the other one alone."""
     need("skopeo")
-    place = tmp_path_factory.mktemp("fleet")
+    folder = tmp_path_factory.mktemp("fleet")
     image = app("1.1")
-    layout = tiny_image("other").oci_layout(place / "layout")
-    with registry(place / "docket") as url, docker_registry(place / "upstream") as upstream:
+    layout = tiny_image("other").oci_layout(folder / "layout")
+    with registry(folder / "docket") as url, docker_registry(folder / "upstream") as upstream:
         target = f"docker://{upstream.address}/team/other:1"
         run("skopeo", "copy", "--dest-tls-verify=false", f"oci:{layout}:other:1.0", target)
-        docket = Commands(url, place / "host")
+        docket = Commands(url, folder / "host")
         for name in ("app:1.1", FOREIGN):
-            push(docket, place, image, name)
+            push(docket, folder, image, name)
         yield Fleet(docket, upstream, image)
 
 
@@ -155,12 +155,12 @@ def test_docker_with_the_containerd_store_pulls_any_name(
             assert pull(engine, name) == fleet.digest(stored)
             assert diff_ids(engine, name) == expected_diff_ids(fleet.image)
             remove_all(engine)
-        other = f"{fleet.upstream.address}/team/other:1"
-        assert pull(engine, other) == str(tiny_image("other").blobs("gzip")[0].digest)
+        other_name = f"{fleet.upstream.address}/team/other:1"
+        assert pull(engine, other_name) == str(tiny_image("other").blobs("gzip")[0].digest)
         remove_all(engine)
         agent.process.terminate()
         agent.process.wait(20)
-        assert pull(engine, other)
+        assert pull(engine, other_name)
         assert pull(engine, f"{fleet.address}/app:1.1") == fleet.digest("app:1.1")
 
 
@@ -193,8 +193,8 @@ def test_containerd_pulls_as_kubelet_does(
         with engine as running:
             assert running.cri_pull(FOREIGN) == config_id
             assert running.cri_pull(f"127.0.0.1:{seen.port}/app:1.1") == config_id
-            other = f"{fleet.upstream.address}/team/other:1"
-            assert running.cri_pull(other) == str(Digest.of(tiny_image("other").config))
+            other_name = f"{fleet.upstream.address}/team/other:1"
+            assert running.cri_pull(other_name) == str(Digest.of(tiny_image("other").config))
         blobs = [request for request in seen.requests if b"/blobs/" in request.split(b"\r\n")[0]]
         assert blobs
         ranges = {line for request in blobs for line in request.lower().split(b"\r\n")}
@@ -213,8 +213,8 @@ def test_podman_buildah_and_skopeo_pull(
     plain = f'[[registry]]\nlocation = "{fleet.upstream.address}"\ninsecure = true\n'
     containers.joinpath("registries.conf").write_text(plain)
     setup(root, "podman", address(agent), "-h", fleet.docket.url)
-    with short_folder() as place:
-        for program, argv in podman_tools(root, place).items():
+    with short_folder() as short_path:
+        for program, argv in podman_tools(root, short_path).items():
             scheme = "docker://" if program == "skopeo" else ""
             for name, stored in {FOREIGN: FOREIGN, f"{fleet.address}/app:1.1": "app:1.1"}.items():
                 output = run(*argv, f"{scheme}{name}")

@@ -125,9 +125,9 @@ def test_a_pull_from_another_registry_goes_through_the_agent_too(
 ) -> None:
     """-h says from which; without it, it is the agent's."""
     with registry(tmp_path / "other") as url:
-        other = Commands(url, docket.location)
+        second_host = Commands(url, docket.location)
         push(Commands(url, tmp_path / "builder"), tmp_path, release("2.0"), "app:2.0")
-        assert other("pull", "app:2.0", "--layers-only")["name"] == "app:2.0"
+        assert second_host("pull", "app:2.0", "--layers-only")["name"] == "app:2.0"
     own = [*DOCKET, "-l", str(docket.location), "pull", "app:1.0", "--layers-only"]
     subprocess.run(own, check=True, capture_output=True, env=environment())
 

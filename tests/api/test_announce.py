@@ -103,7 +103,7 @@ def announced(wire: Wire, info_hash: bytes, port: int, *, path: str = "/announce
     return decoded(wire.answer()[2])
 
 
-def told(content: bytes) -> list[int]:
+def peer_ports(content: bytes) -> list[int]:
     """The ports of the IPv4 peers in an answer, sorted."""
     packed = decoded(content)[b"peers"]
     return sorted(int.from_bytes(packed[at + 4 : at + 6], "big") for at in range(0, len(packed), 6))
@@ -175,17 +175,17 @@ def test_every_form_of_an_announce_is_answered_alike(
 ) -> None:
     """Short way or usual way, a peer hears the same, a second time too."""
     wire.send(request(info_hash, peer="-XX0001-other-peer-1", port=7001))
-    seed = told(wire.answer()[2])
+    seed = peer_ports(wire.answer()[2])
     assert len(seed) == 1
-    heard = []
+    answers = []
     for _ in range(2):
         wire.send(request(info_hash, *headers, "Connection: keep-alive", version=version))
         status, _, content = wire.answer()
         assert status == 200
-        heard.append(told(content))
+        answers.append(peer_ports(content))
         if version == "1.0":
             break
-    assert heard == [sorted([7001, *seed])] * len(heard)
+    assert answers == [sorted([7001, *seed])] * len(answers)
 
 
 def test_a_request_that_comes_in_pieces(wire: Wire, info_hash: bytes) -> None:
@@ -205,7 +205,7 @@ def test_requests_that_come_at_once(wire: Wire, info_hash: bytes) -> None:
     wire.send(request(info_hash) + health + request(info_hash) + health)
     answers = [wire.answer()[2] for _ in range(4)]
     assert answers[1::2] == [b"ok\n"] * 2
-    assert [decoded(one)[b"complete"] for one in answers[::2]] == [1, 1]
+    assert [decoded(answer)[b"complete"] for answer in answers[::2]] == [1, 1]
 
 
 def test_a_body_that_looks_like_an_announce(repo: Repository, info_hash: bytes) -> None:
@@ -218,7 +218,7 @@ def test_a_body_that_looks_like_an_announce(repo: Repository, info_hash: bytes) 
         wire.send(head.replace("POST", "PATCH").encode(), content)
         assert wire.answer()[0] == 202
         wire.send(request(info_hash))
-        assert 6666 not in told(wire.answer()[2])
+        assert 6666 not in peer_ports(wire.answer()[2])
 
 
 @pytest.mark.parametrize(
@@ -247,11 +247,11 @@ def test_a_peer_that_stops_is_gone_at_once(wire: Wire, info_hash: bytes) -> None
     wire.send(request(info_hash, peer="-XX0001-other-peer-1", port=7001))
     wire.answer()
     wire.send(request(info_hash))
-    assert 7001 in told(wire.answer()[2])
+    assert 7001 in peer_ports(wire.answer()[2])
     wire.send(request(info_hash, peer="-XX0001-other-peer-1", port=7001, more="&event=stopped"))
-    assert told(wire.answer()[2]) == []
+    assert peer_ports(wire.answer()[2]) == []
     wire.send(request(info_hash))
-    assert 7001 not in told(wire.answer()[2])
+    assert 7001 not in peer_ports(wire.answer()[2])
 
 
 @pytest.mark.parametrize(
@@ -280,12 +280,12 @@ def test_peers_of_a_label_hear_of_each_other(repo: Repository, wire: Wire) -> No
     assert torrent.info_hash == plain.info_hash
     assert torrent.announce == f"{plain.announce}/rack-1"
     path = urlsplit(torrent.announce).path
-    heard = []
+    answers = []
     for port in range(7001, 7005):
         wire.send(request(torrent.info_hash, path=path, peer=f"{port:020}", port=port))
-        heard.append(told(wire.answer()[2]))
-    (seed,) = heard[0]
-    assert heard == [[seed], sorted([7001, seed]), [7001, 7002], [7001, 7002, 7003]]
+        answers.append(peer_ports(wire.answer()[2]))
+    (seed,) = answers[0]
+    assert answers == [[seed], sorted([7001, seed]), [7001, 7002], [7001, 7002, 7003]]
 
 
 @pytest.mark.parametrize("zone", ["a b", "a%2Fb", "-", "%F0%9F%98%80", "x" * 65])

@@ -33,7 +33,7 @@ def archive() -> Path:
 
 def run(*argv: object) -> str:
     """A client's command that must end well; gives its standard output."""
-    done = subprocess.run([str(one) for one in argv], capture_output=True, text=True, check=False)
+    done = subprocess.run([str(word) for word in argv], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -53,25 +53,39 @@ def test_skopeo_copies_lists_syncs_and_deletes(
     registry_url: str, archive: Path, tmp_path: Path
 ) -> None:
     """skopeo copy in and out and across repositories (mount), list-tags, sync, delete."""
-    place = address(registry_url)
+    registry_host = address(registry_url)
     plain = ("--src-tls-verify=false", "--dest-tls-verify=false")
-    skopeo("copy", plain[1], f"docker-archive:{archive}", f"docker://{place}/team/app:1.0")
-    skopeo("copy", *plain, f"docker://{place}/team/app:1.0", f"docker://{place}/other/app:2")
-    listed = json.loads(skopeo("list-tags", "--tls-verify=false", f"docker://{place}/other/app"))
-    assert listed["Tags"] == ["2"]
-    skopeo("copy", plain[0], f"docker://{place}/other/app:2", f"oci:{tmp_path}/out:2")
+    skopeo("copy", plain[1], f"docker-archive:{archive}", f"docker://{registry_host}/team/app:1.0")
     skopeo(
-        "sync", plain[0], "--src", "docker", "--dest", "dir", f"{place}/team/app", tmp_path / "sync"
+        "copy",
+        *plain,
+        f"docker://{registry_host}/team/app:1.0",
+        f"docker://{registry_host}/other/app:2",
+    )
+    listed = json.loads(
+        skopeo("list-tags", "--tls-verify=false", f"docker://{registry_host}/other/app")
+    )
+    assert listed["Tags"] == ["2"]
+    skopeo("copy", plain[0], f"docker://{registry_host}/other/app:2", f"oci:{tmp_path}/out:2")
+    skopeo(
+        "sync",
+        plain[0],
+        "--src",
+        "docker",
+        "--dest",
+        "dir",
+        f"{registry_host}/team/app",
+        tmp_path / "sync",
     )
     assert list((tmp_path / "sync").iterdir())
-    skopeo("delete", "--tls-verify=false", f"docker://{place}/other/app:2")
+    skopeo("delete", "--tls-verify=false", f"docker://{registry_host}/other/app:2")
     gone = subprocess.run(
-        ["skopeo", "inspect", "--tls-verify=false", f"docker://{place}/other/app:2"],
+        ["skopeo", "inspect", "--tls-verify=false", f"docker://{registry_host}/other/app:2"],
         capture_output=True,
         check=False,
     )
     assert gone.returncode
-    skopeo("inspect", "--tls-verify=false", f"docker://{place}/team/app:1.0")
+    skopeo("inspect", "--tls-verify=false", f"docker://{registry_host}/team/app:1.0")
 
 
 def test_what_others_push_docket_knows(registry_url: str, archive: Path, host: Host) -> None:
@@ -79,12 +93,12 @@ def test_what_others_push_docket_knows(registry_url: str, archive: Path, host: H
 
     And docket pull fetches such an image through the swarm, as any other.
     """
-    place = address(registry_url)
+    registry_host = address(registry_url)
     skopeo(
         "copy",
         "--dest-tls-verify=false",
         f"docker-archive:{archive}",
-        f"docker://{place}/theirs:1.0",
+        f"docker://{registry_host}/theirs:1.0",
     )
     assert host("build")("push", "ours:1.0", "--archive", archive)["uploaded"] == 0
     pulled = host("a")("pull", "theirs:1.0", "--layers-only")
@@ -98,19 +112,27 @@ def test_others_pull_what_docket_pushed(
 ) -> None:
     """podman and skopeo pull zstd layers and gzip layers; the image is the one that was pushed."""
     need("podman")
-    place = address(registry_url)
+    registry_host = address(registry_url)
     pushed = host("build")(
         "push", f"{NAME}:1.0", "--archive", archive, "--compression", compression
     )
     with short_folder() as root:
         storage = ("--root", root / "r", "--runroot", root / "rr", "--storage-driver", "vfs")
-        name = f"{place}/{NAME}:1.0"
+        name = f"{registry_host}/{NAME}:1.0"
         run("podman", *storage, "pull", "-q", "--tls-verify=false", name)
         image_id = run("podman", *storage, "images", "--no-trunc", "-q").strip()
         assert image_id == pushed["config"]
-        run("podman", *storage, "push", "-q", "--tls-verify=false", name, f"{place}/back:1.0")
+        run(
+            "podman",
+            *storage,
+            "push",
+            "-q",
+            "--tls-verify=false",
+            name,
+            f"{registry_host}/back:1.0",
+        )
     config = skopeo(
-        "inspect", "--tls-verify=false", "--config", "--raw", f"docker://{place}/back:1.0"
+        "inspect", "--tls-verify=false", "--config", "--raw", f"docker://{registry_host}/back:1.0"
     )
     diff_ids = json.loads(config)["rootfs"]["diff_ids"]
     assert diff_ids == [layer["diff_id"] for layer in pushed["layers"]]
@@ -119,29 +141,31 @@ def test_others_pull_what_docket_pushed(
 def test_docker_20_pushes_and_pulls(registry_url: str, archive: Path, host: Host) -> None:
     """Docker 20.10: push, mount into another repository, pull of gzip layers, the same image id."""
     need("dockerd")
-    place = address(registry_url)
+    registry_host = address(registry_url)
     with short_folder() as root, dockerd(root) as engine:
         engine.load(archive)
         images = engine.client.images
         image_id = images.get(f"{NAME}:1.0").id
         for repository in ("first", "second"):
-            images.get(f"{NAME}:1.0").tag(f"{place}/{repository}", "1.0")
+            images.get(f"{NAME}:1.0").tag(f"{registry_host}/{repository}", "1.0")
             rows = [
                 json.loads(row)
-                for row in "".join(images.push(f"{place}/{repository}", tag="1.0")).splitlines()
+                for row in "".join(
+                    images.push(f"{registry_host}/{repository}", tag="1.0")
+                ).splitlines()
             ]
             assert not [row for row in rows if "error" in row]
             if repository == "second":
                 assert [row for row in rows if "Mounted" in row.get("status", "")]
-        for name in (f"{NAME}:1.0", f"{place}/first:1.0", f"{place}/second:1.0"):
+        for name in (f"{NAME}:1.0", f"{registry_host}/first:1.0", f"{registry_host}/second:1.0"):
             images.remove(name, force=True)
-        assert images.pull(f"{place}/first", tag="1.0").id == image_id
-        images.remove(f"{place}/first:1.0", force=True)
+        assert images.pull(f"{registry_host}/first", tag="1.0").id == image_id
+        images.remove(f"{registry_host}/first:1.0", force=True)
         # docket knows the layers that docker pushed
         again = host("build")("push", "third:1.0", "--archive", archive)
         assert again["uploaded"] == 0
         assert again["config"] == image_id
-        assert images.pull(f"{place}/third", tag="1.0").id == image_id
+        assert images.pull(f"{registry_host}/third", tag="1.0").id == image_id
 
 
 def test_docker_20_resumes_what_breaks_off(registry_url: str, archive: Path, host: Host) -> None:
@@ -166,7 +190,7 @@ def test_docker_20_resumes_what_breaks_off(registry_url: str, archive: Path, hos
         with relay(target, limit=1_000_000, breaks=1) as way:
             assert images.pull(f"127.0.0.1:{way.port}/broken", tag="1.0").id == image_id
             assert way.broken == 1
-            assert [one for one in way.requests if b"\r\nRange: bytes=" in one]
+            assert [request for request in way.requests if b"\r\nRange: bytes=" in request]
     assert host("build")("push", "whole:1.0", "--archive", archive)["uploaded"] == 0
 
 
@@ -195,7 +219,7 @@ def test_containerd_pulls_and_pushes(
     registry_url: str, archive: Path, host: Host, containerd: Callable[..., str], tmp_path: Path
 ) -> None:
     """ctr pulls zstd layers by plain HTTP, through docket as a mirror (hosts.toml), and pushes."""
-    place = address(registry_url)
+    registry_host = address(registry_url)
     pushed = host("build")("push", f"library/{NAME}:1.0", "--archive", archive)
     hosts = tmp_path / "hosts" / "registry.example"
     hosts.mkdir(parents=True)
@@ -205,10 +229,10 @@ def test_containerd_pulls_and_pushes(
     name = f"registry.example/library/{NAME}:1.0"
     containerd("images", "pull", "--hosts-dir", tmp_path / "hosts", name)
     assert pushed["digest"] in containerd("images", "list")
-    containerd("images", "tag", name, f"{place}/again:1.0")
-    containerd("images", "push", "--plain-http", f"{place}/again:1.0")
+    containerd("images", "tag", name, f"{registry_host}/again:1.0")
+    containerd("images", "push", "--plain-http", f"{registry_host}/again:1.0")
     tags = host("build")("images", "again")["images"]
-    assert [one["digest"] for one in tags] == [pushed["digest"]]
+    assert [tag["digest"] for tag in tags] == [pushed["digest"]]
 
 
 def test_other_hosts_reach_a_registry_by_its_address(archive: Path) -> None:

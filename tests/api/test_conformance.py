@@ -72,16 +72,16 @@ class Api:
 @pytest.fixture(scope="module")
 def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     """A registry process for all tests of this module."""
-    place = tmp_path_factory.mktemp("conformance")
-    with registry(place / "registry") as url, urllib3.PoolManager(retries=False) as pool:
+    folder = tmp_path_factory.mktemp("conformance")
+    with registry(folder / "registry") as url, urllib3.PoolManager(retries=False) as pool:
         yield Api(url, pool)
 
 
 def codes(answer: urllib3.BaseHTTPResponse) -> list[str]:
     """The error codes in an answer (§ error codes: the body's format)."""
     errors = json.loads(answer.data)["errors"]
-    assert all({"code", "message", "detail"} >= set(one) for one in errors)
-    return [one["code"] for one in errors]
+    assert all({"code", "message", "detail"} >= set(error) for error in errors)
+    return [error["code"] for error in errors]
 
 
 # -- § pull
@@ -265,8 +265,8 @@ def test_manifest_push(api: Api) -> None:
     assert tagged.status == 201
     assert api("GET", tagged.headers["Location"]).data == content
     assert api.put(digest, content).status == 201
-    other = api.put(ABSENT, content)
-    assert (other.status, codes(other)) == (400, ["DIGEST_INVALID"])
+    second_put = api.put(ABSENT, content)
+    assert (second_put.status, codes(second_put)) == (400, ["DIGEST_INVALID"])
     plain = json.loads(content)
     plain["annotations"] = {"large": "x" * (4_000_000 - len(content))}
     assert api.put("large", manifest.dump(plain)).status == 201
@@ -360,8 +360,8 @@ def test_sha512(api: Api) -> None:
     image = api.image(b"sha512")
     name = Digest.of(image, algorithm="sha512")
     assert api.put(name, image).status == 201
-    found = api("GET", f"/v2/{REPOSITORY}/manifests/{name}")
-    assert (found.data, found.headers["Docker-Content-Digest"]) == (image, str(name))
+    answer = api("GET", f"/v2/{REPOSITORY}/manifests/{name}")
+    assert (answer.data, answer.headers["Docker-Content-Digest"]) == (image, str(name))
 
 
 # -- § content discovery
@@ -406,15 +406,17 @@ def test_referrers(api: Api) -> None:
         assert (answer.status, answer.headers["OCI-Subject"]) == (201, ABSENT)
         digests[kind] = str(Digest.of(content))
     rows = json.loads(api("GET", f"/v2/{REPOSITORY}/referrers/{ABSENT}").data)["manifests"]
-    assert {one["artifactType"]: one["digest"] for one in rows} == digests
-    assert all(one["annotations"]["kind"] == one["artifactType"] for one in rows)
+    assert {row["artifactType"]: row["digest"] for row in rows} == digests
+    assert all(row["annotations"]["kind"] == row["artifactType"] for row in rows)
     kind = "application/x.sbom"
     filtered = api("GET", f"/v2/{REPOSITORY}/referrers/{ABSENT}?artifactType={kind}")
     assert filtered.headers["OCI-Filters-Applied"] == "artifactType"
-    assert [one["digest"] for one in json.loads(filtered.data)["manifests"]] == [digests[kind]]
+    assert [manifest["digest"] for manifest in json.loads(filtered.data)["manifests"]] == [
+        digests[kind]
+    ]
     api("DELETE", f"/v2/{REPOSITORY}/manifests/{digests[kind]}")
     rows = json.loads(api("GET", f"/v2/{REPOSITORY}/referrers/{ABSENT}").data)["manifests"]
-    assert [one["artifactType"] for one in rows] == ["application/x.signature"]
+    assert [row["artifactType"] for row in rows] == ["application/x.signature"]
 
 
 def test_artifact_type_falls_back_to_the_config(api: Api) -> None:
@@ -426,7 +428,7 @@ def test_artifact_type_falls_back_to_the_config(api: Api) -> None:
     content = manifest.dump(plain)
     assert api.put(Digest.of(content), content).status == 201
     rows = json.loads(api("GET", f"/v2/{REPOSITORY}/referrers/{subject}").data)["manifests"]
-    assert [one["artifactType"] for one in rows] == ["application/x.config"]
+    assert [row["artifactType"] for row in rows] == ["application/x.config"]
 
 
 def test_catalog(api: Api) -> None:

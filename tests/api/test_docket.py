@@ -23,7 +23,7 @@ ONE, TWO = image("base", "one", size=300_000), image("base", "two", size=300_000
 
 def missing(repo: Repository, *diff_ids: object) -> Answer:
     """Ask which of *diff_ids* the registry lacks."""
-    body = json.dumps({"diff_ids": [str(one) for one in diff_ids]}).encode()
+    body = json.dumps({"diff_ids": [str(diff_id) for diff_id in diff_ids]}).encode()
     return repo.ask("POST", "_docket/missing", body=body)
 
 
@@ -60,10 +60,10 @@ def test_missing(repo: Repository, registry: Registry) -> None:
     answer = missing(repo, *diff_ids, unknown, unknown)
     assert answer.status == 200
     assert answer.json["missing"] == [str(unknown)]
-    held = {row["diff_id"]: row for row in answer.json["held"]}
-    assert held.keys() == {str(one) for one in diff_ids}
+    by_diff_id = {row["diff_id"]: row for row in answer.json["held"]}
+    assert by_diff_id.keys() == {str(diff_id) for diff_id in diff_ids}
     for plain, layer in zip(ONE.plain, ONE.layers, strict=True):
-        assert held[str(Digest.of(plain))] == {
+        assert by_diff_id[str(Digest.of(plain))] == {
             "diff_id": str(Digest.of(plain)),
             "digest": str(Digest.of(layer)),
             "size": len(layer),
@@ -117,8 +117,8 @@ def test_layers(repo: Repository) -> None:
     repo.push(ONE, "v1")
     answer = repo.ask("GET", "_docket/layers/v1")
     assert answer.json["digest"] == str(ONE.digest)
-    found = [(row["diff_id"], row["digest"]) for row in answer.json["layers"]]
-    assert found == [
+    layer_digests = [(row["diff_id"], row["digest"]) for row in answer.json["layers"]]
+    assert layer_digests == [
         (str(Digest.of(plain)), str(Digest.of(layer)))
         for plain, layer in zip(ONE.plain, ONE.layers, strict=True)
     ]
@@ -128,9 +128,9 @@ def test_layers(repo: Repository) -> None:
 def test_layers_of_a_platform(repo: Repository) -> None:
     """OCI image § index: of an index it is the image for the platform asked for."""
     put_index(repo)
-    for name, one in (("linux/amd64", ONE), ("linux/arm64", TWO)):
-        found = repo.ask("GET", "_docket/layers/all", platform=name)
-        assert found.json["digest"] == str(one.digest)
+    for name, pushed_image in (("linux/amd64", ONE), ("linux/arm64", TWO)):
+        answer = repo.ask("GET", "_docket/layers/all", platform=name)
+        assert answer.json["digest"] == str(pushed_image.digest)
     assert repo.ask("GET", "_docket/layers/all", platform="plan9/mips").status == 400
 
 
@@ -138,13 +138,13 @@ def put_index(repo: Repository) -> bytes:
     """An index of both images under the tag ``all``."""
     platforms = {"amd64": ONE, "arm64": TWO}
     described = []
-    for name, one in platforms.items():
-        repo.push(one, f"only-{name}")
+    for name, pushed_image in platforms.items():
+        repo.push(pushed_image, f"only-{name}")
         described.append(
             Descriptor(
                 manifest.OCI_MANIFEST,
-                one.digest,
-                len(one.content),
+                pushed_image.digest,
+                len(pushed_image.content),
                 platform=Platform("linux", name),
             )
         )
@@ -167,20 +167,20 @@ def test_torrent(repo: Repository) -> None:
     assert torrent.name == ONE.digest.hex
     assert torrent.announce == f"{repo.registry.url}/announce"
     names = {file.digest for file in torrent.files if file.digest}
-    assert names == {Digest.of(one) for one in (*ONE.blobs, ONE.content)}
+    assert names == {Digest.of(blob) for blob in (*ONE.blobs, ONE.content)}
 
 
 def test_the_same_torrent_by_any_name(repo: Repository, registry: Registry) -> None:
     """Decision 4: tag, digest, repository and the friendly name all lead to one swarm."""
     repo.push(ONE, "v1")
-    other = registry.repository(f"{repo.name}-2")
-    other.push(ONE, "v2")
+    second_repo = registry.repository(f"{repo.name}-2")
+    second_repo.push(ONE, "v2")
     answers = [
         repo.ask("GET", "_docket/torrent/v1"),
         repo.ask("GET", f"_docket/torrent/{ONE.digest}"),
-        other.ask("GET", "_docket/torrent/v2"),
+        second_repo.ask("GET", "_docket/torrent/v2"),
         registry.ask("GET", f"/torrents/{repo.name}:v1.torrent"),
-        registry.ask("GET", f"/torrents/{other.name}:v2.torrent"),
+        registry.ask("GET", f"/torrents/{second_repo.name}:v2.torrent"),
     ]
     assert len({parse_metainfo(answer.body).info_hash for answer in answers}) == 1
 
@@ -218,7 +218,7 @@ def test_hosts_that_join_are_invited_to_be_gates(sweeping: Registry) -> None:
         for number in range(REGISTRY_ZONE.first + 1)
     ]
     assert near == [True] * REGISTRY_ZONE.first + [False]
-    assert [invited(repo, join_token=one) for one in ("host0", "another")] == [True, False]
+    assert [invited(repo, join_token=token) for token in ("host0", "another")] == [True, False]
     far = [
         invited(repo, join_token=f"host{number}", zone="far")
         for number in range(OTHER_ZONE.first + 1)
@@ -231,7 +231,9 @@ def test_who_only_looks_takes_no_place_of_a_gate(sweeping: Registry) -> None:
     repo = sweeping.repository("app")
     repo.push(ONE, "v1")
     looks = [
-        invited(repo, *how) for how in (("GET",), ("HEAD",)) for _ in range(REGISTRY_ZONE.first)
+        invited(repo, *options)
+        for options in (("GET",), ("HEAD",))
+        for _ in range(REGISTRY_ZONE.first)
     ]
     assert not any(looks)
     assert not any(
@@ -255,9 +257,9 @@ def test_images(sweeping: Registry) -> None:
     assert rows(sweeping)["app:v1"]["shared"] == 0, "another tag is not another image"
     sweeping.repository("other").push(TWO, "v2")
     base = len(ONE.layers[0])
-    for name, one in (("app:v1", ONE), ("other:v2", TWO)):
+    for name, pushed_image in (("app:v1", ONE), ("other:v2", TWO)):
         row = rows(sweeping)[name]
-        size = sum(map(len, one.blobs))
+        size = sum(map(len, pushed_image.blobs))
         assert (row["size"], row["unique"], row["shared"]) == (size, size - base, base)
     assert list(rows(sweeping, name="other")) == ["other:v2"]
 

@@ -22,9 +22,9 @@ def agent(registry: Registry, name: str, **more: Any) -> AbstractContextManager[
     return stand_in(registry.url, name, **more)
 
 
-def deploy(registry: Registry, repo: Repository, **how: Any) -> dict[str, Any]:
+def deploy(registry: Registry, repo: Repository, **options: Any) -> dict[str, Any]:
     """A deploy of the repository's tag ``latest``."""
-    body = json.dumps({"repository": repo.name, "tag": "latest", **how}).encode()
+    body = json.dumps({"repository": repo.name, "tag": "latest", **options}).encode()
     answer = registry.ask("POST", "/v2/_docket/deploys", body=body, headers=JSON)
     assert answer.status == 201, answer.body
     assert answer.headers["Location"] == f"/v2/_docket/deploys/{answer.json['id']}"

@@ -35,8 +35,8 @@ def put_index(repo: Repository, tag: str, *entries: Descriptor) -> Descriptor:
 def row(repo: Repository, tag: str) -> dict[str, Any]:
     """What ``docket images`` shows of a tag."""
     rows = repo.registry.ask("GET", "/v2/_docket/images", name=repo.name).json["images"]
-    (found,) = (row for row in rows if row["tag"] == tag)
-    return dict(found)
+    (tag_row,) = (row for row in rows if row["tag"] == tag)
+    return dict(tag_row)
 
 
 def put_cache(repo: Repository) -> list[bytes]:

@@ -97,9 +97,9 @@ def test_a_blob_that_is_not_there(repo: Repository) -> None:
 def test_a_blob_of_another_repository(repo: Repository, registry: Registry) -> None:
     """Bad input § reading a blob of another repository: 404, as if it weren't there."""
     repo.upload(LAYER)
-    other = registry.repository(f"{repo.name}/other")
-    assert other.ask("GET", f"blobs/{DIGEST}").refused(404, "BLOB_UNKNOWN")
-    assert other.ask("DELETE", f"blobs/{DIGEST}").refused(404, "BLOB_UNKNOWN")
+    second_repo = registry.repository(f"{repo.name}/other")
+    assert second_repo.ask("GET", f"blobs/{DIGEST}").refused(404, "BLOB_UNKNOWN")
+    assert second_repo.ask("DELETE", f"blobs/{DIGEST}").refused(404, "BLOB_UNKNOWN")
 
 
 def test_a_manifest_is_a_blob(repo: Repository) -> None:
@@ -250,11 +250,11 @@ def test_resume_after_a_broken_connection(repo: Repository) -> None:
         connection.sendall(head.encode() + LAYER[:200_000])
         connection.shutdown(socket.SHUT_WR)
         connection.recv(1)  # the registry has seen the end; it stores what it has after that
-    asked = (repo.registry.ask("GET", location) for _ in range(2000))
-    assert any(status.headers["Range"] == "0-199999" for status in asked)
-    rest = LAYER[200_000:]
+    answers = (repo.registry.ask("GET", location) for _ in range(2000))
+    assert any(status.headers["Range"] == "0-199999" for status in answers)
+    last_part = LAYER[200_000:]
     answer = repo.registry.ask(
-        "PUT", location, digest=DIGEST, body=rest, headers=part(200_000, rest)
+        "PUT", location, digest=DIGEST, body=last_part, headers=part(200_000, last_part)
     )
     assert_created(repo, answer, LAYER)
 
@@ -305,10 +305,10 @@ def test_unknown_sessions(repo: Repository, registry: Registry) -> None:
         path = f"/v2/{repo.name}/blobs/uploads/{name}"
         assert registry.ask("GET", path).refused(404, "BLOB_UPLOAD_UNKNOWN")
         assert registry.ask("PATCH", path, body=b"x").refused(404, "BLOB_UPLOAD_UNKNOWN")
-    other = f"/v2/{repo.name}-2/blobs/uploads/{mine}"
+    elsewhere = f"/v2/{repo.name}-2/blobs/uploads/{mine}"
     for method in ("GET", "PATCH", "DELETE"):
-        assert registry.ask(method, other).refused(404, "BLOB_UPLOAD_UNKNOWN")
-    assert registry.ask("PUT", other, digest=DIGEST).refused(404, "BLOB_UPLOAD_UNKNOWN")
+        assert registry.ask(method, elsewhere).refused(404, "BLOB_UPLOAD_UNKNOWN")
+    assert registry.ask("PUT", elsewhere, digest=DIGEST).refused(404, "BLOB_UPLOAD_UNKNOWN")
     assert registry.ask("GET", location).status == 204
 
 
@@ -335,43 +335,43 @@ def test_two_writers(repo: Repository) -> None:
 def test_mount(repo: Repository, registry: Registry) -> None:
     """OCI distribution § mounting: 201 with Location when *from* has it."""
     repo.upload(LAYER)
-    other = registry.repository(f"{repo.name}-2")
-    answer = other.ask("POST", "blobs/uploads/", **{"mount": DIGEST, "from": repo.name})
-    assert_created(other, answer, LAYER)
-    assert answer.headers["Location"] == f"/v2/{other.name}/blobs/{DIGEST}"
+    second_repo = registry.repository(f"{repo.name}-2")
+    answer = second_repo.ask("POST", "blobs/uploads/", **{"mount": DIGEST, "from": repo.name})
+    assert_created(second_repo, answer, LAYER)
+    assert answer.headers["Location"] == f"/v2/{second_repo.name}/blobs/{DIGEST}"
 
 
 def test_mount_without_from(repo: Repository, registry: Registry) -> None:
     """OCI distribution § mounting: without *from* the registry may find it on its own."""
     repo.upload(LAYER)
-    other = registry.repository(f"{repo.name}-2")
-    assert_created(other, other.ask("POST", "blobs/uploads/", mount=DIGEST), LAYER)
+    second_repo = registry.repository(f"{repo.name}-2")
+    assert_created(second_repo, second_repo.ask("POST", "blobs/uploads/", mount=DIGEST), LAYER)
 
 
 def test_mount_what_is_not_there(repo: Repository, registry: Registry) -> None:
     """OCI distribution § mounting: what *from* doesn't have becomes an upload session, 202."""
     repo.upload(LAYER)
-    other = registry.repository(f"{repo.name}-2")
+    second_repo = registry.repository(f"{repo.name}-2")
     answers = [
-        other.ask("POST", "blobs/uploads/", **{"mount": DIGEST, "from": f"{repo.name}-3"}),
-        other.ask("POST", "blobs/uploads/", **{"mount": ABSENT, "from": repo.name}),
-        other.ask("POST", "blobs/uploads/", mount=ABSENT),
+        second_repo.ask("POST", "blobs/uploads/", **{"mount": DIGEST, "from": f"{repo.name}-3"}),
+        second_repo.ask("POST", "blobs/uploads/", **{"mount": ABSENT, "from": repo.name}),
+        second_repo.ask("POST", "blobs/uploads/", mount=ABSENT),
     ]
     for answer in answers:
         assert answer.status == 202
         assert registry.ask("DELETE", answer.headers["Location"]).status == 204
-    assert other.ask("HEAD", f"blobs/{DIGEST}").status == 404
+    assert second_repo.ask("HEAD", f"blobs/{DIGEST}").status == 404
 
 
 def test_delete_a_blob(repo: Repository, registry: Registry) -> None:
     """OCI distribution § deleting blobs: 202, then 404 here at once; other repositories keep it."""
     repo.upload(LAYER)
-    other = registry.repository(f"{repo.name}-2")
-    other.ask("POST", "blobs/uploads/", **{"mount": DIGEST, "from": repo.name})
+    second_repo = registry.repository(f"{repo.name}-2")
+    second_repo.ask("POST", "blobs/uploads/", **{"mount": DIGEST, "from": repo.name})
     assert repo.ask("DELETE", f"blobs/{DIGEST}").status == 202
     assert repo.ask("GET", f"blobs/{DIGEST}").refused(404, "BLOB_UNKNOWN")
     assert repo.ask("DELETE", f"blobs/{DIGEST}").refused(404, "BLOB_UNKNOWN")
-    assert other.ask("HEAD", f"blobs/{DIGEST}").status == 200
+    assert second_repo.ask("HEAD", f"blobs/{DIGEST}").status == 200
 
 
 def test_a_sha512_blob(repo: Repository) -> None:
@@ -449,10 +449,10 @@ def test_put_and_get_a_manifest(repo: Repository) -> None:
     assert answer.headers["Docker-Content-Digest"] == str(ONE.digest)
     assert "OCI-Subject" not in answer.headers
     for path in (answer.headers["Location"], f"/v2/{repo.name}/manifests/v1"):
-        found = repo.registry.ask("GET", path)
-        assert (found.status, found.body) == (200, ONE.content)
-        assert found.headers["Content-Type"] == manifest.OCI_MANIFEST
-        assert found.headers["Docker-Content-Digest"] == str(ONE.digest)
+        current = repo.registry.ask("GET", path)
+        assert (current.status, current.body) == (200, ONE.content)
+        assert current.headers["Content-Type"] == manifest.OCI_MANIFEST
+        assert current.headers["Docker-Content-Digest"] == str(ONE.digest)
         head = repo.registry.ask("HEAD", path)
         assert (head.status, head.body) == (200, b"")
         assert head.headers["Content-Length"] == str(len(ONE.content))
@@ -476,8 +476,8 @@ def test_docker_schema_2(repo: Repository) -> None:
     for blob in ONE.blobs:
         repo.upload(blob)
     assert repo.put("v1", json.dumps(plain).encode(), kind=manifest.DOCKER_MANIFEST).status == 201
-    found = repo.ask("GET", "manifests/v1", headers={"Accept": f"x/y, {manifest.DOCKER_MANIFEST}"})
-    assert found.headers["Content-Type"] == manifest.DOCKER_MANIFEST
+    answer = repo.ask("GET", "manifests/v1", headers={"Accept": f"x/y, {manifest.DOCKER_MANIFEST}"})
+    assert answer.headers["Content-Type"] == manifest.DOCKER_MANIFEST
 
 
 def test_put_by_digest(repo: Repository) -> None:
@@ -500,8 +500,8 @@ def test_put_by_sha512(repo: Repository) -> None:
     answer = repo.put(digest, ONE.content)
     assert answer.status == 201
     assert answer.headers["Docker-Content-Digest"] == str(digest)
-    found = repo.ask("GET", f"manifests/{digest}")
-    assert (found.body, found.headers["Docker-Content-Digest"]) == (ONE.content, str(digest))
+    fetched = repo.ask("GET", f"manifests/{digest}")
+    assert (fetched.body, fetched.headers["Docker-Content-Digest"]) == (ONE.content, str(digest))
 
 
 def test_manifests_that_are_not_there(repo: Repository) -> None:
@@ -538,8 +538,8 @@ def test_an_index(repo: Repository) -> None:
     repo.push(ONE)
     content = index_of(described(ONE.content))
     assert repo.put("all", content, kind=manifest.OCI_INDEX).status == 201
-    found = repo.ask("GET", "manifests/all")
-    assert (found.body, found.headers["Content-Type"]) == (content, manifest.OCI_INDEX)
+    answer = repo.ask("GET", "manifests/all")
+    assert (answer.body, answer.headers["Content-Type"]) == (content, manifest.OCI_INDEX)
 
 
 def test_layers_that_need_not_exist(repo: Repository) -> None:
@@ -705,14 +705,14 @@ def test_tags(repo: Repository) -> None:
     answer = repo.ask("GET", "tags/list")
     assert answer.json == {"name": repo.name, "tags": names}
     assert "Link" not in answer.headers
-    found: list[str] = []
+    listed: list[str] = []
     path = f"/v2/{repo.name}/tags/list?n=3"
     while path:
         answer = repo.registry.ask("GET", path)
         assert len(answer.json["tags"]) <= 3
-        found += answer.json["tags"]
+        listed += answer.json["tags"]
         path = next_page(answer) if "Link" in answer.headers else ""
-    assert found == names
+    assert listed == names
     assert repo.ask("GET", "tags/list", n=7).headers.get("Link") is None
     assert repo.ask("GET", "tags/list", last="1.9").json["tags"] == names[3:]
     assert repo.ask("GET", "tags/list", last="1.95", n=1).json["tags"] == ["Z"]
@@ -764,13 +764,13 @@ def test_catalog(repo: Repository, registry: Registry) -> None:
     everything = registry.ask("GET", "/v2/_catalog").json["repositories"]
     assert everything == sorted(everything)
     assert [name for name in everything if name.startswith(repo.name)] == sorted(names)
-    found: list[str] = []
+    listed: list[str] = []
     path = "/v2/_catalog?n=2"
     while path:
         answer = registry.ask("GET", path)
-        found += answer.json["repositories"]
+        listed += answer.json["repositories"]
         path = next_page(answer) if "Link" in answer.headers else ""
-    assert found == everything
+    assert listed == everything
 
 
 # -- referrers

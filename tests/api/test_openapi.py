@@ -52,20 +52,20 @@ _KNOWN = {
 """Values for what paths name; the session stands for one that is open."""
 
 
-def told() -> dict[str, Any]:
+def described() -> dict[str, Any]:
     """The document, in which requests that follow it often name something that is there."""
     plain: dict[str, Any] = json.loads(json.dumps(document()))
     for item in plain["paths"].values():
         for parameter in item.get("parameters", []):
             name = parameter["name"]
-            known = {"const": _KNOWN[name]}
+            constant = {"const": _KNOWN[name]}
             sure = name in ("name", "upload")
-            parameter["schema"] = known if sure else {"anyOf": [known, parameter["schema"]]}
+            parameter["schema"] = constant if sure else {"anyOf": [constant, parameter["schema"]]}
     return plain
 
 
 # an agent's stream of orders has no end to wait for: tests/api/test_fleet.py reads it
-schema = schemathesis.openapi.from_dict(told()).exclude(path="/v2/_docket/agents")
+schema = schemathesis.openapi.from_dict(described()).exclude(path="/v2/_docket/agents")
 
 
 @pytest.fixture(scope="module")

@@ -32,34 +32,34 @@ def test_piece_hashes_of_some_blobs(repo: Repository) -> None:
 def test_piece_hashes_that_are_not_there(repo: Repository) -> None:
     """Of an unknown image, of a blob of another one, and of what is no digest."""
     repo.push(ONE, "v1")
-    other = next(one for one in TWO.blobs if one not in ONE.blobs)
-    asked = {"digests": str(Digest.of(other))}
-    assert repo.ask("GET", "_docket/pieces/v9", **asked).refused(404, "MANIFEST_UNKNOWN")
-    assert repo.ask("GET", "_docket/pieces/v1", **asked).refused(404, "BLOB_UNKNOWN")
+    new_blob = next(blob for blob in TWO.blobs if blob not in ONE.blobs)
+    query = {"digests": str(Digest.of(new_blob))}
+    assert repo.ask("GET", "_docket/pieces/v9", **query).refused(404, "MANIFEST_UNKNOWN")
+    assert repo.ask("GET", "_docket/pieces/v1", **query).refused(404, "BLOB_UNKNOWN")
     assert repo.ask("GET", "_docket/pieces/v1", digests="x").refused(400, "DIGEST_INVALID")
 
 
-def told_by(repo: Repository, port: object, method: str = "GET", **query: str) -> str:
+def named_by(repo: Repository, port: object, method: str = "GET", **query: str) -> str:
     """Who is to tell the piece hashes to a host that asks so; empty: the registry has."""
     layer = Digest.of(ONE.blobs[-1])
     answer = repo.ask(method, "_docket/pieces/v1", digests=str(layer), port=port, **query)
     assert answer.status == 200
-    teller = answer.headers.get("Docket-Hash-Peer", "")
+    hash_peer = answer.headers.get("Docket-Hash-Peer", "")
     if method == "GET":
-        assert bool(answer.body) != bool(teller)
-    return teller
+        assert bool(answer.body) != bool(hash_peer)
+    return hash_peer
 
 
 def test_hosts_tell_others_of_their_zone(sweeping: Registry) -> None:
     """Decision 28: the registry tells the first, and whoever was told nothing by another."""
     repo = sweeping.repository("app")
     repo.push(ONE, "v1")
-    assert told_by(repo, 4001) == ""
-    assert told_by(repo, 4002) == "127.0.0.1:4001"
-    assert told_by(repo, 4003, zone="far") == ""
-    assert told_by(repo, 4004, zone="far") == "127.0.0.1:4003"
-    assert told_by(repo, "", failed_peer="127.0.0.1:4001") == ""
-    assert told_by(repo, 4005) == ""
+    assert named_by(repo, 4001) == ""
+    assert named_by(repo, 4002) == "127.0.0.1:4001"
+    assert named_by(repo, 4003, zone="far") == ""
+    assert named_by(repo, 4004, zone="far") == "127.0.0.1:4003"
+    assert named_by(repo, "", failed_peer="127.0.0.1:4001") == ""
+    assert named_by(repo, 4005) == ""
 
 
 @pytest.mark.parametrize("port", ["", "0", "65536", "123456", "http", "-1", "1.5"])
@@ -67,31 +67,33 @@ def test_who_has_no_port_tells_nobody(sweeping: Registry, port: str) -> None:
     """Who asks with HEAD, or with what is no port, is told by the registry, and named to nobody."""
     repo = sweeping.repository("app")
     repo.push(ONE, "v1")
-    assert told_by(repo, port) == ""
-    assert told_by(repo, 4001, "HEAD") == ""
-    assert told_by(repo, 4002) == ""
-    assert told_by(repo, port) == ""
+    assert named_by(repo, port) == ""
+    assert named_by(repo, 4001, "HEAD") == ""
+    assert named_by(repo, 4002) == ""
+    assert named_by(repo, port) == ""
 
 
 def test_gates_are_told_by_the_registry(sweeping: Registry) -> None:
     """Decision 28: as long as there is room for gateways."""
     repo = sweeping.repository("app")
     repo.push(ONE, "v1")
-    told = [
-        told_by(repo, 4000 + one, join_token=f"host{one}") for one in range(REGISTRY_ZONE.first + 1)
+    hash_peers = [
+        named_by(repo, 4000 + number, join_token=f"host{number}")
+        for number in range(REGISTRY_ZONE.first + 1)
     ]
-    assert told == [""] * REGISTRY_ZONE.first + ["127.0.0.1:4000"]
+    assert hash_peers == [""] * REGISTRY_ZONE.first + ["127.0.0.1:4000"]
 
 
 def test_a_bad_question_takes_no_place_of_a_gate(sweeping: Registry) -> None:
     """Nothing is begun for a host that asks for what isn't there."""
     repo = sweeping.repository("app")
     repo.push(ONE, "v1")
-    other = str(Digest.of(next(one for one in TWO.blobs if one not in ONE.blobs)))
+    new_blob = str(Digest.of(next(blob for blob in TWO.blobs if blob not in ONE.blobs)))
     for number in range(REGISTRY_ZONE.first):
-        asked = {"digests": other, "join_token": f"lost{number}", "port": 4001}
-        assert repo.ask("GET", "_docket/pieces/v1", **asked).refused(404, "BLOB_UNKNOWN")
-    told = [
-        told_by(repo, 5000 + one, join_token=f"host{one}") for one in range(REGISTRY_ZONE.first + 1)
+        query = {"digests": new_blob, "join_token": f"lost{number}", "port": 4001}
+        assert repo.ask("GET", "_docket/pieces/v1", **query).refused(404, "BLOB_UNKNOWN")
+    hash_peers = [
+        named_by(repo, 5000 + number, join_token=f"host{number}")
+        for number in range(REGISTRY_ZONE.first + 1)
     ]
-    assert told == [""] * REGISTRY_ZONE.first + ["127.0.0.1:5000"]
+    assert hash_peers == [""] * REGISTRY_ZONE.first + ["127.0.0.1:5000"]

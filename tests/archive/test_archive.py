@@ -81,11 +81,11 @@ def from_bytes(content: bytes, spool: Path, name: str | None = None) -> Image:
 
 def plain_layers(image: Image) -> list[bytes]:
     """The plain bytes of all layers."""
-    found = []
+    names = []
     for layer in image.layers:
         with layer.open_plain() as plain:
-            found.append(plain.read())
-    return found
+            names.append(plain.read())
+    return names
 
 
 def refused(content: bytes, spool: Path, why: str) -> None:
@@ -105,19 +105,19 @@ def test_every_form_gives_the_same_image(
     form: str, image: TinyImage, outside: str, tmp_path: Path
 ) -> None:
     """Whoever wrote the archive, and whatever compresses it: the same config and layers."""
-    found = from_bytes(packed(FORMS[form](image), outside), tmp_path, image.name)
-    assert found.config == image.config
-    assert [layer.diff_id for layer in found.layers] == list(image.diff_ids)
-    assert plain_layers(found) == list(image.layers)
-    assert [layer.size for layer in found.layers] == [len(one) for one in image.layers]
+    archived = from_bytes(packed(FORMS[form](image), outside), tmp_path, image.name)
+    assert archived.config == image.config
+    assert [layer.diff_id for layer in archived.layers] == list(image.diff_ids)
+    assert plain_layers(archived) == list(image.layers)
+    assert [layer.size for layer in archived.layers] == [len(layer) for layer in image.layers]
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_a_repeated_layer_is_kept_once(form: str, tmp_path: Path) -> None:
     """Equal layers are one object and one file, and no other file stays in the spool."""
-    found = from_bytes(FORMS[form](REPEATED), tmp_path)
-    assert found.layers[0] is found.layers[2]
-    assert {path.name for path in tmp_path.iterdir()} == {one.path.name for one in found.layers}
+    image = from_bytes(FORMS[form](REPEATED), tmp_path)
+    assert image.layers[0] is image.layers[2]
+    assert {path.name for path in tmp_path.iterdir()} == {layer.path.name for layer in image.layers}
     assert len(list(tmp_path.iterdir())) == 2
 
 
@@ -127,9 +127,9 @@ def test_compressed_layers_of_docker_archives(tmp_path: Path) -> None:
     image = image_of([layer], "z:1.0")
     row = [{"Config": "c.json", "RepoTags": None, "Layers": ["0/layer.tar"]}]
     members = {"c.json": image.config, "0/layer.tar": packed(layer, "zstd")}
-    found = from_bytes(tar({**members, "manifest.json": json.dumps(row).encode()}), tmp_path)
-    assert found.names == ()
-    assert plain_layers(found) == [layer]
+    archived = from_bytes(tar({**members, "manifest.json": json.dumps(row).encode()}), tmp_path)
+    assert archived.names == ()
+    assert plain_layers(archived) == [layer]
 
 
 @pytest.mark.parametrize("compression", ["", "gzip", "zstd"])
@@ -137,14 +137,14 @@ def test_a_layout_folder_is_read_in_place(compression: str, tmp_path: Path) -> N
     """Layers of a folder stay where they lie; the spool isn't used."""
     spool = tmp_path / "spool"
     spool.mkdir()
-    place = IMAGE.oci_layout(tmp_path / "layout", compression)
-    found = read(place, spool=spool, name="new:2.0")
-    assert plain_layers(found) == list(IMAGE.layers)
+    folder = IMAGE.oci_layout(tmp_path / "layout", compression)
+    image = read(folder, spool=spool, name="new:2.0")
+    assert plain_layers(image) == list(IMAGE.layers)
     assert not list(spool.iterdir())
-    blob = found.layers[0].path
+    blob = image.layers[0].path
     blob.write_bytes(blob.read_bytes() + b"x")
     with pytest.raises(InvalidArchive):
-        read(place, spool=spool)
+        read(folder, spool=spool)
 
 
 def test_two_archives_share_a_spool(tmp_path: Path) -> None:
@@ -199,8 +199,8 @@ def test_a_name_chooses_among_several_images(
     form: str, prefix: str, image: TinyImage, tmp_path: Path
 ) -> None:
     """The name counts with and without the registry that engines put before it, not the tag."""
-    found = from_bytes(SEVERAL[form], tmp_path, f"{prefix}{image.name}")
-    assert found.config == image.config
+    archived = from_bytes(SEVERAL[form], tmp_path, f"{prefix}{image.name}")
+    assert archived.config == image.config
     assert len(list(tmp_path.iterdir())) == len(image.layers)
 
 
@@ -210,7 +210,7 @@ def test_several_images_and_no_match(form: str, name: str | None, tmp_path: Path
     """Among several images none is guessed; the error says which there are."""
     with pytest.raises(ImageNotInArchive) as caught:
         from_bytes(SEVERAL[form], tmp_path, name)
-    assert [one.removeprefix("docker.io/library/") for one in caught.value.names] == [
+    assert [name.removeprefix("docker.io/library/") for name in caught.value.names] == [
         IMAGE.name,
         OTHER.name,
     ]
@@ -226,21 +226,21 @@ def test_the_only_image_is_taken_under_any_name(form: str, tmp_path: Path) -> No
 def test_one_image_under_two_names_is_one_image(tmp_path: Path) -> None:
     """Names of the same image are collected."""
     twice = TinyImage(IMAGE.config, IMAGE.layers, "second:2.0")
-    found = from_bytes(ctr_export([IMAGE, twice]), tmp_path, "new:3.0")
-    assert found.names == ("docker.io/library/app:1.0", "docker.io/library/second:2.0")
+    image = from_bytes(ctr_export([IMAGE, twice]), tmp_path, "new:3.0")
+    assert image.names == ("docker.io/library/app:1.0", "docker.io/library/second:2.0")
 
 
 @pytest.mark.parametrize("nested", [False, True])
 def test_the_platform_chooses_and_attestations_are_no_images(nested: bool, tmp_path: Path) -> None:
     """Of several platforms the one asked for is read, this machine's if none is."""
-    here, there = Platform.of_host(), Platform("linux", "s390x")
-    foreign = tiny_image("foreign", platform=there)
+    here, elsewhere = Platform.of_host(), Platform("linux", "s390x")
+    foreign = tiny_image("foreign", platform=elsewhere)
     unknown = {Platform("unknown", "unknown"): OTHER}
-    both = multi_platform({there: foreign, here: IMAGE, **unknown}, nested=nested)
+    both = multi_platform({elsewhere: foreign, here: IMAGE, **unknown}, nested=nested)
     assert from_bytes(both, tmp_path).config == IMAGE.config
-    asked = read(io.BytesIO(both), spool=tmp_path, platform=there)
-    assert asked.config == foreign.config
-    alone = multi_platform({there: foreign, **unknown}, nested=nested)
+    chosen = read(io.BytesIO(both), spool=tmp_path, platform=elsewhere)
+    assert chosen.config == foreign.config
+    alone = multi_platform({elsewhere: foreign, **unknown}, nested=nested)
     assert from_bytes(alone, tmp_path).config == foreign.config
 
 
@@ -248,9 +248,9 @@ def header(name: str, **fields: bytes) -> bytes:
     """A tar header with raw *fields* and the right checksum."""
     member = tarfile.TarInfo(name)
     raw = bytearray(member.tobuf(tarfile.USTAR_FORMAT))
-    places = {"size": (124, 136), "type": (156, 157)}
+    offsets = {"size": (124, 136), "type": (156, 157)}
     for key, value in fields.items():
-        start, end = places[key]
+        start, end = offsets[key]
         raw[start:end] = value.ljust(end - start, b"\0")
     total = sum(raw[:148]) + 8 * 0x20 + sum(raw[156:])
     raw[148:156] = b"%06o\0 " % total
@@ -335,8 +335,8 @@ def test_truncation_at_any_place(tmp_path: Path) -> None:
 def test_many_pax_records_are_read_in_linear_time(tmp_path: Path) -> None:
     """A mebibyte of the smallest records is no way to keep docket busy."""
     records = b"5 a=\n" * 200_000
-    found = from_bytes(pax(records) + IMAGE.docker_save(), tmp_path)
-    assert found.config == IMAGE.config
+    image = from_bytes(pax(records) + IMAGE.docker_save(), tmp_path)
+    assert image.config == IMAGE.config
 
 
 def test_much_json_is_refused(tmp_path: Path) -> None:
@@ -395,7 +395,7 @@ def test_names_are_spelled_as_docker_does() -> None:
     with tarfile.open(fileobj=io.BytesIO(content)) as archive:
         index = json.load(cast(BinaryIO, archive.extractfile("index.json")))
         rows = json.load(cast(BinaryIO, archive.extractfile("manifest.json")))
-    assert [list(one["annotations"].values()) for one in index["manifests"]] == [
+    assert [list(manifest["annotations"].values()) for manifest in index["manifests"]] == [
         ["docker.io/library/app:1.0", "1.0"],
         ["docker.io/team/app:2", "2"],
         ["localhost:5000/app:3", "3"],
@@ -409,7 +409,7 @@ def test_layers_left_out_are_listed_but_not_written() -> None:
     with tarfile.open(fileobj=io.BytesIO(blocks)) as archive:
         names = archive.getnames()
         rows = json.load(cast(BinaryIO, archive.extractfile("manifest.json")))
-    assert [one.layout_path in names for one in IMAGE.diff_ids] == [False, False, True]
+    assert [diff_id.layout_path in names for diff_id in IMAGE.diff_ids] == [False, False, True]
     assert len(rows[0]["Layers"]) == 3
 
 
@@ -422,10 +422,10 @@ class Watched(io.BytesIO):
 
 def blocks_until_error(layer: LoadLayer, error: type[Exception]) -> bytes:
     """What is given out before *error*."""
-    given: list[bytes] = []
+    blocks: list[bytes] = []
     with pytest.raises(error):
-        given.extend(load_archive(IMAGE.config, [layer], []))
-    return b"".join(given)
+        blocks.extend(load_archive(IMAGE.config, [layer], []))
+    return b"".join(blocks)
 
 
 @pytest.mark.parametrize(
@@ -445,8 +445,8 @@ def test_a_false_layer_is_never_given_out_whole(
     content = random.Random(2).randbytes(3_000_000)
     stream = Watched(content)
     digest = Digest.of(content if promised else b"other")
-    given = blocks_until_error(LoadLayer(digest, size, lambda: stream), error)
-    assert content[-1000:] not in given
+    blocks = blocks_until_error(LoadLayer(digest, size, lambda: stream), error)
+    assert content[-1000:] not in blocks
     assert stream.closed
 
 
@@ -495,6 +495,6 @@ def test_skopeo_reads_what_docket_writes(transport: str, image: TinyImage, tmp_p
     subprocess.run(argv, check=True, capture_output=True)
     spool = tmp_path / "spool"
     spool.mkdir()
-    found = read(copied, spool=spool)
-    assert found.config == image.config
-    assert plain_layers(found) == list(image.layers)
+    archived = read(copied, spool=spool)
+    assert archived.config == image.config
+    assert plain_layers(archived) == list(image.layers)

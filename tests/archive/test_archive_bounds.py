@@ -225,9 +225,9 @@ def test_a_bomb_takes_little_time_and_memory(kind: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("compression", ["gzip", "zstd"])
-@pytest.mark.parametrize("place", ["outside", "inside", "folder"])
+@pytest.mark.parametrize("location", ["outside", "inside", "folder"])
 def test_a_decompression_bomb_ends_at_the_limit(
-    place: str, compression: str, tmp_path: Path
+    location: str, compression: str, tmp_path: Path
 ) -> None:
     """An archive, or a layer in it, unpacks to no more than the limit."""
     spool = tmp_path / "spool"
@@ -240,7 +240,7 @@ def test_a_decompression_bomb_ends_at_the_limit(
         "folder": image.oci_layout(tmp_path / "layout", compression),
     }
     with pytest.raises(TooLarge, match="10000000 bytes"):
-        read(bombs[place], spool=spool, limit=10_000_000)
+        read(bombs[location], spool=spool, limit=10_000_000)
     assert not list(spool.iterdir())
 
 

@@ -46,9 +46,9 @@ def test_a_dir_of_skopeo(compression: str, tmp_path: Path) -> None:
     spool = tmp_path / "spool"
     spool.mkdir()
     for source in (folder_of(files, tmp_path / "dir"), io.BytesIO(tar(files))):
-        found = read(source, spool=spool, name="any:1")
-        assert found.config == IMAGE.config
-        assert plain_layers(found) == list(IMAGE.layers)
+        image = read(source, spool=spool, name="any:1")
+        assert image.config == IMAGE.config
+        assert plain_layers(image) == list(IMAGE.layers)
 
 
 def test_a_dir_of_skopeo_with_all_platforms(tmp_path: Path) -> None:
@@ -61,8 +61,8 @@ def test_a_dir_of_skopeo_with_all_platforms(tmp_path: Path) -> None:
         files[f"{row.digest.hex}.manifest.json"] = files.pop(row.digest.hex)
         rows.append(Descriptor(row.media_type, row.digest, row.size, platform=Platform.parse(name)))
     folder = folder_of({**files, "manifest.json": manifest.image_index(rows)}, tmp_path / "dir")
-    found = read(folder, spool=tmp_path, platform=Platform.parse("linux/aarch64"))
-    assert found.config == OTHER.config
+    archived = read(folder, spool=tmp_path, platform=Platform.parse("linux/aarch64"))
+    assert archived.config == OTHER.config
 
 
 def test_a_dir_whose_bytes_are_others(tmp_path: Path) -> None:
@@ -106,8 +106,8 @@ FORMS = {
 def test_a_tar_that_begins_above(form: str, prefix: str, tmp_path: Path) -> None:
     """``tar cf image.tar folder``: the files may lie below a folder of the archive."""
     content = tar({f"{prefix}{name}": content for name, content in FORMS[form].items()})
-    found = read(io.BytesIO(content), spool=tmp_path)
-    assert plain_layers(found) == list(IMAGE.layers)
+    image = read(io.BytesIO(content), spool=tmp_path)
+    assert plain_layers(image) == list(IMAGE.layers)
 
 
 def layout_of(rows: list[Descriptor], *blobs: dict[str, bytes]) -> io.BytesIO:
@@ -132,8 +132,8 @@ def test_the_best_platform_of_a_layout(tmp_path: Path) -> None:
         )
     for wanted, expected in (("armhf", "v7"), ("arm/v6", "v6"), ("linux/arm/v5", "v5")):
         source = layout_of(rows, blobs)
-        found = read(source, spool=tmp_path, platform=Platform.parse(wanted))
-        assert found.config == images[expected].config
+        image = read(source, spool=tmp_path, platform=Platform.parse(wanted))
+        assert image.config == images[expected].config
     with pytest.raises(InvalidArchive, match="no manifest for linux/s390x"):
         read(layout_of(rows, blobs), spool=tmp_path, platform=Platform.parse("linux/s390x"))
 
@@ -143,12 +143,12 @@ def test_platforms_that_only_configs_say(tmp_path: Path) -> None:
     arm = tiny_image("arm", 1, platform=Platform("linux", "arm64"))
     s390x = tiny_image("s390x", 1, platform=Platform("linux", "s390x"))
     (first, blobs), (second, more) = arm.blobs(), s390x.blobs()
-    found = read(
+    image = read(
         layout_of([first, second], blobs, more),
         spool=tmp_path,
         platform=Platform.parse("linux/s390x"),
     )
-    assert found.config == s390x.config
+    assert image.config == s390x.config
 
 
 def test_a_foreign_layer(tmp_path: Path) -> None:
@@ -167,8 +167,8 @@ def test_a_foreign_layer(tmp_path: Path) -> None:
     row = described(manifest.OCI_MANIFEST, content)
     with pytest.raises(InvalidArchive, match=r"is foreign: .* at https://mcr"):
         read(layout_of([row], blobs), spool=tmp_path)
-    held = {base.digest.layout_path: packed(layer, "gzip")}
-    assert plain_layers(read(layout_of([row], blobs, held), spool=tmp_path)) == [layer]
+    stored = {base.digest.layout_path: packed(layer, "gzip")}
+    assert plain_layers(read(layout_of([row], blobs, stored), spool=tmp_path)) == [layer]
 
 
 def test_an_image_without_layers(tmp_path: Path) -> None:

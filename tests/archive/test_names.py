@@ -28,11 +28,11 @@ def named(name: str) -> TinyImage:
     return tiny_image(name.replace("/", "_"), 1, name=name)
 
 
-def chosen(names: list[str], asked: str | None, spool: Path, *, image: str | None = None) -> int:
+def chosen(names: list[str], wanted: str | None, spool: Path, *, image: str | None = None) -> int:
     """The number of the image that is read of an archive of images under *names*."""
     images = [named(name) for name in names]
-    found = read(io.BytesIO(docker_save_legacy(images)), spool=spool, name=asked, image=image)
-    return [one.config for one in images].index(found.config)
+    archived = read(io.BytesIO(docker_save_legacy(images)), spool=spool, name=wanted, image=image)
+    return [image.config for image in images].index(archived.config)
 
 
 PRIVATE = ["reg.example.com:5000/app:1", "reg.example.com:5000/web:1"]
@@ -113,8 +113,8 @@ def test_images_without_names(tmp_path: Path) -> None:
     blobs: dict[str, bytes] = {}
     rows = []
     for image in images:
-        found, more = image.blobs()
-        rows.append(found)
+        listed, more = image.blobs()
+        rows.append(listed)
         blobs |= more
     content = tar({**blobs, "index.json": manifest.image_index(rows)})
     with pytest.raises(ImageNotInArchive) as caught:
@@ -138,9 +138,9 @@ ANNOTATIONS = [
 @pytest.mark.parametrize("annotations", ANNOTATIONS)
 def test_annotations_of_a_layout(annotations: dict[str, str], tmp_path: Path) -> None:
     """containerd, podman, skopeo and buildx: index.json names images in two annotations."""
-    app, other = named("app:1"), named("other:2")
+    app, second_image = named("app:1"), named("other:2")
     row, blobs = app.blobs()
-    second, more = other.blobs()
+    second, more = second_image.blobs()
     rows = [
         Descriptor(second.media_type, second.digest, second.size, {REF_ANNOTATION: "other:2"}),
         Descriptor(row.media_type, row.digest, row.size, annotations),
@@ -151,17 +151,20 @@ def test_annotations_of_a_layout(annotations: dict[str, str], tmp_path: Path) ->
 
 def test_a_name_with_a_digest(tmp_path: Path) -> None:
     """containerd writes names with a digest; ``name:tag@digest`` chooses by it."""
-    app, other = named("app:1"), named("other:2")
-    (row, blobs), (second, more) = app.blobs(), other.blobs()
+    app, second_image = named("app:1"), named("other:2")
+    (row, blobs), (second, more) = app.blobs(), second_image.blobs()
     rows = [
         Descriptor(
-            one.media_type, one.digest, one.size, {NAME_ANNOTATION: f"reg.io/x@{one.digest}"}
+            listed.media_type,
+            listed.digest,
+            listed.size,
+            {NAME_ANNOTATION: f"reg.io/x@{listed.digest}"},
         )
-        for one in (second, row)
+        for listed in (second, row)
     ]
     content = tar({**blobs, **more, "index.json": manifest.image_index(rows)})
-    for asked in (f"new:1@{row.digest}", f"x@{row.digest}"):
-        assert read(io.BytesIO(content), spool=tmp_path, name=asked).config == app.config
+    for wanted in (f"new:1@{row.digest}", f"x@{row.digest}"):
+        assert read(io.BytesIO(content), spool=tmp_path, name=wanted).config == app.config
 
 
 def test_a_list_without_tags(tmp_path: Path) -> None:

@@ -54,11 +54,11 @@ def test_sparse_files_of_gnu_tar(form: str, parts: int, tmp_path: Path) -> None:
     (tmp_path / "after").write_bytes(b"after")
     archive = tarred(tmp_path, form, "sparse", "after")
     assert parts == 3000 or len(archive) < len(content)
-    found = {}
+    contents = {}
     for member in members(io.BytesIO(archive)):
-        found[member.name] = b"".join(member.blocks())
-        assert member.size == len(found[member.name])
-    assert found == {"sparse": content, "after": b"after"}
+        contents[member.name] = b"".join(member.blocks())
+        assert member.size == len(contents[member.name])
+    assert contents == {"sparse": content, "after": b"after"}
     skipped = [member.name for member in members(io.BytesIO(archive))]
     assert skipped == ["sparse", "after"]
 
@@ -74,9 +74,9 @@ def test_an_image_that_was_tarred_sparse(form: str, tmp_path: Path) -> None:
     (folder / "config.json").write_bytes(image.config)
     row = {"Config": "config.json", "RepoTags": ["sparse:1"], "Layers": ["layer.tar"]}
     (folder / "manifest.json").write_bytes(dump([row]))
-    found = read(io.BytesIO(tarred(folder, form, ".")), spool=spool)
-    assert [one.diff_id for one in found.layers] == [Digest.of(layer)]
-    with found.layers[0].open_plain() as plain:
+    archived = read(io.BytesIO(tarred(folder, form, ".")), spool=spool)
+    assert [layer.diff_id for layer in archived.layers] == [Digest.of(layer)]
+    with archived.layers[0].open_plain() as plain:
         assert plain.read() == layer
 
 
@@ -165,11 +165,11 @@ def test_a_layer_of_zeros(inside: str, outside: str, tmp_path: Path) -> None:
     layer = layer_tar("app")[:-1024] + member.tobuf() + bytes(member.size + 1024)
     image = image_of([layer], "zeros:1")
     plain = image.docker_save() if inside == "docker save" else image.oci_archive(inside)
-    found = read(io.BytesIO(packed(plain, outside)), spool=tmp_path)
-    assert found.layers[0].diff_id == Digest.of(layer)
+    archived = read(io.BytesIO(packed(plain, outside)), spool=tmp_path)
+    assert archived.layers[0].diff_id == Digest.of(layer)
     used = sum(path.stat().st_blocks * 512 for path in tmp_path.iterdir())
     assert used < 8 << 20
-    with found.layers[0].open_plain() as stored:
+    with archived.layers[0].open_plain() as stored:
         assert Digest.of_stream(stored) == Digest.of(layer)
 
 

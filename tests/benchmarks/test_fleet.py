@@ -96,7 +96,7 @@ def _check(row: dict[str, Any]) -> None:
     assert row["peers"]["cpu"]["max"] > 0
 
 
-def _check_gone(said: str, place: Path) -> None:
+def _check_gone(said: str, folder: Path) -> None:
     """Nothing is left of the networks that *said* names, nor of what was made at *place*."""
     families = [
         line.rpartition("/")[2].rpartition("-")[0]
@@ -106,9 +106,11 @@ def _check_gone(said: str, place: Path) -> None:
     assert families
     listed = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True)
     assert not [name for name in families if name in listed.stdout]
-    assert list((place / "made").iterdir()) == []
-    found = [path for path in Path("/proc").glob("[0-9]*/cmdline") if str(place) in _words(path)]
-    assert found == []
+    assert list((folder / "made").iterdir()) == []
+    processes = [
+        path for path in Path("/proc").glob("[0-9]*/cmdline") if str(folder) in _words(path)
+    ]
+    assert processes == []
 
 
 def _words(path: Path) -> str:

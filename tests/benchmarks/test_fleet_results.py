@@ -117,11 +117,11 @@ def test_labs_that_end_at_once_lose_no_run(tmp_path: Path) -> None:
 
 def test_a_run_that_was_stopped_is_worked_out(tmp_path: Path) -> None:
     """From what had come without headers: in the table, the JSON, the page and the comparison."""
-    stopped = _run(strategy="direct", done=0, elapsed=10.0, came=round(_PAYLOAD * 1.05 / 2))
-    told = report.as_json(stopped)
-    assert told["share_done"] == pytest.approx(0.5)
-    assert told["expected"] == pytest.approx(20.0)
-    assert told["seconds"] == told["ratio"] == told["fetch_ratio"] == {}
+    stopped = _run(strategy="direct", done=0, elapsed=10.0, arrived=round(_PAYLOAD * 1.05 / 2))
+    row = report.as_json(stopped)
+    assert row["share_done"] == pytest.approx(0.5)
+    assert row["expected"] == pytest.approx(20.0)
+    assert row["seconds"] == row["ratio"] == row["fetch_ratio"] == {}
     about = f"~{20.0 / stopped.bound:.1f}"
     assert report.row(stopped)[3:6] == ["-", "-", about]
     for run in (stopped, _run(elapsed=5.0), _run(strategy="original", payload=3 * _PAYLOAD)):
@@ -136,10 +136,10 @@ def test_a_run_that_was_stopped_is_worked_out(tmp_path: Path) -> None:
 
 def test_hosts_that_are_done_are_not_all_hosts(tmp_path: Path) -> None:
     """A median is that of all hosts, and isn't told when fewer than half were done."""
-    few, most = (_run(hosts=4, done=done, came=_PAYLOAD // 4) for done in (1, 3))
+    few, most = (_run(hosts=4, done=done, arrived=_PAYLOAD // 4) for done in (1, 3))
     assert report.as_json(few)["ratio"] == {}
-    told = report.as_json(most)
-    assert set(told["ratio"]) == set(told["seconds"]) == set(told["fetch_ratio"]) == {"p50"}
+    row = report.as_json(most)
+    assert set(row["ratio"]) == set(row["seconds"]) == set(row["fetch_ratio"]) == {"p50"}
     assert report.row(most)[4] == "-"
     _keep(most, tmp_path)
     assert plot.draw(results.STORE.load(tmp_path), tmp_path)
@@ -190,7 +190,7 @@ def _run(
     hosts: int = 4,
     done: int | None = None,
     elapsed: float = 10.0,
-    came: int = 0,
+    arrived: int = 0,
 ) -> Run:
     """A run in which the first *done* hosts (all, if None) took *elapsed* seconds, and to each
     of the others *came* bytes."""
@@ -212,7 +212,7 @@ def _run(
         source_rss=1000,
         busy=0.5,
         clock=(0.0, elapsed),
-        curves=tuple((0, round(payload * 1.05) if n < done else came) for n in range(hosts)),
+        curves=tuple((0, round(payload * 1.05) if n < done else arrived) for n in range(hosts)),
     )
 
 

@@ -29,9 +29,9 @@ def test_a_spread_is_the_median_with_its_extremes() -> None:
 
 def test_usage_is_that_of_the_command_alone(tmp_path: Path) -> None:
     """A command that fills 200 MB and works a while: its memory and time, not the test's."""
-    held = bytes(1) * 300 * MB
+    memory = bytes(1) * 300 * MB
     idle = resources.of_command([sys.executable, "-c", ""])
-    assert 0 < idle.peak_rss < 100 * MB < len(held)
+    assert 0 < idle.peak_rss < 100 * MB < len(memory)
     work = "held = b'x' * 200_000_000; print(sum(range(3_000_000)))"
     busy = resources.of_command([sys.executable, "-c", work], output=tmp_path / "out")
     assert 200 * MB < busy.peak_rss < 400 * MB
@@ -57,17 +57,19 @@ def test_bounds_of_a_release(tmp_path: Path) -> None:
         app = old if step is STEPS[0] else new
         images[step.image] = tmp_path / f"{step.image}.tar"
         images[step.image].write_bytes(image_of([base, tar(app)], step.image).docker_archive())
-    place = tmp_path / "scratch"
-    place.mkdir()
-    found = {(one.step, one.method): one.to_host for one in bounds.measure(images, place)}
+    folder = tmp_path / "scratch"
+    folder.mkdir()
+    to_host = {
+        (bound.step, bound.method): bound.to_host for bound in bounds.measure(images, folder)
+    }
     first, second, third = (step.name for step in STEPS[:3])
     for method in (bounds.FILES, bounds.CHUNKS, bounds.PATCH):
-        assert 2_000_000 < found[first, method] < 2_300_000
-        assert found[third, method] == 0
-    assert 10_000 < found[second, bounds.FILES] < 12_000
-    assert 10_000 < found[second, bounds.PATCH] < 12_000
+        assert 2_000_000 < to_host[first, method] < 2_300_000
+        assert to_host[third, method] == 0
+    assert 10_000 < to_host[second, bounds.FILES] < 12_000
+    assert 10_000 < to_host[second, bounds.PATCH] < 12_000
     # the chunks that the change is in, of 256 KiB at most each
-    assert 10_000 < found[second, bounds.CHUNKS] < 3 * 256 * 1024
+    assert 10_000 < to_host[second, bounds.CHUNKS] < 3 * 256 * 1024
 
 
 def test_an_index_is_measured(tmp_path: Path) -> None:

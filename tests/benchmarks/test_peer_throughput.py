@@ -26,8 +26,8 @@ def test_a_pair_is_measured_beside_curl(tmp_path: Path) -> None:
     done = subprocess.run(
         [*argv, "--folder", str(tmp_path)], capture_output=True, text=True, check=True
     )
-    told = json.loads(done.stdout)
-    assert set(told) == {"docket", "uvicorn", "nginx", "pull", "ratios"}
-    assert all(told[name]["median"] > 0 for name in ("docket", "uvicorn", "nginx"))
-    assert 0 < told["pull"]["median"] < 30
+    printed = json.loads(done.stdout)
+    assert set(printed) == {"docket", "uvicorn", "nginx", "pull", "ratios"}
+    assert all(printed[name]["median"] > 0 for name in ("docket", "uvicorn", "nginx"))
+    assert 0 < printed["pull"]["median"] < 30
     assert list(tmp_path.iterdir()) == []

@@ -26,13 +26,13 @@ PLOTS = {
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_report_is_that_of_the_results(family: str, tmp_path: Path) -> None:
     """Made anew from the JSON beside it, the report is the same."""
-    place = tmp_path / family
-    place.mkdir()
+    folder = tmp_path / family
+    folder.mkdir()
     for path in (*(RESULTS / family).glob("*.json"), *(RESULTS / family).glob("findings.md")):
-        shutil.copy(path, place)
+        shutil.copy(path, folder)
     if (RESULTS / "fleet").is_dir():
         shutil.copytree(RESULTS / "fleet", tmp_path / "fleet")
-    assert report.write(place).read_text() == (RESULTS / family / "README.md").read_text()
+    assert report.write(folder).read_text() == (RESULTS / family / "README.md").read_text()
 
 
 def test_every_section_was_measured() -> None:

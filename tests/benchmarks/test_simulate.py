@@ -46,8 +46,8 @@ def test_a_run_can_be_had_again() -> None:
     """The same seed gives the same run, another one another."""
     first, again = (simulate(_SMALL) for _ in range(2))
     assert (first.seconds, first.egress) == (again.seconds, again.egress)
-    other = simulate(Scenario(hosts=8, pieces=40, payload=40 << 17, seed=2))
-    assert first.seconds != other.seconds
+    other_seed = simulate(Scenario(hosts=8, pieces=40, payload=40 << 17, seed=2))
+    assert first.seconds != other_seed.seconds
 
 
 def test_a_host_that_dies_holds_up_nobody() -> None:
@@ -97,15 +97,15 @@ def test_the_registry_tells_the_gates_alone() -> None:
     scenario = Scenario(hosts=60, pieces=200, payload=20 << 17, grain=2, spread=0.5)
     model = Model(scenario)
     model.run()
-    told = scenario.torrent * HEADERS
+    torrent_bytes = scenario.torrent * HEADERS
     blocks = scenario.payload * HEADERS
     assert scenario.torrent > 200 * HASH_SIZE
-    assert model.registry.egress >= REGISTRY_ZONE.first * told + blocks
-    sent = sum(one.egress for one in (model.registry, *model.hosts))
-    assert sent >= 60 * (told + blocks) * 0.999
-    hash_peers = [one for one in model.hosts if one.sends_until]
+    assert model.registry.egress >= REGISTRY_ZONE.first * torrent_bytes + blocks
+    sent = sum(host.egress for host in (model.registry, *model.hosts))
+    assert sent >= 60 * (torrent_bytes + blocks) * 0.999
+    hash_peers = [host for host in model.hosts if host.sends_until]
     assert 60 - REGISTRY_ZONE.first >= len(hash_peers) >= (60 - REGISTRY_ZONE.first) / RECIPIENTS
-    assert all(one.knows <= one.joined for one in model.hosts)
+    assert all(host.knows <= host.joined for host in model.hosts)
 
 
 def test_a_faster_registry_begins_sooner() -> None:
@@ -119,10 +119,10 @@ def test_a_faster_registry_begins_sooner() -> None:
 
 def test_a_run_that_is_stopped_says_so() -> None:
     """A limit ends a run, which then isn't finished."""
-    found = simulate(Scenario(hosts=4, pieces=40, payload=40 << 17, limit=2.0))
-    assert not found.finished
-    assert found.seconds == ()
-    assert as_json(found)["fetch_ratio"] == {}
+    outcome = simulate(Scenario(hosts=4, pieces=40, payload=40 << 17, limit=2.0))
+    assert not outcome.finished
+    assert outcome.seconds == ()
+    assert as_json(outcome)["fetch_ratio"] == {}
 
 
 @pytest.mark.parametrize("wrong", [{"hosts": 0}, {"mbit": 0.0}, {"grain": 0}, {"spread": -1.0}])
@@ -147,11 +147,11 @@ def test_the_check_tells_a_lab_that_differs(tmp_path: Path) -> None:
 def test_the_check_fails_by_the_last_host_alone(tmp_path: Path) -> None:
     """A lab with one straggler differs, though its median agrees."""
     scenario = Scenario(hosts=8, pieces=40, payload=40 << 17, spread=0.5)
-    found = simulate(scenario)
+    outcome = simulate(scenario)
     lab = tmp_path / "fleet.json"
-    lab.write_text(_lab(scenario, found.ratio["p50"], found.ratio["max"] * 1.5))
+    lab.write_text(_lab(scenario, outcome.ratio["p50"], outcome.ratio["max"] * 1.5))
     (measured,) = validate.read(lab, seed=1, grain=1)
-    assert not validate.agrees(measured, found)
+    assert not validate.agrees(measured, outcome)
 
 
 def test_the_check_refuses_another_file(tmp_path: Path) -> None:

@@ -28,9 +28,9 @@ def family() -> dict[str, Path]:
 @pytest.fixture(scope="module")
 def docket(family: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Rows:
     """All steps with docket, for one host and for some at once."""
-    place = tmp_path_factory.mktemp("docket")
+    folder = tmp_path_factory.mktemp("docket")
     level = strategies.DEFAULT_LEVEL
-    rows = walk("docket", strategies.docket(level), family, place, fleets=(1, HOSTS))
+    rows = walk("docket", strategies.docket(level), family, folder, fleets=(1, HOSTS))
     return {(row.step, row.hosts): row for row in rows}
 
 

@@ -40,13 +40,13 @@ def builder(tool: Tools, address: str) -> Builder:
 
     @contextmanager
     def start(more: str = "") -> Iterator[Tool]:
-        with short_folder() as place:
-            config, socket = place / "buildkitd.toml", place / "s.sock"
+        with short_folder() as folder:
+            config, socket = folder / "buildkitd.toml", folder / "s.sock"
             config.write_text(f'[registry."{address}"]\n  http = true\n{more}')
             worker = ("--oci-worker=true", "--containerd-worker=false", "--oci-worker-net=host")
-            where = ("--root", place / "root", "--addr", f"unix://{socket}", "--config", config)
+            where = ("--root", folder / "root", "--addr", f"unix://{socket}", "--config", config)
             argv = [*map(str, (buildkitd, *where)), *worker, "--oci-worker-snapshotter=native"]
-            with started(argv, log=place / "log", ready=lambda: answers(socket)):
+            with started(argv, log=folder / "log", ready=lambda: answers(socket)):
                 yield Tool(buildctl.path, buildctl.folder, {"BUILDKIT_HOST": f"unix://{socket}"})
 
     return start

@@ -31,10 +31,10 @@ def cosign(tool: Tools) -> Callable[[str], Tool]:
     """A cosign that has made a pair of keys."""
 
     def keyed(name: str) -> Tool:
-        found = tool(name, COSIGN_PASSWORD="")
-        found("generate-key-pair")
-        (found.folder / "sbom.json").write_text('{"spdxVersion": "SPDX-2.3"}')
-        return found
+        binary = tool(name, COSIGN_PASSWORD="")
+        binary("generate-key-pair")
+        (binary.folder / "sbom.json").write_text('{"spdxVersion": "SPDX-2.3"}')
+        return binary
 
     return keyed
 

@@ -17,17 +17,17 @@ from tests.support.requirements import cache, need
 def ko(tool: Tools, address: str, pushed: str) -> Tool:
     """ko, with a program to build."""
     need("go")
-    found = tool(
+    binary = tool(
         "ko",
         KO_DOCKER_REPO=f"{address}/ko",
         GOFLAGS="-buildvcs=false",
         GOTOOLCHAIN="local",
         GOCACHE=str(cache() / "go-build"),
     )
-    (found.folder / "go.mod").write_text("module example.com/hello\n\ngo 1.22\n")
-    (found.folder / "main.go").write_text("package main\n\nfunc main() { println(1) }\n")
-    (found.folder / ".ko.yaml").write_text(f"defaultBaseImage: {pushed}\n")
-    return found
+    (binary.folder / "go.mod").write_text("module example.com/hello\n\ngo 1.22\n")
+    (binary.folder / "main.go").write_text("package main\n\nfunc main() { println(1) }\n")
+    (binary.folder / ".ko.yaml").write_text(f"defaultBaseImage: {pushed}\n")
+    return binary
 
 
 def test_docket_pulls_what_ko_built(

@@ -15,9 +15,9 @@ _PLAIN = "--plain-http"
 @pytest.fixture
 def oras(tool: Tools) -> Tool:
     """oras, with a file to push."""
-    found = tool("oras")
-    (found.folder / "notes.txt").write_text("hello\n")
-    return found
+    binary = tool("oras")
+    (binary.folder / "notes.txt").write_text("hello\n")
+    return binary
 
 
 def _attach(oras: Tool, subject: str) -> str:
@@ -28,8 +28,8 @@ def _attach(oras: Tool, subject: str) -> str:
 
 
 def _referrers(oras: Tool, subject: str, *options: str) -> list[str]:
-    found = json.loads(oras("discover", _PLAIN, subject, "--format", "json", *options))
-    return [row["digest"] for row in found["referrers"]]
+    referrers = json.loads(oras("discover", _PLAIN, subject, "--format", "json", *options))
+    return [row["digest"] for row in referrers["referrers"]]
 
 
 def test_oras_pushes_and_pulls_files(oras: Tool, address: str) -> None:

@@ -12,9 +12,9 @@ from tests.clients.conftest import Tool, Tools
 @pytest.fixture
 def regctl(tool: Tools, address: str) -> Tool:
     """regctl, which is to use plain HTTP."""
-    found = tool("regctl")
-    found("registry", "set", "--tls", "disabled", address)
-    return found
+    binary = tool("regctl")
+    binary("registry", "set", "--tls", "disabled", address)
+    return binary
 
 
 def test_regctl_copies_and_lists(regctl: Tool, pushed: str, address: str) -> None:

@@ -32,8 +32,8 @@ def test_umoci_unpacks_what_docket_pulled(
     umoci = _layout(tool, host)
     assert umoci("ls", "--layout", "layout") == "1.0"
     umoci("unpack", "--image", "layout:1.0", "bundle")
-    found = {path.name for path in (umoci.folder / "bundle" / "rootfs").iterdir()}
-    assert found == {f"app-{number}.txt" for number in range(len(image.layers))}
+    unpacked = {path.name for path in (umoci.folder / "bundle" / "rootfs").iterdir()}
+    assert unpacked == {f"app-{number}.txt" for number in range(len(image.layers))}
 
 
 def test_docket_pushes_what_umoci_made(

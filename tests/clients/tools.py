@@ -73,16 +73,16 @@ def client(name: str) -> Path:
     DOCKET_REQUIRE_PARTS=1 on a machine with Go.
     """
     wanted = CLIENTS[name]
-    every = os.environ.get(ALL) == "1"
-    if name not in IN_CI and not every:
+    all_required = os.environ.get(ALL) == "1"
+    if name not in IN_CI and not all_required:
         pytest.skip(f"{name} is tried by `make clients`")
     if not wanted.path.exists():
-        how = f"{name} {wanted.version} (python -m tests.clients.tools {name})"
-        if every:
-            pytest.fail(f"part missing: {how}", pytrace=False)
+        instructions = f"{name} {wanted.version} (python -m tests.clients.tools {name})"
+        if all_required:
+            pytest.fail(f"part missing: {instructions}", pytrace=False)
         if shutil.which("go") is None:
-            pytest.skip(f"part missing: {how}; building it takes Go")
-        missing(how)
+            pytest.skip(f"part missing: {instructions}; building it takes Go")
+        missing(instructions)
     return wanted.path
 
 

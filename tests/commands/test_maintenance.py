@@ -20,9 +20,9 @@ FIRST, SECOND, THIRD = (
 )
 
 
-def pushed(host: Commands, image: TinyImage, place: Path) -> dict[str, object]:
+def pushed(host: Commands, image: TinyImage, folder: Path) -> dict[str, object]:
     """Push *image* from an archive."""
-    archive = image.archive(place / f"{image.name.replace('/', '-')}.tar")
+    archive = image.archive(folder / f"{image.name.replace('/', '-')}.tar")
     return host("push", image.name, "--archive", archive)
 
 
@@ -87,8 +87,8 @@ def test_fsck_of_a_registry_that_serves(host: Host, tmp_path: Path) -> None:
     rot(tmp_path / "registry", layer)
     assert host("build")("fsck")["findings"] == []
     assert host("build")("fsck", "--read-data=2/2")["read_blobs"] < 4
-    found = ended(host("build"), 8, "--json", "fsck", "--read-data")
-    assert f'"quarantined":["{layer}"]' in found
+    report = ended(host("build"), 8, "--json", "fsck", "--read-data")
+    assert f'"quarantined":["{layer}"]' in report
     assert ended(host("build"), 8, "fsck").count("incomplete") == 1
     # without peers and without the blob there is nothing to pull
     assert failure(host("a"), "pull", FIRST.name, "--layers-only").code in (3, 5)

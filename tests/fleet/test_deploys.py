@@ -55,9 +55,9 @@ class Fleet:
         self.hosts.disconnect(host_id(number))
         return self.take(self.deploys.host_left(host_id(number)))
 
-    def create(self, **how: Any) -> tuple[Deploy, list[str]]:
+    def create(self, **options: Any) -> tuple[Deploy, list[str]]:
         """A deploy, and the hosts that were ordered at once."""
-        request = DeployRequest(repository=how.pop("repository", "app"), tag="1.1", **how)
+        request = DeployRequest(repository=options.pop("repository", "app"), tag="1.1", **options)
         deploy, effects = self.deploys.create(request, DIGEST)
         return deploy, self.take(effects)
 
@@ -186,13 +186,13 @@ def test_an_agent_that_reconnects_is_ordered_again() -> None:
 def test_of_two_deploys_of_a_repository_the_later_wins() -> None:
     """The earlier one ends, says by whom, and its hosts stop; other repositories go on."""
     fleet = Fleet(2)
-    other, _ = fleet.create(repository="db")
+    second, _ = fleet.create(repository="db")
     earlier, _ = fleet.create()
     later, ordered = fleet.create()
     assert earlier.state is DeployState.SUPERSEDED
     assert later.id in earlier.why
     assert ordered == numbers(0, 1)
-    assert other.is_running
+    assert second.is_running
     assert (host_id(0), "cancel") in fleet.orders
     fleet.report(earlier, 0, "verified")
     assert earlier.members[host_id(0)].state is not HostState.DONE

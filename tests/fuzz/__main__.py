@@ -42,10 +42,10 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("target", choices=NAMES)
-    how = parser.add_mutually_exclusive_group(required=True)
-    how.add_argument("--seconds", type=int, help="search for so long, guided by coverage")
-    how.add_argument("--inputs", type=int, help="try so many inputs, the same every time")
-    how.add_argument("--input", type=Path, help="try the input in this file")
+    group = parser.add_mutually_exclusive_group(required=True)
+    group.add_argument("--seconds", type=int, help="search for so long, guided by coverage")
+    group.add_argument("--inputs", type=int, help="try so many inputs, the same every time")
+    group.add_argument("--input", type=Path, help="try the input in this file")
     options = parser.parse_args()
     sys.dont_write_bytecode = True
     kept = _KEPT / options.target

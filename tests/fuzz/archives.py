@@ -97,11 +97,11 @@ def _check_image(image: Image, spool: Path) -> None:
         with layer.open_plain() as plain:
             content = plain.read()
         assert (Digest.of(content), len(content)) == (layer.diff_id, layer.size)
-    layers = [LoadLayer(one.diff_id, one.size, one.open_plain) for one in image.layers]
+    layers = [LoadLayer(layer.diff_id, layer.size, layer.open_plain) for layer in image.layers]
     again = b"".join(load_archive(image.config, layers, ["again:1"]))
-    found = read(io.BytesIO(again), spool=spool, platform=_PLATFORM)
-    assert found.config == image.config
-    assert [one.diff_id for one in found.layers] == [one.diff_id for one in image.layers]
+    reread = read(io.BytesIO(again), spool=spool, platform=_PLATFORM)
+    assert reread.config == image.config
+    assert [layer.diff_id for layer in reread.layers] == [layer.diff_id for layer in image.layers]
 
 
 def with_sums(content: bytes) -> bytes:
@@ -140,13 +140,22 @@ _NAMES = (
 def _contents() -> tuple[bytes, ...]:
     layout = _IMAGE.layout()
     rows = [["layer.tar"], ["l", "layer.tar"], ["../layer.tar"], ["/etc/passwd"], ["layer.tar"] * 2]
-    one = image_of([_IMAGE.layers[0]], "one:1")
+    single_layer = image_of([_IMAGE.layers[0]], "one:1")
     manifests = [
         json.dumps([{"Config": "c.json", "RepoTags": ["a:1"], "Layers": row}]).encode()
         for row in rows
     ]
     layers = (_IMAGE.layers[0], packed(_IMAGE.layers[0], "gzip"), packed(_IMAGE.layers[0], "zstd"))
-    return (*layout.values(), *manifests, *layers, one.config, b"", b"{}", b"[" * 99, b"\x1f\x8b")
+    return (
+        *layout.values(),
+        *manifests,
+        *layers,
+        single_layer.config,
+        b"",
+        b"{}",
+        b"[" * 99,
+        b"\x1f\x8b",
+    )
 
 
 _CONTENTS = _contents()
@@ -173,17 +182,17 @@ def members_of(choices: bytes) -> bytes:
 def member_seeds() -> list[bytes]:
     """Choices that give images, and some that nearly do."""
     names = {name: number for number, name in enumerate(_NAMES)}
-    places = {content: number for number, content in enumerate(_CONTENTS)}
+    numbers = {content: number for number, content in enumerate(_CONTENTS)}
     layout = [
-        bytes((0, names[name], places[content], 0))
+        bytes((0, names[name], numbers[content], 0))
         for name, content in _IMAGE.layout().items()
         if name in names
     ]
-    row = next(number for number, one in enumerate(_CONTENTS) if b"c.json" in one)
-    config = places[image_of([_IMAGE.layers[0]], "one:1").config]
+    row = next(number for number, content in enumerate(_CONTENTS) if b"c.json" in content)
+    config = numbers[image_of([_IMAGE.layers[0]], "one:1").config]
     docker = [
         bytes((0, names["c.json"], config, 0)),
-        bytes((0, names["layer.tar"], places[_IMAGE.layers[0]], 0)),
+        bytes((0, names["layer.tar"], numbers[_IMAGE.layers[0]], 0)),
         bytes((0, names["manifest.json"], row, 0)),
     ]
     link = bytes((4, names["layer.tar"], names[_IMAGE.diff_ids[0].layout_path], 0))
@@ -207,12 +216,14 @@ def stream_seeds() -> list[bytes]:
     """Streams of each kind: one frame and many, skippable frames, padding, what breaks off."""
     plain = layer_tar("stream", size=700)
     skippable = b"\x50\x2a\x4d\x18\x04\0\0\0skip"
-    found = [plain, b"", b"\x1f\x8b"]
+    variants = [plain, b"", b"\x1f\x8b"]
     for kind in (compression.GZIP, compression.ZSTD):
         frame = packed(plain, kind)
-        found += [frame, packed(b"", kind) * 3 + frame, frame[:-5], frame + bytes(64)]
-        found += [packed(b"", kind) + bytes(10) + packed(b"", kind)]  # was read by half of the cuts
-    return [*found, skippable + packed(plain, compression.ZSTD) + skippable]
+        variants += [frame, packed(b"", kind) * 3 + frame, frame[:-5], frame + bytes(64)]
+        variants += [
+            packed(b"", kind) + bytes(10) + packed(b"", kind)
+        ]  # was read by half of the cuts
+    return [*variants, skippable + packed(plain, compression.ZSTD) + skippable]
 
 
 def check_stream(content: bytes) -> None:

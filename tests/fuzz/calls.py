@@ -76,10 +76,10 @@ def seeds() -> list[bytes]:
     return [
         head,
         _NEXT.join(parts),
-        *(_NEXT.join([head, *(one.encode() for one in gets[at : at + 4])]) for at in (0, 4, 8)),
+        *(_NEXT.join([head, *(line.encode() for line in gets[at : at + 4])]) for at in (0, 4, 8)),
         _NEXT.join([head, *more]),
         *more[:2],
-        *(one.encode() for one in gets[2:6]),
+        *(line.encode() for line in gets[2:6]),
     ]
 
 
@@ -105,22 +105,22 @@ def opened(folder: Path) -> Iterator[Check]:
 async def _converse(application: Any, content: bytes) -> None:
     """Send all requests of *content*, one after the other; then cancel what they began."""
     sessions: list[bytes] = []
-    for one in content.split(_NEXT)[:_MOST_REQUESTS]:
-        text = one.replace(b"{session}", sessions[-1] if sessions else b"/v2/a/b/blobs/uploads/x")
+    for call in content.split(_NEXT)[:_MOST_REQUESTS]:
+        text = call.replace(b"{session}", sessions[-1] if sessions else b"/v2/a/b/blobs/uploads/x")
         status, headers, _ = await ask(application, text)
-        if status == 202 and b"/blobs/uploads/" in (place := headers.get(b"location", b"")):
-            sessions.append(place)
+        if status == 202 and b"/blobs/uploads/" in (location := headers.get(b"location", b"")):
+            sessions.append(location)
         if status == 201 and b"/blobs/" in headers[b"location"]:
             await _check_blob(application, headers[b"location"])
-    for place in set(sessions):
-        await ask(application, b"DELETE %b\n\n" % place)
+    for location in set(sessions):
+        await ask(application, b"DELETE %b\n\n" % location)
 
 
-async def _check_blob(application: Any, place: bytes) -> None:
+async def _check_blob(application: Any, location: bytes) -> None:
     """What was acknowledged can be read and is what it was called."""
-    status, headers, body = await ask(application, b"GET %b\n\n" % place)
+    status, headers, body = await ask(application, b"GET %b\n\n" % location)
     assert status == 200, status
-    digest = Digest.parse(place.rpartition(b"/")[2].decode())
+    digest = Digest.parse(location.rpartition(b"/")[2].decode())
     assert Digest.of(body, algorithm=digest.algorithm) == digest
     assert headers[b"content-length"] == b"%d" % len(body)
 
@@ -157,7 +157,7 @@ async def ask(application: Any, text: bytes) -> tuple[int, dict[bytes, bytes], b
 
     await application(scope, receive, send)
     status = sent[0]["status"]
-    answer = b"".join(one.get("body", b"") for one in sent[1:])
+    answer = b"".join(message.get("body", b"") for message in sent[1:])
     assert status < 500, answer
     if status >= 400 and scope["method"] != "HEAD":
         (error,) = json.loads(answer)["errors"]

@@ -52,19 +52,19 @@ class _Watch:
             path, _, flags = arguments
             paths = [path] if flags & _WRITING else []
         else:
-            paths = [arguments[place] for place in _CHANGES.get(event, ())]
+            paths = [arguments[index] for index in _CHANGES.get(event, ())]
         for path in paths:
             self._check(event, path)
 
     def _check(self, event: str, path: Any) -> None:
         if isinstance(path, int):
             return  # what is open already
-        given = Path(os.fsdecode(path))
+        opened = Path(os.fsdecode(path))
         # links in the folder count by where they lead, the last part by where it stands
-        place = given.parent.resolve() / given.name
+        target = opened.parent.resolve() / opened.name
         assert self.folder
-        if not place.is_relative_to(self.folder) and str(place) != os.devnull:
-            self.outside.append(f"{event} {place}")
+        if not target.is_relative_to(self.folder) and str(target) != os.devnull:
+            self.outside.append(f"{event} {target}")
             raise WroteOutside(self.outside[-1])
 
 

@@ -51,8 +51,8 @@ def _repeat(chance: random.Random, content: bytes, _seeds: Sequence[bytes]) -> b
 
 
 def _splice(chance: random.Random, content: bytes, seeds: Sequence[bytes]) -> bytes:
-    other = chance.choice(seeds)
-    return content[: chance.randint(0, len(content))] + other[chance.randint(0, len(other)) :]
+    second = chance.choice(seeds)
+    return content[: chance.randint(0, len(content))] + second[chance.randint(0, len(second)) :]
 
 
 def _insert_word(chance: random.Random, content: bytes, words: Sequence[bytes]) -> bytes:
@@ -62,10 +62,10 @@ def _insert_word(chance: random.Random, content: bytes, words: Sequence[bytes]) 
 
 def _odd_number(chance: random.Random, content: bytes, _seeds: Sequence[bytes]) -> bytes:
     """Another number where there is one."""
-    places = [at for at, byte in enumerate(content) if byte in b"0123456789"]
-    if not places:
+    digits = [at for at, byte in enumerate(content) if byte in b"0123456789"]
+    if not digits:
         return content
-    start = end = chance.choice(places)
+    start = end = chance.choice(digits)
     while end < len(content) and content[end] in b"0123456789":
         end += 1
     return content[:start] + chance.choice(_ODD_NUMBERS) + content[end:]

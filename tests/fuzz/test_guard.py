@@ -17,25 +17,25 @@ from tests.fuzz.guard import WroteOutside, only_within, peak_megabytes
 Step = Callable[[Path], object]
 
 
-def _write(place: Path) -> None:
-    place.write_bytes(b"x")
+def _write(path: Path) -> None:
+    path.write_bytes(b"x")
 
 
-def _rename(place: Path) -> None:
-    (place.parent / "there").rename(place)
+def _rename(path: Path) -> None:
+    (path.parent / "there").rename(path)
 
 
 WRITES: dict[str, Step] = {
     "a file": _write,
-    "an open file": lambda place: os.open(place, os.O_CREAT | os.O_WRONLY),
-    "a temporary file": lambda place: tempfile.mkstemp(dir=place.parent),
-    "a folder": lambda place: place.mkdir(),
+    "an open file": lambda path: os.open(path, os.O_CREAT | os.O_WRONLY),
+    "a temporary file": lambda path: tempfile.mkstemp(dir=path.parent),
+    "a folder": lambda path: path.mkdir(),
     "a name": _rename,
-    "a hard link": lambda place: place.hardlink_to(place.parent / "there"),
-    "a symlink": lambda place: place.symlink_to("there"),
-    "a removal": lambda place: (place.parent / "there").unlink(),
-    "a truncation": lambda place: os.truncate(place.parent / "there", 0),
-    "rights": lambda place: (place.parent / "there").chmod(0o600),
+    "a hard link": lambda path: path.hardlink_to(path.parent / "there"),
+    "a symlink": lambda path: path.symlink_to("there"),
+    "a removal": lambda path: (path.parent / "there").unlink(),
+    "a truncation": lambda path: os.truncate(path.parent / "there", 0),
+    "rights": lambda path: (path.parent / "there").chmod(0o600),
 }
 
 

@@ -37,14 +37,14 @@ def manifest_seeds() -> list[bytes]:
     """Manifests, indexes and configs, with all their optional parts."""
     image = tiny_image("app", 2)
     files = image.layout("gzip")
-    rows = [one for name, one in files.items() if name != "oci-layout"]
-    found = json.loads(files["index.json"])["manifests"][0]
+    rows = [file for name, file in files.items() if name != "oci-layout"]
+    row = json.loads(files["index.json"])["manifests"][0]
     platform = {"os": "linux", "architecture": "arm", "variant": "v7"}
-    subject = {"schemaVersion": 2, "subject": found, "annotations": {"a": "\u00e9\\u0000"}}
+    subject = {"schemaVersion": 2, "subject": row, "annotations": {"a": "\u00e9\\u0000"}}
     return [
-        *(one for one in rows if one[:1] == b"{"),
-        json.dumps({**subject, "manifests": [{**found, "platform": platform}]}).encode(),
-        json.dumps({**subject, "artifactType": "a/b", "config": found, "layers": []}).encode(),
+        *(row for row in rows if row[:1] == b"{"),
+        json.dumps({**subject, "manifests": [{**row, "platform": platform}]}).encode(),
+        json.dumps({**subject, "artifactType": "a/b", "config": row, "layers": []}).encode(),
         json.dumps(
             {"schemaVersion": 2, "mediaType": manifest.DOCKER_LIST, "manifests": []}
         ).encode(),
@@ -62,7 +62,7 @@ def check_manifest(content: bytes) -> None:
         assert manifest.parse_json(manifest.dump(plain), "it") == plain
     with refused_or_fine(InvalidManifest, TooLarge):
         config = manifest.parse_config(content)
-        assert all(Digest.parse(str(one)) == one for one in config.diff_ids)
+        assert all(Digest.parse(str(diff_id)) == diff_id for diff_id in config.diff_ids)
     for media_type in _TYPES:
         with refused_or_fine(InvalidManifest, TooLarge):
             _check_parsed(content, manifest.parse(content, content_type=media_type), media_type)
@@ -84,9 +84,15 @@ def _check_parsed(content: bytes, parsed: Manifest | Index, media_type: str) -> 
         assert list(map(_kept, again.manifests)) == list(map(_kept, parsed.manifests))
 
 
-def _kept(one: Descriptor) -> tuple[Any, ...]:
+def _kept(descriptor: Descriptor) -> tuple[Any, ...]:
     """What of a descriptor is written."""
-    return one.media_type, one.digest, one.size, one.annotations, one.platform
+    return (
+        descriptor.media_type,
+        descriptor.digest,
+        descriptor.size,
+        descriptor.annotations,
+        descriptor.platform,
+    )
 
 
 def _depth(plain: Any) -> int:
@@ -103,8 +109,8 @@ def name_seeds() -> list[bytes]:
     names = ["app", "team/app:1.0", f"app@{digest}", f"a/b-c__d.e/f:v1@{digest}", str(digest)]
     sha512 = str(Digest.of(b"x", algorithm="sha512"))
     return [
-        one.encode()
-        for one in (*names, sha512, "linux/arm/v7", "http://[::1]:5000", "h:80", "https://h/")
+        text.encode()
+        for text in (*names, sha512, "linux/arm/v7", "http://[::1]:5000", "h:80", "https://h/")
     ]
 
 
@@ -181,7 +187,7 @@ def check_announce(query: bytes) -> None:
 def range_seeds() -> list[bytes]:
     """Range headers, with the size of what they are for."""
     texts = ("0-0", "5-", "-5", "0-99999", "-", "5-1", "-0", "0-1,3-4", "999999999999999999-")
-    return [b"%d bytes=%s" % (size, one.encode()) for one in texts for size in (0, 10)]
+    return [b"%d bytes=%s" % (size, text.encode()) for text in texts for size in (0, 10)]
 
 
 def check_range(content: bytes) -> None:

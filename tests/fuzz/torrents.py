@@ -22,35 +22,35 @@ def seeds() -> list[bytes]:
         Sample(b"{}", (b"{ }", b"", b"x" * 300_000)),
         Sample(b"{}", (b"{ }",)),
     ]
-    return [one.metainfo(url).content for one in images for url in ("", _ANNOUNCE)]
+    return [image.metainfo(url).content for image in images for url in ("", _ANNOUNCE)]
 
 
 def check(content: bytes) -> None:
     """What docket takes for an image's torrent has no path outside, to libtorrent either."""
     with refused_or_fine(InvalidMetainfo):
-        found = parse_metainfo(content)
-        _check_files(found)
-        _check_against_libtorrent(found)
-        other = with_announce(found, "http://10.0.0.2/announce")
-        assert parse_metainfo(other.content).info_hash == found.info_hash
+        metainfo = parse_metainfo(content)
+        _check_files(metainfo)
+        _check_against_libtorrent(metainfo)
+        announced_elsewhere = with_announce(metainfo, "http://10.0.0.2/announce")
+        assert parse_metainfo(announced_elsewhere.content).info_hash == metainfo.info_hash
 
 
-def _check_files(found: Metainfo) -> None:
-    assert len(found.name) == 64
-    for file in found.files:
+def _check_files(metainfo: Metainfo) -> None:
+    assert len(metainfo.name) == 64
+    for file in metainfo.files:
         expected = file.digest.layout_path if file.digest else file.path
         assert file.path == expected
         assert file.digest or file.path in (LAYOUT_FILE, INDEX_FILE)
-        assert len(found.hashes(file)) == file.pieces * 20
-        assert file.pieces * found.piece_length >= file.size >= 0
+        assert len(metainfo.hashes(file)) == file.pieces * 20
+        assert file.pieces * metainfo.piece_length >= file.size >= 0
 
 
-def _check_against_libtorrent(found: Metainfo) -> None:
+def _check_against_libtorrent(metainfo: Metainfo) -> None:
     try:
-        info: Any = lt.load_torrent_buffer(found.content).ti
+        info: Any = lt.load_torrent_buffer(metainfo.content).ti
     except RuntimeError:
         return  # `docket.torrent.peer.swarm` makes an error of its own of it
-    assert info.info_hash().to_bytes() == found.info_hash
+    assert info.info_hash().to_bytes() == metainfo.info_hash
     files = info.files()
     pad = lt.file_storage.flag_pad_file
     shown = [
@@ -58,7 +58,7 @@ def _check_against_libtorrent(found: Metainfo) -> None:
         for number in range(files.num_files())
         if not files.file_flags(number) & pad
     ]
-    assert shown == [(f"{found.name}/{file.path}", file.size) for file in found.files]
+    assert shown == [(f"{metainfo.name}/{file.path}", file.size) for file in metainfo.files]
 
 
 TORRENT = Target(

@@ -30,8 +30,8 @@ URL = "http://127.0.0.1:5000"
 
 def config(plan: Plan) -> dict[str, Any]:
     """The planned config.toml; empty if it stays as it is."""
-    found = [one.content for one in plan.changes if str(one.path) == CONFIG]
-    return tomllib.loads(found[0].decode()) if found else {}
+    contents = [change.content for change in plan.changes if str(change.path) == CONFIG]
+    return tomllib.loads(contents[0].decode()) if contents else {}
 
 
 def registry_of(plan: Plan, plugin: str) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def registry_of(plan: Plan, plugin: str) -> dict[str, Any]:
 
 def folders(plan: Plan) -> list[str]:
     """The planned hosts.toml files' folders."""
-    return [str(one.path.parent) for one in plan.changes if one.path.name == "hosts.toml"]
+    return [str(change.path.parent) for change in plan.changes if change.path.name == "hosts.toml"]
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_the_dump_of_this_machine_s_containerd_is_edited(root: Path, open_files:
     dumped = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
     put(root, CONFIG, dumped)
     plan = plan_containerd(open_files(), PATHS, AGENT)
-    (content,) = [one.content.decode() for one in plan.changes if str(one.path) == CONFIG]
+    (content,) = [change.content.decode() for change in plan.changes if str(change.path) == CONFIG]
     assert len(set(content.splitlines()) - set(dumped.splitlines())) == 1
     assert CERTS in content
 

@@ -46,8 +46,8 @@ def hosts(plan: Plan) -> dict[str, dict[str, Any]]:
 
 def daemon_json(plan: Plan) -> dict[str, Any] | None:
     """The planned daemon.json."""
-    found = [one.content for one in plan.changes if one.path.name == "daemon.json"]
-    return json.loads(found[0]) if found else None
+    contents = [change.content for change in plan.changes if change.path.name == "daemon.json"]
+    return json.loads(contents[0]) if contents else None
 
 
 def test_the_containerd_store_asks_the_agent_for_every_registry(open_files: Open) -> None:
@@ -143,11 +143,15 @@ def test_settings_that_docker_would_ignore_are_carried_over(root: Path, open_fil
     }
     put(root, "/etc/docker/daemon.json", json.dumps(settings))
     plan = planned(open_files())
-    found = hosts(plan)
-    assert set(found) == {"_default", "docker.io", "registry.corp:5000", "other.corp"}
-    assert list(found["docker.io"]["host"]) == [URL, "https://mirror.corp", "http://10.0.0.9:5001"]
+    hosts_files = hosts(plan)
+    assert set(hosts_files) == {"_default", "docker.io", "registry.corp:5000", "other.corp"}
+    assert list(hosts_files["docker.io"]["host"]) == [
+        URL,
+        "https://mirror.corp",
+        "http://10.0.0.9:5001",
+    ]
     insecure = {"server": "http://registry.corp:5000", "skip_verify": True}
-    assert found["registry.corp:5000"] == {**insecure, "host": {URL: AGENT_ROWS}}
+    assert hosts_files["registry.corp:5000"] == {**insecure, "host": {URL: AGENT_ROWS}}
     assert daemon_json(plan) is None
 
 
@@ -163,9 +167,9 @@ def test_certificates_of_a_registry_still_count(root: Path, open_files: Open) ->
     """A folder hides _default, and hosts.toml hides the folder's certificates: it names them."""
     for name in ("ca.crt", "me.cert", "me.key", "whole.cert"):
         put(root, f"{CERTS}/registry.corp:8443/{name}", "PEM")
-    found = hosts(planned(open_files()))["registry.corp:8443"]
+    hosts_files = hosts(planned(open_files()))["registry.corp:8443"]
     keys = {"ca": ["ca.crt"], "client": [["me.cert", "me.key"], "whole.cert"]}
-    assert found == {**keys, "host": {URL: AGENT_ROWS}}
+    assert hosts_files == {**keys, "host": {URL: AGENT_ROWS}}
 
 
 def test_hosts_that_are_there_come_after_the_agent(root: Path, open_files: Open) -> None:
@@ -175,18 +179,20 @@ def test_hosts_that_are_there_come_after_the_agent(root: Path, open_files: Open)
     put(root, f"{CERTS}/_default/hosts.toml", text)
     put(root, f"{CERTS}/empty/README", "")
     plan = planned(open_files())
-    found = hosts(plan)
-    assert set(found) == {"registry.corp_5000_", "_default", "empty"}
-    assert list(found["_default"]["host"]) == [URL, "https://m"]
-    assert all(b"# ours" in one.content for one in plan.changes if one.path.parent.name != "empty")
+    hosts_files = hosts(plan)
+    assert set(hosts_files) == {"registry.corp_5000_", "_default", "empty"}
+    assert list(hosts_files["_default"]["host"]) == [URL, "https://m"]
+    assert all(
+        b"# ours" in change.content for change in plan.changes if change.path.parent.name != "empty"
+    )
 
 
 def test_a_single_host_keeps_what_daemon_json_gave_it(root: Path, open_files: Open) -> None:
     """hosts.toml without hosts had daemon.json's settings; with the agent in it, it needs them."""
     put(root, "/etc/docker/daemon.json", '{"insecure-registries": ["r.corp:5000"]}')
     put(root, f"{CERTS}/r.corp:5000/hosts.toml", 'ca = "x.crt"\n')
-    found = hosts(planned(open_files()))["r.corp:5000"]
-    assert (found["ca"], found["server"], found["skip_verify"]) == (
+    hosts_files = hosts(planned(open_files()))["r.corp:5000"]
+    assert (hosts_files["ca"], hosts_files["server"], hosts_files["skip_verify"]) == (
         "x.crt",
         "http://r.corp:5000",
         True,

@@ -84,8 +84,8 @@ def test_docker_with_the_containerd_store(
             assert agent.paths(name.partition("/")[0])
         assert pull(engine, f"{agent.address}/app:1.1") == str(manifest_of(image))
         assert agent.paths() == ["/v2/app/manifests/1.1"]
-        other = f"{upstream.address}/team/other:1"
-        assert pull(engine, other) == str(manifest_of(tiny_image("other")))
+        other_name = f"{upstream.address}/team/other:1"
+        assert pull(engine, other_name) == str(manifest_of(tiny_image("other")))
         assert "/v2/team/other/manifests/1" in agent.paths(upstream.address)
 
         agent.requests.clear()
@@ -97,11 +97,11 @@ def test_docker_with_the_containerd_store(
             setup(root, "docker", gone)
             remove_all(engine)
             begun = time.monotonic()
-            assert pull(engine, other) == str(manifest_of(tiny_image("other")))
+            assert pull(engine, other_name) == str(manifest_of(tiny_image("other")))
             # each of the five requests would cost 30 s
             assert time.monotonic() - begun < DIAL_SECONDS
         remove_all(engine)
-        assert pull(engine, other)  # now its connections are refused
+        assert pull(engine, other_name)  # now its connections are refused
         undo(root, "docker")
     assert snapshot(root) == before
 
@@ -123,8 +123,8 @@ def test_docker_s_settings_hold_beside_the_agent(
     )
     with docker as engine:
         assert pull(engine, "docker.io/library/app:1.1") == str(manifest_of(image))
-        other = pull(engine, "docker.io/team/other:1")
-        assert other == str(manifest_of(tiny_image("other")))
+        image_id = pull(engine, "docker.io/team/other:1")
+        assert image_id == str(manifest_of(tiny_image("other")))
     assert "/v2/team/other/manifests/1" in agent.paths("docker.io")
 
 
@@ -132,20 +132,20 @@ def test_an_agent_that_dies_in_a_layer(
     root: Path, agent: StandIn, upstream: Registry, tmp_path: Path
 ) -> None:
     """Docker and containerd get the rest of the layer, and the others, from the registry."""
-    other = tiny_image("other")
+    second = tiny_image("other")
     name = f"{upstream.address}/team/other:1"
-    agent.add(name, other)
-    agent.dies_in = Digest.of(gzip.compress(other.layers[0], mtime=0))
+    agent.add(name, second)
+    agent.dies_in = Digest.of(gzip.compress(second.layers[0], mtime=0))
     docker, config = folder(root, "etc/docker"), folder(root, "etc/containerd")
     put(root, "/etc/containerd/config.toml", CONTAINERD_CONFIG[""])
     setup(root, "docker", agent.address)
     setup(root, "containerd", agent.address)
     with newer_dockerd(tmp_path / "docker", containerd_store=True, etc_docker=docker) as engine:
-        assert pull(engine, name) == str(manifest_of(other))
+        assert pull(engine, name) == str(manifest_of(second))
         assert agent.is_dead
     agent.is_dead = False
     with containerd(tmp_path / "containerd", etc_containerd=config, etc_docker=docker) as running:
-        assert running.cri_pull(name) == str(Digest.of(other.config))
+        assert running.cri_pull(name) == str(Digest.of(second.config))
         assert agent.is_dead
 
 
@@ -229,10 +229,10 @@ def test_registries_are_reached_as_before(
     assert "/v2/team/other/manifests/1" in agent.paths(f"registry.test:{port}")
 
 
-def certificate(place: Path) -> tuple[ssl.SSLContext, str]:
+def certificate(folder: Path) -> tuple[ssl.SSLContext, str]:
     """A server's TLS for registry.test, and the certificate that clients have to trust."""
     need("openssl")
-    key, chain = place / "key.pem", place / "chain.pem"
+    key, chain = folder / "key.pem", folder / "chain.pem"
     subject = ("-subj", "/CN=registry.test", "-addext", "subjectAltName=DNS:registry.test")
     new = ("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256")
     run(*new, "-nodes", "-days", "2", *subject, "-keyout", key, "-out", chain)
@@ -252,8 +252,8 @@ def test_podman_buildah_and_skopeo(
     before = snapshot(root)
     name = FOREIGN[0]
     setup(root, "podman", agent.address, "-h", "http://registry.test:8000")
-    with short_folder() as place:
-        for program, argv in podman_tools(root, place).items():
+    with short_folder() as folder:
+        for program, argv in podman_tools(root, folder).items():
             scheme = "docker://" if program == "skopeo" else ""
             agent.requests.clear()
             run(*argv, f"{scheme}{name}")

@@ -35,24 +35,24 @@ def test_each_registry_has_the_agent_as_its_mirror(open_files: Open) -> None:
     """There is no ``?ns=``: the mirror's location says which registry an image is of."""
     plan = plan_podman(open_files(), PATHS, AGENT, ["docker.io", "r.corp:5000"])
     assert str(plan.changes[0].path) == "/etc/containers/registries.conf.d/zz-docket.conf"
-    found = blocks(plan)
-    assert found["docker.io"] == {
+    registries = blocks(plan)
+    assert registries["docker.io"] == {
         "prefix": "docker.io",
         "location": "docker.io",
         "mirror": [{"location": "127.0.0.1:5000/docker.io", "insecure": True}],
     }
     # a repository's name has no colon
-    assert mirrors(found["r.corp:5000"]) == ["127.0.0.1:5000/r.corp_5000"]
+    assert mirrors(registries["r.corp:5000"]) == ["127.0.0.1:5000/r.corp_5000"]
 
 
 def test_docket_s_registry_keeps_its_names(root: Path, open_files: Open) -> None:
     """Images of docket's own registry have no prefix at the agent."""
     put(root, CONF, '[[registry]]\nlocation = "registry:8000/team"\n')
     own = Registry("registry:8000", is_plain_http=True)
-    found = blocks(plan_podman(open_files(), PATHS, AGENT, ["registry:8000"], own))
-    assert found["registry:8000"]["insecure"] is True
-    assert mirrors(found["registry:8000"]) == ["127.0.0.1:5000"]
-    assert mirrors(found["registry:8000/team"]) == ["127.0.0.1:5000/team"]
+    registries = blocks(plan_podman(open_files(), PATHS, AGENT, ["registry:8000"], own))
+    assert registries["registry:8000"]["insecure"] is True
+    assert mirrors(registries["registry:8000"]) == ["127.0.0.1:5000"]
+    assert mirrors(registries["registry:8000/team"]) == ["127.0.0.1:5000/team"]
 
 
 def test_blocks_that_are_there_keep_their_settings(root: Path, open_files: Open) -> None:
@@ -66,8 +66,8 @@ def test_blocks_that_are_there_keep_their_settings(root: Path, open_files: Open)
     )
     drop_in = '[[registry]]\nprefix = "docker.io/team"\nlocation = "team.corp"\n'
     put(root, "/etc/containers/registries.conf.d/50-team.conf", drop_in)
-    found = blocks(plan_podman(open_files(), PATHS, AGENT, ["docker.io"]))
-    hub = found["docker.io"]
+    registries = blocks(plan_podman(open_files(), PATHS, AGENT, ["docker.io"]))
+    hub = registries["docker.io"]
     assert (hub["location"], hub["insecure"], hub["mirror-by-digest-only"]) == (
         "hub.corp",
         True,
@@ -75,7 +75,7 @@ def test_blocks_that_are_there_keep_their_settings(root: Path, open_files: Open)
     )
     assert mirrors(hub) == ["127.0.0.1:5000/docker.io", "m.corp/hub"]
     # the longest prefix counts: without its own mirror it would never ask the agent
-    assert mirrors(found["docker.io/team"]) == ["127.0.0.1:5000/docker.io/team"]
+    assert mirrors(registries["docker.io/team"]) == ["127.0.0.1:5000/docker.io/team"]
 
 
 def test_wildcards_and_blocked_prefixes_are_left_out(root: Path, open_files: Open) -> None:

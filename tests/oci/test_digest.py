@@ -84,6 +84,6 @@ def test_names_of_a_digest() -> None:
 
 def test_digests_are_values() -> None:
     """Equal digests are one key, and digests sort by their text."""
-    one, two = Digest.of(b"1"), Digest.of(b"2")
-    assert {one: 1}[Digest.parse(str(one))] == 1
-    assert sorted([one, two]) == sorted([one, two], key=str)
+    first, two = Digest.of(b"1"), Digest.of(b"2")
+    assert {first: 1}[Digest.parse(str(first))] == 1
+    assert sorted([first, two]) == sorted([first, two], key=str)

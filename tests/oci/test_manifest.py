@@ -70,18 +70,18 @@ DESCRIPTORS = st.builds(
 def test_image_manifest_round_trip(config: Descriptor, layers: list[Descriptor]) -> None:
     """OCI image § manifest: what docket writes it reads back, and equal arguments, equal bytes."""
     content = manifest.image_manifest(config, layers)
-    found = manifest.parse(content, content_type=manifest.OCI_MANIFEST)
-    assert isinstance(found, Manifest)
-    assert (found.config, found.layers) == (config, tuple(layers))
+    parsed = manifest.parse(content, content_type=manifest.OCI_MANIFEST)
+    assert isinstance(parsed, Manifest)
+    assert (parsed.config, parsed.layers) == (config, tuple(layers))
     assert content == manifest.image_manifest(config, layers)
 
 
 @given(st.lists(DESCRIPTORS, max_size=4))
 def test_index_round_trip(rows: list[Descriptor]) -> None:
     """OCI image § index: what docket writes it reads back."""
-    found = manifest.parse(manifest.image_index(rows))
-    assert isinstance(found, Index)
-    assert found.manifests == tuple(rows)
+    parsed = manifest.parse(manifest.image_index(rows))
+    assert isinstance(parsed, Index)
+    assert parsed.manifests == tuple(rows)
 
 
 @given(st.binary(max_size=300) | st.text('{}[]",:012eE-.mediaType', max_size=100).map(str.encode))
@@ -126,8 +126,8 @@ def test_a_key_that_stands_twice_deep_inside() -> None:
 
 def test_brackets_in_a_text_are_no_nesting() -> None:
     """Bad input § JSON bombs: only real nesting counts, escapes in texts are understood."""
-    found = parsed(image(annotations={"x": '[{"\\' * 500}))
-    assert found.annotations == {"x": '[{"\\' * 500}
+    read_manifest = parsed(image(annotations={"x": '[{"\\' * 500}))
+    assert read_manifest.annotations == {"x": '[{"\\' * 500}
 
 
 @pytest.mark.parametrize("text", ["\ud800", "a\udfffb"])
@@ -250,9 +250,9 @@ def test_layers_that_need_not_exist() -> None:
     """OCI image § non-distributable layers: they are no children of a manifest."""
     foreign = descriptor("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip")
     kept_out = descriptor("application/vnd.oci.image.layer.nondistributable.v1.tar+gzip")
-    found = parsed(image(layers=[foreign, kept_out, descriptor()]))
-    assert isinstance(found, Manifest)
-    assert [child.media_type for child in found.children] == [
+    read_manifest = parsed(image(layers=[foreign, kept_out, descriptor()]))
+    assert isinstance(read_manifest, Manifest)
+    assert [child.media_type for child in read_manifest.children] == [
         manifest.OCI_CONFIG,
         manifest.OCI_LAYER,
     ]
@@ -269,10 +269,12 @@ def test_artifact_type_falls_back_to_the_config() -> None:
 def test_subject() -> None:
     """OCI image § subject: of manifests and indexes; it needs not exist, so it is no child."""
     for plain in (image(), index()):
-        found = parsed({**plain, "subject": descriptor(manifest.OCI_MANIFEST, digest=str(B))})
-        assert found.subject is not None
-        assert found.subject.digest == B
-        assert B not in [child.digest for child in found.children]
+        read_manifest = parsed(
+            {**plain, "subject": descriptor(manifest.OCI_MANIFEST, digest=str(B))}
+        )
+        assert read_manifest.subject is not None
+        assert read_manifest.subject.digest == B
+        assert B not in [child.digest for child in read_manifest.children]
 
 
 def test_an_empty_platform_is_none() -> None:
@@ -300,9 +302,9 @@ def test_urls_of_foreign_layers() -> None:
 def test_config() -> None:
     """OCI image § config: diff_ids and platform are what docket reads of it."""
     plain = {"os": "linux", "architecture": "amd64", "rootfs": {"diff_ids": [str(A), str(B)]}}
-    found = manifest.parse_config(manifest.dump(plain))
-    assert found.diff_ids == (A, B)
-    assert found.platform == Platform("linux", "amd64")
+    parsed = manifest.parse_config(manifest.dump(plain))
+    assert parsed.diff_ids == (A, B)
+    assert parsed.platform == Platform("linux", "amd64")
 
 
 @pytest.mark.parametrize(

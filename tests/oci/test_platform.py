@@ -95,7 +95,9 @@ ORDERS = {
 @pytest.mark.parametrize("wanted", ORDERS)
 def test_what_runs_on_a_platform_best_first(wanted: str) -> None:
     """containerd § platforms.Only: older variants run too, after newer ones, and 32 bits last."""
-    assert [str(one) for one in Platform.parse(wanted).alternatives()] == ORDERS[wanted].split()
+    assert [str(platform) for platform in Platform.parse(wanted).alternatives()] == ORDERS[
+        wanted
+    ].split()
 
 
 def test_armv9_runs_what_armv8_5_runs() -> None:

@@ -86,9 +86,9 @@ def test_of_equal_platforms_the_first_is_taken(blobs: Blobs) -> None:
 
 def test_entries_without_a_platform_are_chosen_by_their_config(blobs: Blobs) -> None:
     """OCI image § index: a platform may be missing; ``podman manifest add`` of some tools."""
-    here, there = blobs.image("linux/amd64"), blobs.image("linux/arm64/v8")
-    index = blobs.index(here, there)
-    assert blobs.choose(index, "linux/aarch64") == there.digest
+    here, foreign = blobs.image("linux/amd64"), blobs.image("linux/arm64/v8")
+    index = blobs.index(here, foreign)
+    assert blobs.choose(index, "linux/aarch64") == foreign.digest
     assert blobs.choose(index, "linux/x86_64") == here.digest
     with pytest.raises(InvalidManifest, match="it has linux/amd64, linux/arm64/v8"):
         blobs.choose(index, "linux/s390x")

@@ -137,20 +137,20 @@ def authorizations(server: Server) -> list[str | None]:
 
 def test_credentials_stay_with_their_origin() -> None:
     """The registry gets them, also behind a redirect to itself; another host or port doesn't."""
-    with serving(manifests) as other:
+    with serving(manifests) as second_server:
 
         def respond(handler: Handler) -> None:
             if handler.path.startswith("/v2/app/manifests/1.0"):
                 handler.respond(302, b"", {"Location": "/moved"})
             else:
-                handler.respond(302, b"", {"Location": f"{other.url}/v2/app/manifests/x"})
+                handler.respond(302, b"", {"Location": f"{second_server.url}/v2/app/manifests/x"})
 
         with serving(respond) as registry:
             address = registry.url.replace("://", "://me:secret@")
             with Client(address) as client:
                 assert client.manifest(NAME).content == CONTENT
             assert authorizations(registry) == ["Basic bWU6c2VjcmV0"] * 2
-            assert authorizations(other) == [None]
+            assert authorizations(second_server) == [None]
 
 
 def test_an_upload_that_goes_on_elsewhere() -> None:

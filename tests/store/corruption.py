@@ -88,9 +88,9 @@ def flip_bit_in_row(location: Path, rng: random.Random, taken: set[str]) -> Inju
     """One bit of a row's value is another."""
     table = rng.choice(ROWS)
     with _table(location, table) as (txn, db):
-        if (found := _some_row(txn, db, table, rng, taken)) is None:
+        if (chosen_row := _some_row(txn, db, table, rng, taken)) is None:
             return None
-        key, value = found
+        key, value = chosen_row
         txn.put(key, _flipped(value, rng), db=db)
     return Injury(f"bit in {table} {key!r}", (_shown(key),))
 
@@ -99,23 +99,23 @@ def remove_row(location: Path, rng: random.Random, taken: set[str]) -> Injury | 
     """A row is gone."""
     table = rng.choice(ROWS)
     with _table(location, table) as (txn, db):
-        if (found := _some_row(txn, db, table, rng, taken)) is None:
+        if (chosen_row := _some_row(txn, db, table, rng, taken)) is None:
             return None
-        txn.delete(found[0], db=db)
-    return Injury(f"{table} {found[0]!r} removed", (_shown(found[0]),))
+        txn.delete(chosen_row[0], db=db)
+    return Injury(f"{table} {chosen_row[0]!r} removed", (_shown(chosen_row[0]),))
 
 
 def flip_bit_in_edge(location: Path, rng: random.Random, taken: set[str]) -> Injury | None:
     """One bit of a value in a table of many is another."""
     table = rng.choice(EDGES)
     with _table(location, table, many=True) as (txn, db):
-        if (found := _some_row(txn, db, table, rng, taken)) is None:
+        if (chosen_row := _some_row(txn, db, table, rng, taken)) is None:
             return None
-        key, value = found
+        key, value = chosen_row
         flipped = _flipped(value, rng)
         txn.delete(key, value, db=db)
         txn.put(key, flipped, db=db)
-    names = tuple(f"{table} {_shown(key)} -> {_shown(one)}" for one in (value, flipped))
+    names = tuple(f"{table} {_shown(key)} -> {_shown(content)}" for content in (value, flipped))
     return Injury(f"bit in {table} {key!r}", names)
 
 
@@ -123,10 +123,10 @@ def remove_edge(location: Path, rng: random.Random, taken: set[str]) -> Injury |
     """A value in a table of many is gone."""
     table = rng.choice(EDGES)
     with _table(location, table, many=True) as (txn, db):
-        if (found := _some_row(txn, db, table, rng, taken)) is None:
+        if (chosen_row := _some_row(txn, db, table, rng, taken)) is None:
             return None
-        txn.delete(*found, db=db)
-    key, value = found
+        txn.delete(*chosen_row, db=db)
+    key, value = chosen_row
     return Injury(f"{table} {key!r} removed", (f"{table} {_shown(key)} -> {_shown(value)}",))
 
 
@@ -142,7 +142,7 @@ def flip_bit_in_journal(location: Path, rng: random.Random, taken: set[str]) -> 
 
 
 def _some_blob(location: Path, rng: random.Random, taken: set[str]) -> Path | None:
-    path = rng.choice(sorted(one for one in (location / "blobs").rglob("*") if one.is_file()))
+    path = rng.choice(sorted(path for path in (location / "blobs").rglob("*") if path.is_file()))
     return path if _take({path.name}, taken) else None
 
 

@@ -87,9 +87,9 @@ class Image:
     @property
     def parsed(self) -> Manifest:
         """The manifest as a value."""
-        found = manifest.parse(self.content)
-        assert isinstance(found, Manifest)
-        return found
+        parsed = manifest.parse(self.content)
+        assert isinstance(parsed, Manifest)
+        return parsed
 
 
 def image(*seeds: str, kind: str = ZSTD, size: int = 3000, subject: Image | None = None) -> Image:
@@ -134,10 +134,10 @@ def adopted(store: Store, content: bytes, hint: Unpacked) -> Digest:
 
 def push(store: Store, repository: str, pushed: Image, *, tag: str | None = "latest") -> Digest:
     """Push as `docket push` does: ask by diff_id, mount what is held, upload the others."""
-    held = store.layers.find(map(Digest.of, pushed.plain))
+    layers = store.layers.find(map(Digest.of, pushed.plain))
     for plain, layer in zip(pushed.plain, pushed.layers, strict=True):
-        known = held.get(Digest.of(plain))
-        if not (known and store.blobs.mount(known.digest, repository=repository)):
+        stored_layer = layers.get(Digest.of(plain))
+        if not (stored_layer and store.blobs.mount(stored_layer.digest, repository=repository)):
             upload(store, repository, layer)
     store.blobs.put(pushed.config, repository=repository)
     return store.manifests.put(repository, pushed.content, pushed.parsed, tags=[tag] if tag else [])
@@ -145,7 +145,9 @@ def push(store: Store, repository: str, pushed: Image, *, tag: str | None = "lat
 
 def put_index(store: Store, repository: str, *members: Image, tag: str | None = None) -> Digest:
     """Put an index of *members*, which are in the store."""
-    rows = [Descriptor(manifest.OCI_MANIFEST, one.digest, len(one.content)) for one in members]
+    rows = [
+        Descriptor(manifest.OCI_MANIFEST, member.digest, len(member.content)) for member in members
+    ]
     content = manifest.image_index(rows)
     return store.manifests.put(
         repository, content, manifest.parse(content), tags=[tag] if tag else []
@@ -170,8 +172,8 @@ def rot(store: Store, content: bytes) -> Digest:
 
 def assert_readable(store: Store, repository: str, target: str | Digest) -> None:
     """The manifest and all that it lists can be read through *repository*, whole."""
-    found = store.manifests.get(repository, target)
-    parsed = manifest.parse(found.content, content_type=found.media_type)
+    stored_manifest = store.manifests.get(repository, target)
+    parsed = manifest.parse(stored_manifest.content, content_type=stored_manifest.media_type)
     for child in parsed.children:
         if isinstance(parsed, ImageIndex):
             assert_readable(store, repository, child.digest)
@@ -206,4 +208,4 @@ def blob_files(location: Path) -> set[str]:
 
 def hexes(*contents: bytes) -> set[str]:
     """The digests' hex of *contents*."""
-    return {Digest.of(one).hex for one in contents}
+    return {Digest.of(content).hex for content in contents}

@@ -298,7 +298,7 @@ def test_fsck(tmp_path: Path) -> None:
         with open_store(location) as store:
             store.maintenance.fsck(sample=Sample())
             again = store.maintenance.fsck(sample=Sample()).findings
-            assert {one.kind for one in again} == {"incomplete"}
+            assert {finding.kind for finding in again} == {"incomplete"}
             push_both(store)
             assert store.maintenance.fsck(sample=Sample()).findings == []
         assert_sound(location)
@@ -384,7 +384,7 @@ def test_an_error_in_the_middle_of_a_sweep(tmp_path: Path) -> None:
 def test_images_are_what_they_should_be() -> None:
     """The two images share their first layer, and that alone."""
 
-    def own(one: Image) -> set[str]:
-        return hexes(*one.blobs, one.content)
+    def own(image: Image) -> set[str]:
+        return hexes(*image.blobs, image.content)
 
     assert own(OLD) & own(NEW) == hexes(OLD.layers[0])

@@ -35,14 +35,14 @@ HOUR = 3600.0
 REPOSITORIES = ("app", "team/other")
 TAGS = ("latest", "v1", "v2")
 IMAGES = tuple(image("base", f"common {number % 2}", f"own {number}") for number in range(4))
-BLOBS = {Digest.of(blob): blob for one in IMAGES for blob in (*one.blobs, one.content)}
+BLOBS = {Digest.of(blob): blob for image in IMAGES for blob in (*image.blobs, image.content)}
 
 READ = IMAGES[:2]
 """What readers read; so they keep it. The others only stay by what users are promised."""
 
 UNREAD = sorted(
-    {Digest.of(blob) for one in IMAGES[2:] for blob in one.blobs}
-    - {Digest.of(blob) for one in READ for blob in one.blobs},
+    {Digest.of(blob) for image in IMAGES[2:] for blob in image.blobs}
+    - {Digest.of(blob) for image in READ for blob in image.blobs},
     key=str,
 )
 
@@ -50,12 +50,17 @@ UNREAD = sorted(
 def index_of(*members: Image) -> bytes:
     """The bytes of an index of *members*."""
     return manifest.image_index(
-        [Descriptor(manifest.OCI_MANIFEST, one.digest, len(one.content)) for one in members]
+        [
+            Descriptor(manifest.OCI_MANIFEST, member.digest, len(member.content))
+            for member in members
+        ]
     )
 
 
 INDEXES = (index_of(IMAGES[0], IMAGES[1]), index_of(IMAGES[1], IMAGES[2]))
-MANIFESTS = {Digest.of(one): one for one in (*(one.content for one in IMAGES), *INDEXES)}
+MANIFESTS = {
+    Digest.of(content): content for content in (*(image.content for image in IMAGES), *INDEXES)
+}
 
 repositories = st.sampled_from(REPOSITORIES)
 tags = st.sampled_from(TAGS)
@@ -82,16 +87,16 @@ class Repository:
 
     def living(self) -> set[Digest]:
         """The manifests that a tag reaches."""
-        found: set[Digest] = set()
-        left = [one for one in self.tags.values() if one in self.manifests]
+        living: set[Digest] = set()
+        left = [digest for digest in self.tags.values() if digest in self.manifests]
         while left:
-            found.add(one := left.pop())
-            left += (members(one) & self.manifests) - found
-        return found
+            living.add(digest := left.pop())
+            left += (members(digest) & self.manifests) - living
+        return living
 
 
-places = st.integers(0, 1 << 16)
-LISTED = sorted({Digest.of(blob) for one in IMAGES for blob in one.blobs}, key=str)
+offsets = st.integers(0, 1 << 16)
+LISTED = sorted({Digest.of(blob) for image in IMAGES for blob in image.blobs}, key=str)
 
 
 class Reader:
@@ -123,7 +128,7 @@ class Reader:
         self._thread.join()
 
     def _run(self) -> None:
-        digests = [Digest.of(blob) for one in READ for blob in (*one.blobs, one.content)]
+        digests = [Digest.of(blob) for image in READ for blob in (*image.blobs, image.content)]
         try:
             while not self._over:
                 self._go_on.wait()
@@ -198,28 +203,28 @@ class StoreAndModel(RuleBasedStateMachine):
         """A push of an index, which needs its manifests."""
         content = INDEXES[number]
         digest = Digest.of(content)
-        known = self.model[repository]
+        repo = self.model[repository]
         parsed = manifest.parse(content)
-        if not known.manifests.issuperset(children(digest)):
+        if not repo.manifests.issuperset(children(digest)):
             with pytest.raises(ManifestBlobUnknown):
                 self.store.manifests.put(repository, content, parsed, tags=[tag] if tag else [])
             return
         self.store.manifests.put(repository, content, parsed, tags=[tag] if tag else [])
         self._promise(digest)
-        known.manifests.add(digest)
+        repo.manifests.add(digest)
         if tag:
-            known.tags[tag] = digest
+            repo.tags[tag] = digest
 
     @rule(repository=repositories, tag=tags, new=tags)
     def retag(self, repository: str, tag: str, new: str) -> None:
         """The manifest of one tag is put under another; all that it lists must be here."""
-        known = self.model[repository]
-        digest = known.tags.get(tag)
+        repo = self.model[repository]
+        digest = repo.tags.get(tag)
         if digest is None:
             return
         content = MANIFESTS[digest]
         parsed = manifest.parse(content)
-        if not known.manifests.issuperset(members(digest)) or self.lost.intersection(
+        if not repo.manifests.issuperset(members(digest)) or self.lost.intersection(
             children(digest)
         ):
             with pytest.raises(ManifestBlobUnknown):
@@ -227,7 +232,7 @@ class StoreAndModel(RuleBasedStateMachine):
             return
         self.store.manifests.put(repository, content, parsed, tags=[new])
         self._promise(digest)
-        known.tags[new] = digest
+        repo.tags[new] = digest
 
     @rule(repository=repositories, tag=tags)
     def delete_tag(self, repository: str, tag: str) -> None:
@@ -241,14 +246,18 @@ class StoreAndModel(RuleBasedStateMachine):
     @rule(repository=repositories, digest=manifests)
     def delete_manifest(self, repository: str, digest: Digest) -> None:
         """A manifest goes with its tags, if it is there."""
-        known = self.model[repository]
-        if digest not in known.manifests:
+        repo = self.model[repository]
+        if digest not in repo.manifests:
             with pytest.raises(ManifestUnknown):
                 self.store.manifests.delete(repository, digest)
             return
         self.store.manifests.delete(repository, digest)
-        known.manifests.discard(digest)
-        known.tags = {tag: one for tag, one in known.tags.items() if one != digest}
+        repo.manifests.discard(digest)
+        repo.tags = {
+            tag: digest_of_tag
+            for tag, digest_of_tag in repo.tags.items()
+            if digest_of_tag != digest
+        }
 
     @rule(repository=repositories, digest=st.sampled_from(UNREAD))
     def mount(self, repository: str, digest: Digest) -> None:
@@ -281,10 +290,10 @@ class StoreAndModel(RuleBasedStateMachine):
         assert not gone & self.promised
         assert not gone & self._needed()
         self._forget(gone)
-        for name, known in self.model.items():
-            lost = {digest for digest in known.manifests if not self._there(name, digest)}
-            assert not lost & known.living()
-            known.manifests -= lost
+        for name, repo in self.model.items():
+            lost = {digest for digest in repo.manifests if not self._there(name, digest)}
+            assert not lost & repo.living()
+            repo.manifests -= lost
 
     @rule()
     def collect_when_all_is_quiet(self) -> None:
@@ -292,8 +301,8 @@ class StoreAndModel(RuleBasedStateMachine):
         with self._quiet():
             self.an_hour_passes()
             self.store.maintenance.gc(grace=0)
-        for known in self.model.values():
-            known.manifests = known.living()
+        for repo in self.model.values():
+            repo.manifests = repo.living()
         self._forget(self.held - self._needed())
         assert blob_files(self.location) == {digest.hex for digest in self.held}
 
@@ -305,18 +314,18 @@ class StoreAndModel(RuleBasedStateMachine):
             self.store = self._open()
         self.promised = set(self.held)
 
-    @rule(digest=st.sampled_from(LISTED), place=places, by_fsck=st.booleans())
-    def corrupt(self, digest: Digest, place: int, by_fsck: bool) -> None:
+    @rule(digest=st.sampled_from(LISTED), offset=offsets, by_fsck=st.booleans())
+    def corrupt(self, digest: Digest, offset: int, by_fsck: bool) -> None:
         """A bit of a blob flips; a check or the next read finds it, and then it is unknown."""
         if digest in self.held:
-            self._corrupt(digest, place, by_fsck)
+            self._corrupt(digest, offset, by_fsck)
             self.lost.add(digest)
 
-    @rule(repository=repositories, number=numbers, place=places, by_fsck=st.booleans())
-    def corrupt_a_manifest(self, repository: str, number: int, place: int, by_fsck: bool) -> None:
+    @rule(repository=repositories, number=numbers, offset=offsets, by_fsck=st.booleans())
+    def corrupt_a_manifest(self, repository: str, number: int, offset: int, by_fsck: bool) -> None:
         """The same with a manifest, which the next push brings back for all tags."""
         self.push(repository, number, None)
-        self._corrupt(IMAGES[number].digest, place, by_fsck)
+        self._corrupt(IMAGES[number].digest, offset, by_fsck)
         with pytest.raises(ManifestUnknown):
             self.store.manifests.get(repository, IMAGES[number].digest)
         self.push(repository, number, None)
@@ -328,24 +337,24 @@ class StoreAndModel(RuleBasedStateMachine):
         What an image lacks makes it incomplete; what none lists was mounted for nothing.
         """
         report = self.store.maintenance.fsck(sample=Sample())
-        assert {one.kind for one in report.findings} <= {"incomplete", "dangling"}
-        assert all(any(str(one) in row.what for one in self.lost) for row in report.findings)
+        assert {finding.kind for finding in report.findings} <= {"incomplete", "dangling"}
+        assert all(any(str(digest) in row.what for digest in self.lost) for row in report.findings)
 
     # -- what is always true
 
     @invariant()
     def tags_are_those_of_the_model(self) -> None:
         """Tags point where they were put, and all that they need is here and right."""
-        found = {(row.repository, row.tag): row.digest for row in self.store.manifests.tagged()}
-        assert found == {
+        tags = {(row.repository, row.tag): row.digest for row in self.store.manifests.tagged()}
+        assert tags == {
             (name, tag): digest
-            for name, known in self.model.items()
-            for tag, digest in known.tags.items()
+            for name, repo in self.model.items()
+            for tag, digest in repo.tags.items()
         }
-        for name, known in self.model.items():
+        for name, repo in self.model.items():
             with suppress(RepositoryUnknown):
-                assert self.store.manifests.tags(name) == sorted(known.tags)
-            for digest in known.living():
+                assert self.store.manifests.tags(name) == sorted(repo.tags)
+            for digest in repo.living():
                 self._check_manifest(name, digest)
 
     @invariant()
@@ -366,9 +375,9 @@ class StoreAndModel(RuleBasedStateMachine):
     def _forget(self, gone: set[Digest]) -> None:
         self.held -= gone
 
-    def _corrupt(self, digest: Digest, place: int, by_fsck: bool) -> None:
+    def _corrupt(self, digest: Digest, offset: int, by_fsck: bool) -> None:
         self.damaged.add(digest)
-        flip_a_bit(self._file(digest), place)
+        flip_a_bit(self._file(digest), offset)
         if by_fsck:
             self.store.maintenance.fsck(sample=Sample())
         with pytest.raises(BlobUnknown):
@@ -381,7 +390,7 @@ class StoreAndModel(RuleBasedStateMachine):
             self.damaged.discard(digest)
 
     def _needed(self) -> set[Digest]:
-        living = {digest for known in self.model.values() for digest in known.living()}
+        living = {digest for repo in self.model.values() for digest in repo.living()}
         listed = {child for digest in living for child in children(digest)}
         return living | (listed & self.held)
 
@@ -415,10 +424,10 @@ class StoreAndModel(RuleBasedStateMachine):
             yield
 
 
-def flip_a_bit(path: Path, place: int) -> None:
+def flip_a_bit(path: Path, offset: int) -> None:
     """Change one bit of a file, in place."""
     content = bytearray(path.read_bytes())
-    content[place % len(content)] ^= 1
+    content[offset % len(content)] ^= 1
     path.chmod(0o644)
     with path.open("rb+") as file:
         file.write(content)

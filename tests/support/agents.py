@@ -52,7 +52,7 @@ def stand_in(url: str, name: str, **more: Any) -> Iterator[StandIn]:
 
 
 def _lines(response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
-    rest = b""
+    unread = b""
     for block in response.stream(1, decode_content=False):
-        *whole, rest = (rest + block).split(b"\n")
+        *whole, unread = (unread + block).split(b"\n")
         yield from whole

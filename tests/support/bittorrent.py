@@ -53,25 +53,25 @@ class Download:
 
 
 @contextmanager
-def download(client: Client, host: Host, torrent: str | Path, place: Path) -> Iterator[Download]:
+def download(client: Client, host: Host, torrent: str | Path, folder: Path) -> Iterator[Download]:
     """Run *client* on *host* with its files below *place*, which is made; killed on the way out.
 
     *torrent* is a file, or a URL for a client that fetches it by itself.
     """
     need(client.command)
-    place.mkdir(parents=True)
-    argv = [client.command, *client.prepare(str(torrent), place)]
-    with (place / "log").open("wb") as output:
+    folder.mkdir(parents=True)
+    argv = [client.command, *client.prepare(str(torrent), folder)]
+    with (folder / "log").open("wb") as output:
         process: subprocess.Popen[bytes] = host.popen(
             argv,
-            cwd=place,
+            cwd=folder,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            env=environment(HOME=str(place)),
+            env=environment(HOME=str(folder)),
         )
     try:
-        yield Download(process, place)
+        yield Download(process, folder)
     finally:
         # some hang on their way out
         process.kill()
@@ -89,9 +89,9 @@ def is_whole(layout: Path, metainfo: Metainfo) -> bool:
     )
 
 
-def _aria2(torrent: str, place: Path) -> list[str]:
+def _aria2(torrent: str, folder: Path) -> list[str]:
     return [
-        f"--dir={place}",
+        f"--dir={folder}",
         "--seed-ratio=0",
         "--enable-dht=false",
         "--enable-dht6=false",
@@ -110,7 +110,7 @@ def _ctorrent(torrent: str, _place: Path) -> list[str]:
     return ["-E", "100", "-p", "2706", torrent]
 
 
-def _transmission(torrent: str, place: Path) -> list[str]:
+def _transmission(torrent: str, folder: Path) -> list[str]:
     settings = {
         "utp-enabled": False,
         "dht-enabled": False,
@@ -119,14 +119,14 @@ def _transmission(torrent: str, place: Path) -> list[str]:
         "port-forwarding-enabled": False,
         "preallocation": 0,
     }
-    config = place / "config"
+    config = folder / "config"
     config.mkdir()
     config.joinpath("settings.json").write_text(json.dumps(settings))
-    return ["-g", str(config), "-w", str(place), "-M", torrent]
+    return ["-g", str(config), "-w", str(folder), "-M", torrent]
 
 
-def _qbittorrent(torrent: str, place: Path) -> list[str]:
-    config = place / "profile" / "qBittorrent" / "config" / "qBittorrent.conf"
+def _qbittorrent(torrent: str, folder: Path) -> list[str]:
+    config = folder / "profile" / "qBittorrent" / "config" / "qBittorrent.conf"
     config.parent.mkdir(parents=True)
     config.write_text(
         "[LegalNotice]\nAccepted=true\n"
@@ -134,15 +134,15 @@ def _qbittorrent(torrent: str, place: Path) -> list[str]:
         "Session\\LSDEnabled=false\nSession\\PeXEnabled=false\nSession\\Port=6881\n"
         "[Network]\nPortForwardingEnabled=false\n"
     )
-    options = [f"--profile={place / 'profile'}", f"--save-path={place}", "--skip-dialog=true"]
+    options = [f"--profile={folder / 'profile'}", f"--save-path={folder}", "--skip-dialog=true"]
     return [*options, torrent]
 
 
-def _rtorrent(torrent: str, place: Path) -> list[str]:
-    config = place / "rtorrent.rc"
+def _rtorrent(torrent: str, folder: Path) -> list[str]:
+    config = folder / "rtorrent.rc"
     config.write_text(
         "system.daemon.set = true\n"
-        f"directory.default.set = {place}\n"
+        f"directory.default.set = {folder}\n"
         "network.port_range.set = 6890-6899\n"
         "dht.mode.set = disable\nprotocol.pex.set = no\ntrackers.use_udp.set = no\n"
         f"load.start = {torrent}\n"

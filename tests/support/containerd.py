@@ -101,19 +101,19 @@ def containerd(
         need("containerd", "ctr")
     chroot = chroot_of(suite) if suite else ""
     root.mkdir(parents=True, exist_ok=True)
-    with short_folder() as place:
-        socket = place / "c.sock"
+    with short_folder() as folder:
+        socket = folder / "c.sock"
         enter = ["unshare", "--mount", "--propagation=slave", "sh", "-c", _ENTER, "enter"]
-        enter += map(str, (chroot, etc_containerd, etc_docker, root.resolve(), place))
-        options = [f"--root={root.resolve()}", f"--state={place / 's'}", f"--address={socket}"]
+        enter += map(str, (chroot, etc_containerd, etc_docker, root.resolve(), folder))
+        options = [f"--root={root.resolve()}", f"--state={folder / 's'}", f"--address={socket}"]
         path = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
         running = started(
             [*enter, "containerd", "--config=/etc/containerd/config.toml", *options],
-            log=place / "log",
+            log=folder / "log",
             ready=lambda: answers(socket),
             env=environment(**path),
         )
-        with ended(root, place), running:
+        with ended(root, folder), running:
             yield Containerd(socket, tuple(enter))
 
 

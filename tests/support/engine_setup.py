@@ -60,15 +60,15 @@ def remove_all(engine: Engine) -> None:
         engine.client.images.remove(image.id, force=True)
 
 
-def podman_tools(root: Path, place: Path) -> dict[str, Sequence[object]]:
+def podman_tools(root: Path, folder: Path) -> dict[str, Sequence[object]]:
     """The commands that read registries.conf, in a mount namespace with the host's files."""
     need("podman", "skopeo", "buildah", "unshare")
     need_root()
     bind = f'mount --bind "{root}/etc/containers" /etc/containers; exec "$@"'
     enter = ("unshare", "--mount", "--propagation=slave", "sh", "-ec", bind, "enter")
-    folders = (f"--root={place / 'images'}", f"--runroot={place / 'run'}", "--storage-driver=vfs")
+    folders = (f"--root={folder / 'images'}", f"--runroot={folder / 'run'}", "--storage-driver=vfs")
     return {
-        "podman": (*enter, "podman", *folders, f"--tmpdir={place / 'tmp'}", "pull"),
+        "podman": (*enter, "podman", *folders, f"--tmpdir={folder / 'tmp'}", "pull"),
         "buildah": (*enter, "buildah", *folders, "pull", "--policy=always"),
         "skopeo": (*enter, "skopeo", "inspect", "--raw"),
     }

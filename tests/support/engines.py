@@ -85,12 +85,12 @@ def dockerd(
     need("dockerd", "containerd", "runc", "unshare")
     need_root()
     driver = storage_driver or ("overlay2" if holds_overlays(root) else "vfs")
-    with short_folder() as place:
-        socket = place / "d.sock"
-        argv = [*wrapper, "dockerd", *dockerd_places(root, place)]
+    with short_folder() as folder:
+        socket = folder / "d.sock"
+        argv = [*wrapper, "dockerd", *dockerd_places(root, folder)]
         options = [f"--storage-driver={driver}", *DOCKERD_FLAGS]
-        running = _started_at(socket, [*argv, *options], place)
-        with ended(root, place), running, connected(socket) as engine:
+        running = _started_at(socket, [*argv, *options], folder)
+        with ended(root, folder), running, connected(socket) as engine:
             yield engine
 
 
@@ -100,12 +100,12 @@ def podman_service(root: Path, *, storage_driver: str = "") -> Iterator[Engine]:
     need("podman", "unshare")
     need_root()
     driver = storage_driver or ("overlay" if holds_overlays(root) else "vfs")
-    with short_folder() as place:
-        socket = place / "p.sock"
-        config = place / "containers.conf"
+    with short_folder() as folder:
+        socket = folder / "p.sock"
+        config = folder / "containers.conf"
         # Locks in shared memory would be those of every other Podman of this machine.
         config.write_text('[engine]\nlock_type = "file"\ncgroup_manager = "cgroupfs"\n')
-        registries = place / "registries.conf"
+        registries = folder / "registries.conf"
         registries.write_text(
             'short-name-mode = "permissive"\n'
             '[[registry]]\nprefix = "127.0.0.1"\nlocation = "127.0.0.1"\ninsecure = true\n'
@@ -113,8 +113,8 @@ def podman_service(root: Path, *, storage_driver: str = "") -> Iterator[Engine]:
         argv = [
             "podman",
             f"--root={root / 'podman'}",
-            f"--runroot={place / 'run'}",
-            f"--tmpdir={place / 'tmp'}",
+            f"--runroot={folder / 'run'}",
+            f"--tmpdir={folder / 'tmp'}",
             f"--storage-driver={driver}",
             "system",
             "service",
@@ -124,10 +124,10 @@ def podman_service(root: Path, *, storage_driver: str = "") -> Iterator[Engine]:
         more = {
             "CONTAINERS_CONF": str(config),
             "CONTAINERS_REGISTRIES_CONF": str(registries),
-            "TMPDIR": str(place),
+            "TMPDIR": str(folder),
         }
-        running = _started_at(socket, argv, place, **more)
-        with ended(root, place), running, connected(socket) as engine:
+        running = _started_at(socket, argv, folder, **more)
+        with ended(root, folder), running, connected(socket) as engine:
             yield engine
 
 
@@ -136,30 +136,30 @@ def docker_registry(root: Path) -> Iterator[Registry]:
     """Docker's registry (distribution 2.8) on loopback, with its blobs under *root*."""
     need("docker-registry")
     root.mkdir(parents=True, exist_ok=True)
-    with short_folder() as place, ExitStack() as stack:
-        yield _serve(root, place, stack, tries=3)
+    with short_folder() as folder, ExitStack() as stack:
+        yield _serve(root, folder, stack, tries=3)
 
 
 def holds_overlays(root: Path) -> bool:
     """Whether overlays can be made in *root* (not if it is one itself)."""
     root.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=root) as place:
+    with tempfile.TemporaryDirectory(dir=root) as folder:
         for name in ("lower", "upper", "work", "merged"):
-            Path(place, name).mkdir()
-        layers = f"lowerdir={place}/lower,upperdir={place}/upper,workdir={place}/work"
+            Path(folder, name).mkdir()
+        layers = f"lowerdir={folder}/lower,upperdir={folder}/upper,workdir={folder}/work"
         # In a mount namespace that ends with the command: there is nothing to unmount.
         mount = ["unshare", "--mount", "mount", "-t", "overlay", "overlay", "-o", layers]
-        tried = subprocess.run([*mount, f"{place}/merged"], check=False, capture_output=True)
+        tried = subprocess.run([*mount, f"{folder}/merged"], check=False, capture_output=True)
     return not tried.returncode
 
 
-def dockerd_places(root: Path, place: Path) -> list[str]:
+def dockerd_places(root: Path, folder: Path) -> list[str]:
     """Options that keep dockerd's images in *root* and its sockets in *place*."""
     return [
         f"--data-root={root / 'docker'}",
-        f"--exec-root={place / 'x'}",
-        f"--pidfile={place / 'd.pid'}",
-        f"--host=unix://{place / 'd.sock'}",
+        f"--exec-root={folder / 'x'}",
+        f"--pidfile={folder / 'd.pid'}",
+        f"--host=unix://{folder / 'd.sock'}",
     ]
 
 
@@ -174,12 +174,12 @@ def connected(socket: Path) -> Iterator[Engine]:
 
 
 @contextmanager
-def ended(root: Path, place: Path) -> Iterator[None]:
+def ended(root: Path, folder: Path) -> Iterator[None]:
     """Afterwards nothing of an engine in *root* and *place* runs or is mounted."""
     try:
         yield
     finally:
-        end_all_naming(place)
+        end_all_naming(folder)
         unmount_below(root)
 
 
@@ -194,15 +194,15 @@ def pings(socket: Path) -> bool:
 
 
 @contextmanager
-def _started_at(socket: Path, argv: Sequence[str], place: Path, **more: str) -> Iterator[None]:
-    with started(argv, log=place / "log", ready=lambda: pings(socket), env=environment(**more)):
+def _started_at(socket: Path, argv: Sequence[str], folder: Path, **more: str) -> Iterator[None]:
+    with started(argv, log=folder / "log", ready=lambda: pings(socket), env=environment(**more)):
         yield
 
 
-def _serve(root: Path, place: Path, stack: ExitStack, *, tries: int) -> Registry:
+def _serve(root: Path, folder: Path, stack: ExitStack, *, tries: int) -> Registry:
     """Start a registry on a free port; try again when another program was faster."""
     port = free_port()
-    config = place / "registry.yml"
+    config = folder / "registry.yml"
     storage = {"filesystem": {"rootdirectory": str(root)}, "delete": {"enabled": True}}
     settings = {
         "version": 0.1,
@@ -213,7 +213,7 @@ def _serve(root: Path, place: Path, stack: ExitStack, *, tries: int) -> Registry
     config.write_text(json.dumps(settings))  # JSON is YAML too
     running = started(
         ["docker-registry", "serve", config],
-        log=place / "log",
+        log=folder / "log",
         ready=lambda: answers("127.0.0.1", port),
         env=environment(),
     )
@@ -222,5 +222,5 @@ def _serve(root: Path, place: Path, stack: ExitStack, *, tries: int) -> Registry
     except NotReady:
         if tries == 1:
             raise
-        return _serve(root, place, stack, tries=tries - 1)
+        return _serve(root, folder, stack, tries=tries - 1)
     return Registry(f"127.0.0.1:{port}")

@@ -73,9 +73,9 @@ def newer_dockerd(
     chroot = chroot_of(suite)
     overlays, copies = ("overlayfs", "native") if containerd_store else ("overlay2", "vfs")
     driver = storage_driver or (overlays if holds_overlays(root) else copies)
-    with short_folder() as place:
-        socket = place / "d.sock"
-        config = place / "daemon.json"
+    with short_folder() as folder:
+        socket = folder / "d.sock"
+        config = folder / "daemon.json"
         features = {"features": {"containerd-snapshotter": containerd_store}}
         config.write_text(json.dumps({**(daemon_settings or {}), **features}))
         enter = [*wrapper, "unshare", "--mount", "--propagation=slave", "sh", "-c", _ENTER, "enter"]
@@ -83,19 +83,19 @@ def newer_dockerd(
             *enter,
             str(chroot),
             str(root.resolve()),
-            str(place),
+            str(folder),
             str(etc_docker or ""),
             "dockerd",
             f"--config-file={config}",
             f"--storage-driver={driver}",
-            *dockerd_places(root.resolve(), place),
+            *dockerd_places(root.resolve(), folder),
             *DOCKERD_FLAGS,
         ]
         path = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
         running = started(
-            argv, log=place / "log", ready=lambda: pings(socket), env=environment(**path)
+            argv, log=folder / "log", ready=lambda: pings(socket), env=environment(**path)
         )
-        with ended(root, place), running, connected(socket) as engine:
+        with ended(root, folder), running, connected(socket) as engine:
             yield engine
 
 

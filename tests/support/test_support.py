@@ -71,9 +71,14 @@ def test_dockerd_started_again_still_has_its_images(image: Path) -> None:
 
 def test_two_dockerds_at_once_know_nothing_of_each_other(image: Path) -> None:
     """Each engine has its own images."""
-    with short_folder() as one, short_folder() as two, dockerd(one) as first, dockerd(two) as other:
+    with (
+        short_folder() as first_folder,
+        short_folder() as two,
+        dockerd(first_folder) as first,
+        dockerd(two) as second,
+    ):
         first.load(image)
-        assert other.client.images.list() == []
+        assert second.client.images.list() == []
 
 
 def test_podman_loads_a_built_image(image: Path) -> None:
@@ -115,23 +120,23 @@ def test_dockerd_pushes_to_the_registry(image: Path) -> None:
 def test_hosts_reach_each_other_and_count_bytes() -> None:
     """What one host sends the other, both counters show."""
     size = 1_000_000
-    with namespaces(2) as (one, two):
+    with namespaces(2) as (left, two):
         with two.popen([sys.executable, "-c", _LISTEN, two.address], stdout=PIPE) as listener:
             assert listener.stdout.readline() == b"listening\n"
-            sent, came = one.tx_bytes(), two.rx_bytes()
-            one.run([sys.executable, "-c", _SEND, two.address, str(size)], check=True)
+            sent, received = left.tx_bytes(), two.rx_bytes()
+            left.run([sys.executable, "-c", _SEND, two.address, str(size)], check=True)
             assert int(listener.stdout.readline()) == size
-        assert size < two.rx_bytes() - came < 1.2 * size
-        assert size < one.tx_bytes() - sent < 1.2 * size
+        assert size < two.rx_bytes() - received < 1.2 * size
+        assert size < left.tx_bytes() - sent < 1.2 * size
 
 
 def test_shaped_hosts_are_as_slow_as_asked() -> None:
     """A link of 40 Mb/s takes at least 0.15 s for 1 MB, also with a bucket full of credit."""
-    with namespaces(2, mbit=40) as (one, two):
+    with namespaces(2, mbit=40) as (left, two):
         with two.popen([sys.executable, "-c", _LISTEN, two.address], stdout=PIPE) as listener:
             assert listener.stdout.readline() == b"listening\n"
             begin = time.monotonic()
-            one.run([sys.executable, "-c", _SEND, two.address, "1000000"], check=True)
+            left.run([sys.executable, "-c", _SEND, two.address, "1000000"], check=True)
             assert int(listener.stdout.readline()) == 1_000_000
         assert time.monotonic() - begin > 0.15
 
@@ -180,8 +185,8 @@ def test_opentracker_answers_only_for_its_whitelist() -> None:
 def test_opentracker_runs_on_a_host_of_its_own() -> None:
     """In a namespace it has that host's address."""
     with (
-        namespaces(2) as (one, two),
-        opentracker(address=one.address, port=6969, wrapper=one.enter) as tracker,
+        namespaces(2) as (left, two),
+        opentracker(address=left.address, port=6969, wrapper=left.enter) as tracker,
     ):
         probe = ["bash", "-c", f": < /dev/tcp/{tracker.address}/{tracker.port}"]
         two.run(probe, check=True)

@@ -49,12 +49,12 @@ def opentracker(
     """
     need("opentracker")
     port = port or free_port(address)
-    with short_folder() as place:
-        whitelist = place / "whitelist"
+    with short_folder() as folder:
+        whitelist = folder / "whitelist"
         whitelist.write_text("".join(f"{info_hash}\n" for info_hash in allowed))
-        place.chmod(0o755)
+        folder.chmod(0o755)
         # It changes its root to -d, so -w is a path in there.
-        where = ["-i", address, "-p", str(port), "-P", str(port), "-d", str(place)]
+        where = ["-i", address, "-p", str(port), "-P", str(port), "-d", str(folder)]
         argv = [*wrapper, "opentracker", *where, "-w", whitelist.name]
 
         def ready() -> bool:
@@ -63,5 +63,5 @@ def opentracker(
                 return not subprocess.run(probe, check=False, capture_output=True).returncode
             return answers(address, port)
 
-        with started(argv, log=place / "log", ready=ready, env=environment()) as process:
+        with started(argv, log=folder / "log", ready=ready, env=environment()) as process:
             yield Tracker(address, port, whitelist, process)

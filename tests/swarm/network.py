@@ -45,15 +45,17 @@ class Stored:
     @property
     def layers(self) -> list[File]:
         """The files of the torrent that a pull fetches from the swarm."""
-        sizes = sorted(self.metainfo.files, key=lambda one: one.size)
+        sizes = sorted(self.metainfo.files, key=lambda file: file.size)
         return sizes[-len(self.image.layers) :]
 
 
-def stored(place: Path, image: TinyImage) -> Stored:
+def stored(folder: Path, image: TinyImage) -> Stored:
     """Push *image* into a registry of its own below *place*, which has ended since."""
-    location = place / "stored"
+    location = folder / "stored"
     with registry(location) as url:
-        Commands(url, place / "build")("push", image.name, "--archive", image.archive(place / "a"))
+        Commands(url, folder / "build")(
+            "push", image.name, "--archive", image.archive(folder / "a")
+        )
         with Client(url) as client:
             return Stored(
                 location, image, parse_metainfo(client.torrent(Reference.parse(image.name))[0])
@@ -130,7 +132,7 @@ class Pulling:
     def stored(self) -> int:
         """Bytes on the disk: sparse files count as what they hold."""
         return sum(
-            one.stat().st_blocks * 512 for one in self._files() if not one.name.startswith(".")
+            file.stat().st_blocks * 512 for file in self._files() if not file.name.startswith(".")
         )
 
     def has_piece(self, metainfo: Metainfo, layer: File, number: int) -> bool:
@@ -145,9 +147,9 @@ class Pulling:
             return hasher.finish() == metainfo.hashes(layer)[20 * number : 20 * (number + 1)]
         return False
 
-    def held(self) -> list[Path]:
+    def stored_files(self) -> list[Path]:
         """The blobs that the host's store has adopted; manifest and config too."""
-        return [one for one in (self.location / "blobs").rglob("*") if one.is_file()]
+        return [path for path in (self.location / "blobs").rglob("*") if path.is_file()]
 
     def is_done(self) -> bool:
         """Whether the pull has said that it has all."""
@@ -155,7 +157,7 @@ class Pulling:
 
     def _files(self) -> Iterator[Path]:
         for folder in ("incoming", "blobs"):
-            yield from (one for one in (self.location / folder).rglob("*") if one.is_file())
+            yield from (path for path in (self.location / folder).rglob("*") if path.is_file())
 
 
 @dataclass(slots=True)
@@ -202,7 +204,7 @@ class Network:
 @contextmanager
 def network(
     stored: Stored,
-    place: Path,
+    folder: Path,
     *,
     hosts: int,
     mbit: float | None = None,
@@ -212,13 +214,13 @@ def network(
 
     *options* are those of the registry; they are asked for with the other hosts.
     """
-    place.mkdir(parents=True, exist_ok=True)
-    location = place / "registry"
+    folder.mkdir(parents=True, exist_ok=True)
+    location = folder / "registry"
     subprocess.run(["cp", "-a", str(stored.location), str(location)], check=True)
     with namespaces(hosts + 1, mbit=mbit) as (first, *others):
         process = RegistryProcess(first, location, *options(others))
         process.start()
-        made = Network(process, first, others, stored, place, [])
+        made = Network(process, first, others, stored, folder, [])
         try:
             yield made
         finally:
@@ -243,6 +245,6 @@ def fetch_seconds(reports: Sequence[dict[str, Any]]) -> float:
 
 def holds_the_image(pull: Pulling, stored: Stored) -> bool:
     """Whether the host has all layers, and nothing but what hashes to its name."""
-    held = {path.name for path in pull.held()}
-    right = all(Digest.of_file(path).hex == path.name for path in pull.held())
-    return right and held >= {layer.digest.hex for layer in stored.layers if layer.digest}
+    names = {path.name for path in pull.stored_files()}
+    right = all(Digest.of_file(path).hex == path.name for path in pull.stored_files())
+    return right and names >= {layer.digest.hex for layer in stored.layers if layer.digest}

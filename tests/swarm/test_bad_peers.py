@@ -68,7 +68,7 @@ def test_peers_that_give_other_bytes(image: Stored, tmp_path: Path) -> None:
             pulls = [net.pull(host, *SEEDING) for host in hosts]
             for pull in pulls:
                 pull.report()
-            given, _ = program.communicate()
+            output, _ = program.communicate()
         assert all(holds_the_image(pull, image) for pull in pulls)
     a_few = 4 * PIECE_LENGTH * len(hosts)
-    assert all(0 < int(count) <= a_few for count in given.split())
+    assert all(0 < int(count) <= a_few for count in output.split())

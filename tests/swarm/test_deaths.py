@@ -50,7 +50,9 @@ class Copy:
     def of(cls, image: Stored, pulls: Sequence[Pulling]) -> Copy:
         """All are missing."""
         layers = image.layers
-        return cls(image, pulls, {(one, piece) for one in layers for piece in range(one.pieces)})
+        return cls(
+            image, pulls, {(layer, piece) for layer in layers for piece in range(layer.pieces)}
+        )
 
     def is_out(self) -> bool:
         """Whether the hosts have all pieces among them; what was seen once isn't read again."""

@@ -68,4 +68,4 @@ def test_mixed_swarm(
         assert sum(host.tx_bytes() for host in foreign_clients) > image.size
         later = net.pull(second).report()
         assert later["payload"]["http"] == 0
-        assert all(holds_the_image(one, image) for one in net.pulls)
+        assert all(holds_the_image(pull, image) for pull in net.pulls)

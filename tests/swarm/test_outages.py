@@ -33,7 +33,7 @@ def test_tracker_gone(image: Stored, tmp_path: Path) -> None:
         reports = [pull.report() for pull in pulls]
         assert all(report["payload"]["http"] == 0 for report in reports)
         last = net.pull(late, "--peer-timeout", "1").report()
-        assert last["payload"] == {"swarm": 0, "http": sum(one.size for one in image.layers)}
+        assert last["payload"] == {"swarm": 0, "http": sum(layer.size for layer in image.layers)}
 
 
 def test_registry_restarted(image: Stored, tmp_path: Path) -> None:

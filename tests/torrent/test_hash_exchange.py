@@ -22,16 +22,16 @@ _HASHES = {_ONE: b"1" * 40, _TWO: b"2" * 20}
 @pytest.fixture
 def server() -> Iterator[HashServer]:
     """One that knows `_HASHES`."""
-    with closing(HashServer()) as found:
-        found.publish(_HASH, _HASHES)
-        yield found
+    with closing(HashServer()) as running:
+        running.publish(_HASH, _HASHES)
+        yield running
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "[::1]"])
 def test_hashes_are_served_in_the_order_of_the_request(server: HashServer, address: str) -> None:
     """Over both families of addresses."""
-    found = fetch_hashes(f"{address}:{server.port}", _HASH, [_TWO, _ONE], length=60)
-    assert found == b"2" * 20 + b"1" * 40
+    hashes = fetch_hashes(f"{address}:{server.port}", _HASH, [_TWO, _ONE], length=60)
+    assert hashes == b"2" * 20 + b"1" * 40
 
 
 def test_an_early_request_waits() -> None:
@@ -44,11 +44,11 @@ def test_an_early_request_waits() -> None:
 
 def test_nothing_else_is_served(server: HashServer) -> None:
     """Another torrent, an unknown blob, or another number of hashes than was expected."""
-    place = f"127.0.0.1:{server.port}"
-    assert fetch_hashes(place, b"x" * 20, [_ONE], length=40) is None
-    assert fetch_hashes(place, _HASH, [Digest.of(b"three")], length=20) is None
-    assert fetch_hashes(place, _HASH, [_ONE], length=20) is None
-    assert fetch_hashes(place, _HASH, [_ONE], length=60) is None
+    address = f"127.0.0.1:{server.port}"
+    assert fetch_hashes(address, b"x" * 20, [_ONE], length=40) is None
+    assert fetch_hashes(address, _HASH, [Digest.of(b"three")], length=20) is None
+    assert fetch_hashes(address, _HASH, [_ONE], length=20) is None
+    assert fetch_hashes(address, _HASH, [_ONE], length=60) is None
 
 
 @pytest.mark.parametrize("place", ["127.0.0.1", "127.0.0.1:0", "127.0.0.1:99999", "a b:1", ":"])
@@ -83,8 +83,8 @@ def test_a_dripping_peer_is_disconnected(monkeypatch: pytest.MonkeyPatch) -> Non
     """In the headers already, where each byte restarts the timeout of a read."""
     monkeypatch.setattr(hash_exchange, "PEER_SECONDS", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
-        place = f"127.0.0.1:{server.getsockname()[1]}"
-        fetched = pool.submit(fetch_hashes, place, _HASH, [_ONE], length=40)
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        fetched = pool.submit(fetch_hashes, address, _HASH, [_ONE], length=40)
         asking, _ = server.accept()
         with asking, suppress(OSError):
             asking.sendall(b"HTTP/1.0 200 OK\r\nX: ")

@@ -85,9 +85,9 @@ class Network:
         """The address that people give to their client."""
         return f"{self.url}/torrents/{_IMAGE}.torrent"
 
-    def torrent(self, place: Path) -> Path:
+    def torrent(self, folder: Path) -> Path:
         """The torrent as a file, fetched by the second host."""
-        path = place / "image.torrent"
+        path = folder / "image.torrent"
         program = "import sys, urllib.request as u; u.urlretrieve(*sys.argv[1:])"
         argv = [sys.executable, "-c", program, self.torrent_url, str(path)]
         self.client.run(argv, check=True, env=environment())
@@ -109,7 +109,7 @@ def _stored(location: Path, compression: Compression) -> Stored:
             "architecture": "amd64",
             "os": "linux",
             "config": {},
-            "rootfs": {"type": "layers", "diff_ids": [str(one.diff_id) for one in layers]},
+            "rootfs": {"type": "layers", "diff_ids": [str(layer.diff_id) for layer in layers]},
         }
     )
     with _registry(location) as url, Client(url) as client:
@@ -145,7 +145,7 @@ def _network(stored: Stored, tracker: str, tmp_path: Path) -> Iterator[Network]:
 
 
 @pytest.mark.parametrize("tracker", [EMBEDDED, OUTSIDE])
-@pytest.mark.parametrize("client", CLIENTS, ids=lambda one: one.command)
+@pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.command)
 def test_a_client_fetches_a_valid_layout(
     stored: Stored, client: ForeignClient, tracker: str, tmp_path: Path
 ) -> None:
@@ -220,8 +220,8 @@ def _serving(
 ) -> Iterator[str]:
     """A registry's process, entered when it said where it is."""
     command = [sys.executable, "-m", "docket.cli", "registry", "--json", "-l", str(location)]
-    with short_folder() as place:
-        log = place / "log"
+    with short_folder() as folder:
+        log = folder / "log"
         argv = [*wrapper, *command, *options]
         ready = lambda: bool(_said(log))  # noqa: E731
         with started(argv, log=log, ready=ready, env=environment()):
@@ -256,9 +256,9 @@ def _skopeo(command: str, *words: str) -> bytes:
 
 
 def _member(archive: tarfile.TarFile, name: str) -> BinaryIO:
-    found = archive.extractfile(name)
-    assert found
-    return found  # type: ignore[return-value]
+    member = archive.extractfile(name)
+    assert member
+    return member  # type: ignore[return-value]
 
 
 def _copy(source: Path, target: Path) -> Path:

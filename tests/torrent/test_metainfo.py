@@ -48,20 +48,20 @@ def test_every_file_begins_a_piece() -> None:
 def test_a_layer_has_the_same_pieces_in_every_torrent() -> None:
     """The hashes of a blob are its own, wherever it stands."""
     layer = _IMAGE.blobs[1]
-    other = Sample(b"another manifest", (b"{}", b"a layer before it" * 99_999, layer))
-    for image in (_IMAGE, other):
+    other_image = Sample(b"another manifest", (b"{}", b"a layer before it" * 99_999, layer))
+    for image in (_IMAGE, other_image):
         metainfo = image.metainfo()
-        (file,) = [one for one in metainfo.files if one.digest == Digest.of(layer)]
+        (file,) = [file for file in metainfo.files if file.digest == Digest.of(layer)]
         assert metainfo.hashes(file) == piece_hashes(layer)
 
 
 def test_only_the_announce_url_differs_between_registries() -> None:
     """The same image is the same swarm, whoever made the torrent and however it is announced."""
     here = _IMAGE.metainfo(_ANNOUNCE)
-    there = _IMAGE.metainfo("http://elsewhere:6969/announce")
-    assert here.info_hash == there.info_hash
-    assert here.content != there.content
-    assert with_announce(here, there.announce) == there
+    elsewhere = _IMAGE.metainfo("http://elsewhere:6969/announce")
+    assert here.info_hash == elsewhere.info_hash
+    assert here.content != elsewhere.content
+    assert with_announce(here, elsewhere.announce) == elsewhere
     assert with_announce(here, here.announce) is here
 
 
@@ -359,7 +359,7 @@ def _info_bytes(metainfo: Metainfo) -> bytes:
 
 def _layer_row(info: dict[bytes, Any]) -> dict[bytes, Any]:
     """The entry of the first layer."""
-    row: dict[bytes, Any] = max(info[b"files"], key=lambda one: one[b"length"])
+    row: dict[bytes, Any] = max(info[b"files"], key=lambda file_row: file_row[b"length"])
     return row
 
 
@@ -373,6 +373,6 @@ def _checked(metainfo: Metainfo, folder: Path) -> Any:
     params.flags &= ~(lt.torrent_flags.auto_managed | lt.torrent_flags.paused)
     torrent = session.add_torrent(params)
     while session.wait_for_alert(_CHECK_SECONDS * 1000):
-        if any(isinstance(one, lt.torrent_checked_alert) for one in session.pop_alerts()):
+        if any(isinstance(alert, lt.torrent_checked_alert) for alert in session.pop_alerts()):
             return torrent.status()
     raise AssertionError("libtorrent didn't check the files")

@@ -85,8 +85,8 @@ class Mixed:
 
     def settle(self, url: str) -> None:
         """All customers look at what they were promised."""
-        for one in self.customers:
-            one.settle(url)
+        for customer in self.customers:
+            customer.settle(url)
 
     def work(self, url: str, *, requests: int) -> list[threading.Thread]:
         """Customers at work; this returns while they are, after so many *requests*."""
@@ -100,14 +100,16 @@ class Mixed:
     @property
     def lost(self) -> list[str]:
         """What was lost, in words."""
-        return [words for one in self.customers for words in one.tally.lost]
+        return [words for customer in self.customers for words in customer.tally.lost]
 
     def tally(self) -> Tally:
         """All that they have seen."""
         total = Tally()
-        for one in self.customers:
+        for customer in self.customers:
             for row in fields(Tally):
-                setattr(total, row.name, getattr(total, row.name) + getattr(one.tally, row.name))
+                setattr(
+                    total, row.name, getattr(total, row.name) + getattr(customer.tally, row.name)
+                )
         return total
 
     def _tick(self) -> None:
@@ -145,8 +147,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--folder", type=Path, help="where the store lies; by default below /tmp")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=options.folder) as place:
-        report = run(Path(place) / "registry", kills=options.kills, seed=options.seed)
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        report = run(Path(folder) / "registry", kills=options.kills, seed=options.seed)
     sys.stdout.write("".join(f"{line}\n" for line in (*report.tally.lost, report)))
     return 1 if report.tally.lost else 0
 

@@ -124,7 +124,7 @@ def race(calls: Calls, *, pushers: int, pushes: int, seed: int) -> Race:
 
 def _one_push(calls: Calls, result: Race, lots: random.Random, repository: str, at: int) -> None:
     shared = sorted(lots.sample(range(SHARED), 3))
-    pushed = picture(*(f"shared {one}" for one in shared), f"own {repository} {at % 5}")
+    pushed = picture(*(f"shared {number}" for number in shared), f"own {repository} {at % 5}")
     keep = at % KEPT_EVERY == 0
     tag = "kept" if keep else f"passing-{at % 3}"
     try:

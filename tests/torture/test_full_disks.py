@@ -166,9 +166,9 @@ def room(disk: Path, count: int) -> Iterator[None]:
 
 def push_over_http(client: Client, pushed: Image, tag: str) -> None:
     """Push as `docket push` does. Raises `RegistryRefused`."""
-    held = client.missing(REPOSITORY, [Digest.of(one) for one in pushed.plain])
+    layers = client.missing(REPOSITORY, [Digest.of(layer) for layer in pushed.plain])
     for plain, layer in zip(pushed.plain, pushed.layers, strict=True):
-        if Digest.of(plain) not in held:
+        if Digest.of(plain) not in layers:
             client.put_blob(REPOSITORY, [layer])
     client.put_blob(REPOSITORY, [pushed.config])
     client.put_manifest(Reference(REPOSITORY, tag), pushed.content, manifest.OCI_MANIFEST)
@@ -292,7 +292,7 @@ def code_of(host: Commands, *arguments: str) -> int:
         failed = error
     else:
         return 0
-    (line,) = [one for one in failed.message.splitlines() if one.startswith("docket:")]
+    (line,) = [line for line in failed.message.splitlines() if line.startswith("docket:")]
     assert "no space left" in line
     assert "Traceback" not in failed.message
     return failed.code

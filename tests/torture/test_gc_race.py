@@ -103,8 +103,8 @@ class RegistryCalls:
             self._push(repository, pushed, tag)
 
     def check(self, repository: str, tag: str, pushed: Image) -> None:
-        found = self._client.manifest(Reference(repository, tag))
-        assert found.content == pushed.content
+        remote_manifest = self._client.manifest(Reference(repository, tag))
+        assert remote_manifest.content == pushed.content
         for child in pushed.parsed.children:
             self._client.read_blob(repository, child)
 
@@ -118,9 +118,9 @@ class RegistryCalls:
         return int(self._client.gc(dry_run=False, grace=0)["blobs"])
 
     def _push(self, repository: str, pushed: Image, tag: str) -> None:
-        held = self._client.missing(repository, [Digest.of(one) for one in pushed.plain])
+        layers = self._client.missing(repository, [Digest.of(layer) for layer in pushed.plain])
         for plain, layer in zip(pushed.plain, pushed.layers, strict=True):
-            if Digest.of(plain) not in held:
+            if Digest.of(plain) not in layers:
                 self._client.put_blob(repository, [layer])
         if self._client.blob_size(repository, Digest.of(pushed.config)) is None:
             self._client.put_blob(repository, [pushed.config])
@@ -148,9 +148,9 @@ def test_pushes_over_http_against_gc(tmp_path: Path) -> None:
     pin_seconds = 3.0
     with (
         registry(tmp_path, "--pin-time", str(pin_seconds)) as url,
-        Client(url, connections=16) as asked,
+        Client(url, connections=16) as client,
     ):
-        calls = RegistryCalls(asked, pin_seconds=pin_seconds)
+        calls = RegistryCalls(client, pin_seconds=pin_seconds)
         result = race(calls, pushers=PUSHERS, pushes=480, seed=4)
         assert result.refused == []
         assert result.broken == []

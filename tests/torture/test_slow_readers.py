@@ -44,7 +44,7 @@ class SlowReader:
         assert self._answer.status == 200
         self._got = self._answer.read(FEW)
 
-    def rest(self) -> bytes | None:
+    def read_rest(self) -> bytes | None:
         """All bytes of the answer; None when it broke off."""
         with suppress(http.client.IncompleteRead, ConnectionError):
             content = self._got + self._answer.read()
@@ -88,7 +88,7 @@ def test_the_blob_is_deleted_meanwhile(tmp_path: Path) -> None:
         with reading(running.url) as slow:
             delete(client)
             assert list((tmp_path / "trash").iterdir()) == []
-            assert slow.rest() == LAYER
+            assert slow.read_rest() == LAYER
 
 
 def test_the_blob_comes_back_meanwhile(tmp_path: Path) -> None:
@@ -98,9 +98,9 @@ def test_the_blob_comes_back_meanwhile(tmp_path: Path) -> None:
         with reading(running.url) as slow:
             delete(client)
             push(client)
-            with reading(running.url) as other:
-                assert slow.rest() == LAYER
-                assert other.rest() == LAYER
+            with reading(running.url) as second_reader:
+                assert slow.read_rest() == LAYER
+                assert second_reader.read_rest() == LAYER
 
 
 def test_the_file_is_cut_off_meanwhile(tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_the_file_is_cut_off_meanwhile(tmp_path: Path) -> None:
             path.chmod(0o644)
             with path.open("rb+") as file:
                 file.truncate(len(LAYER) // 2)
-            assert slow.rest() is None
+            assert slow.read_rest() is None
 
 
 def rot(location: Path) -> None:
@@ -133,11 +133,11 @@ def test_the_blob_is_found_to_be_wrong_meanwhile(tmp_path: Path) -> None:
             report = client.fsck(read_data="1/1", on_blob=lambda _done, _total: None)
             assert report["quarantined"] == [str(Digest.of(LAYER))]
             assert client.blob_size(REPOSITORY, Digest.of(LAYER)) is None
-            assert slow.rest() is None
+            assert slow.read_rest() is None
             push(client)
-            assert slower.rest() is None
-            with reading(running.url) as other:
-                assert other.rest() == LAYER
+            assert slower.read_rest() is None
+            with reading(running.url) as second_reader:
+                assert second_reader.read_rest() == LAYER
 
 
 def test_the_registry_is_killed_meanwhile(tmp_path: Path) -> None:
@@ -146,10 +146,10 @@ def test_the_registry_is_killed_meanwhile(tmp_path: Path) -> None:
         push(client)
         with reading(running.url) as slow:
             running.kill()
-            assert slow.rest() is None
+            assert slow.read_rest() is None
     with server(tmp_path, pin_seconds=0) as running, Client(running.url) as client:
         half = len(LAYER) // 2
-        rest = client.blob_range(REPOSITORY, Digest.of(LAYER), half, len(LAYER))
-        assert b"".join(rest) == LAYER[half:]
+        second_half = client.blob_range(REPOSITORY, Digest.of(LAYER), half, len(LAYER))
+        assert b"".join(second_half) == LAYER[half:]
         with reading(running.url) as slow:
-            assert slow.rest() == LAYER
+            assert slow.read_rest() == LAYER

@@ -88,7 +88,7 @@ class Customer:
                 while True:
                     self._once(self._random.choices(calls, weights)[0], client)
         except (_Over, RegistryUnreachable, urllib3.exceptions.HTTPError):
-            self.tally.in_doubt += any(len(one) > 1 for one in self.tags.values())
+            self.tally.in_doubt += any(len(digests) > 1 for digests in self.tags.values())
         except BaseException as error:
             self.tally.lost.append(f"{type(error).__name__}: {error}")
 
@@ -97,13 +97,13 @@ class Customer:
         with Client(url) as client:
             for tag, possible in self.tags.items():
                 try:
-                    found = self._pulled(client, tag)
+                    pulled = self._pulled(client, tag)
                 except (BlobUnknown, ManifestUnknown) as error:
                     self.tally.lost.append(f"{self.repository}:{tag} is broken: {error}")
-                    found = None
-                if found not in possible:
-                    self.tally.lost.append(f"{self.repository}:{tag} is {found}, not {possible}")
-                self.tags[tag] = frozenset({found})
+                    pulled = None
+                if pulled not in possible:
+                    self.tally.lost.append(f"{self.repository}:{tag} is {pulled}, not {possible}")
+                self.tags[tag] = frozenset({pulled})
 
     def _once(self, call: Callable[[Client], None], client: Client) -> None:
         try:
@@ -122,9 +122,9 @@ class Customer:
         """As `docket push` does: ask for diff_ids, upload what is missing."""
         pushed = self._some_image()
         self._tick()
-        held = client.missing(self.repository, [Digest.of(one) for one in pushed.plain])
+        layers = client.missing(self.repository, [Digest.of(layer) for layer in pushed.plain])
         for plain, layer in zip(pushed.plain, pushed.layers, strict=True):
-            if Digest.of(plain) not in held:
+            if Digest.of(plain) not in layers:
                 self._tick()
                 client.put_blob(self.repository, [layer[:1000], layer[1000:]])
         self._tick()
@@ -145,15 +145,15 @@ class Customer:
         source, target = self._random.sample(TAGS, 2)
         if self._there(source):
             self._tick()
-            found = client.manifest(Reference(self.repository, source))
-            self._put(client, target, found.content)
+            remote_manifest = client.manifest(Reference(self.repository, source))
+            self._put(client, target, remote_manifest.content)
 
     def _pull(self, client: Client) -> None:
         tag = self._random.choice(TAGS)
-        found = self._pulled(client, tag)
-        if frozenset({found}) != self.tags[tag]:
-            raise Lost(f"{self.repository}:{tag} is {found}, not {self.tags[tag]}")
-        if found and self._random.random() < 0.2:
+        pulled = self._pulled(client, tag)
+        if frozenset({pulled}) != self.tags[tag]:
+            raise Lost(f"{self.repository}:{tag} is {pulled}, not {self.tags[tag]}")
+        if pulled and self._random.random() < 0.2:
             self._tick()
             client.torrent(Reference(self.repository, tag))
         self.tally.pulled += 1
@@ -194,11 +194,11 @@ class Customer:
                 self._upload = begun.headers["Location"]
                 return
             self._tick()
-            asked = pool.request("GET", f"{client.url}{self._upload}")
-            if asked.status == 404 and self._power_cuts:
+            answer = pool.request("GET", f"{client.url}{self._upload}")
+            if answer.status == 404 and self._power_cuts:
                 self._upload = ""
                 return
-            offset = _offset(asked)
+            offset = _offset(answer)
             if offset < self._uploaded and not self._power_cuts:
                 raise Lost(f"{self._uploaded} bytes were taken, {offset} are there")
             self._tick()
@@ -239,15 +239,15 @@ class Customer:
         """What *tag* points to, once each of its blobs was read and is right."""
         self._tick()
         try:
-            found = client.manifest(Reference(self.repository, tag))
+            remote_manifest = client.manifest(Reference(self.repository, tag))
         except ManifestUnknown:
             return None
-        parsed = manifest.parse(found.content, content_type=found.media_type)
+        parsed = manifest.parse(remote_manifest.content, content_type=remote_manifest.media_type)
         assert isinstance(parsed, manifest.Manifest)
         for child in (parsed.config, *parsed.layers):
             self._tick()
             client.read_blob(self.repository, child)
-        return found.digest
+        return remote_manifest.digest
 
     def _there(self, tag: str) -> Digest | None:
         (digest,) = self.tags[tag]
@@ -261,7 +261,7 @@ class Customer:
 
 def at_work(customers: list[Customer], url: str) -> list[threading.Thread]:
     """Each customer on a thread of its own."""
-    threads = [threading.Thread(target=one.work, args=(url,)) for one in customers]
+    threads = [threading.Thread(target=customer.work, args=(url,)) for customer in customers]
     for thread in threads:
         thread.start()
     return threads

@@ -71,10 +71,10 @@ def family() -> dict[str, Path]:
 @pytest.fixture(scope="module")
 def plain_archive(family: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Release 1.0 as Docker since 25 saves it: every engine names the image alike then."""
-    place = tmp_path_factory.mktemp("plain")
-    image = read(family[f"{NAME}:1.0"], spool=place, name=f"{NAME}:1.0")
-    layers = [LoadLayer(one.diff_id, one.size, one.open_plain) for one in image.layers]
-    path = place / "1.0.tar"
+    folder = tmp_path_factory.mktemp("plain")
+    image = read(family[f"{NAME}:1.0"], spool=folder, name=f"{NAME}:1.0")
+    layers = [LoadLayer(layer.diff_id, layer.size, layer.open_plain) for layer in image.layers]
+    path = folder / "1.0.tar"
     with path.open("wb") as file:
         file.writelines(load_archive(image.config, layers, [f"{NAME}:1.0"]))
     return path
@@ -82,8 +82,8 @@ def plain_archive(family: dict[str, Path], tmp_path_factory: pytest.TempPathFact
 
 def inspected(engine: Engine, tag: str) -> tuple[str, Any]:
     """An image's id and RootFS, as ``docker inspect`` shows them."""
-    found = engine.client.images.get(f"{NAME}:{tag}").attrs
-    return found["Id"], found["RootFS"]
+    attributes = engine.client.images.get(f"{NAME}:{tag}").attrs
+    return attributes["Id"], attributes["RootFS"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -91,48 +91,48 @@ def test_an_image_goes_round_and_a_release_moves_only_what_changed(
     kind: str, family: dict[str, Path], plain_archive: Path
 ) -> None:
     """load, push, remove, pull gives the same image; a release moves its changed layer alone."""
-    with placed(kind) as place:
-        place.engine.load(plain_archive)
-        before = inspected(place.engine, "1.0")
-        pushed = place.docket("push", f"{NAME}:1.0")
-        assert pushed["uploaded"] == sum(one["size"] for one in pushed["layers"])
-        again = place.docket("push", f"{NAME}:1.0")
+    with placed(kind) as host:
+        host.engine.load(plain_archive)
+        before = inspected(host.engine, "1.0")
+        pushed = host.docket("push", f"{NAME}:1.0")
+        assert pushed["uploaded"] == sum(layer["size"] for layer in pushed["layers"])
+        again = host.docket("push", f"{NAME}:1.0")
         assert again["uploaded"] == 0
         assert again["digest"] == pushed["digest"]
 
-        place.engine.client.images.remove(f"{NAME}:1.0", force=True)
-        first = place.docket("pull", f"{NAME}:1.0")
-        assert inspected(place.engine, "1.0") == before
+        host.engine.client.images.remove(f"{NAME}:1.0", force=True)
+        first = host.docket("pull", f"{NAME}:1.0")
+        assert inspected(host.engine, "1.0") == before
         assert first["loaded_layers"] == len(pushed["layers"])
-        assert {one["source"] for one in first["layers"]} == {"swarm"}
+        assert {layer["source"] for layer in first["layers"]} == {"swarm"}
 
         release = family[f"{NAME}:1.1"]
-        changed = place.docket("push", f"{NAME}:1.1", "--archive", release)["uploaded"]
-        planned = place.docket("plan", f"{NAME}:1.1")["to_move"]
+        changed = host.docket("push", f"{NAME}:1.1", "--archive", release)["uploaded"]
+        planned = host.docket("plan", f"{NAME}:1.1")["to_move"]
         assert planned == changed
-        counted = place.count()
-        second = place.docket("pull", f"{NAME}:1.1")
-        received = place.count() - counted
+        counted = host.count()
+        second = host.docket("pull", f"{NAME}:1.1")
+        received = host.count() - counted
         bound = OVERHEAD * changed + ALLOWANCE
         assert second["payload"]["http"] == 0
         assert second["payload"]["swarm"] <= bound
         assert received <= bound
         assert second["loaded_layers"] == 1
-        assert [one["source"] for one in second["layers"]] == ["held"] * 3 + ["swarm"]
-        assert len(inspected(place.engine, "1.1")[1]["Layers"]) == len(second["layers"])
+        assert [layer["source"] for layer in second["layers"]] == ["held"] * 3 + ["swarm"]
+        assert len(inspected(host.engine, "1.1")[1]["Layers"]) == len(second["layers"])
 
 
 def test_layers_that_the_engine_has_at_its_base_are_not_downloaded(
     family: dict[str, Path],
 ) -> None:
     """A plain pull leaves out the engine's base layers, though this host's store lacks them."""
-    with placed("docker") as place:
-        place.engine.load(family[f"{NAME}:1.0"])
-        pushed = place.docket("push", f"{NAME}:1.1", "--archive", family[f"{NAME}:1.1"])
-        pulled = place.docket("pull", f"{NAME}:1.1")
+    with placed("docker") as host:
+        host.engine.load(family[f"{NAME}:1.0"])
+        pushed = host.docket("push", f"{NAME}:1.1", "--archive", family[f"{NAME}:1.1"])
+        pulled = host.docket("pull", f"{NAME}:1.1")
         assert pulled["payload"]["swarm"] <= OVERHEAD * pushed["layers"][-1]["size"] + ALLOWANCE
         assert pulled["loaded_layers"] == 1
-        assert place.docket("plan", f"{NAME}:1.1", "--layers-only")["to_move"] > 0
-        whole = place.docket("pull", f"{NAME}:1.1", "--layers-only")
+        assert host.docket("plan", f"{NAME}:1.1", "--layers-only")["to_move"] > 0
+        whole = host.docket("pull", f"{NAME}:1.1", "--layers-only")
         assert whole["loaded_layers"] == 0
-        assert place.docket("plan", f"{NAME}:1.1", "--layers-only")["to_move"] == 0
+        assert host.docket("plan", f"{NAME}:1.1", "--layers-only")["to_move"] == 0

@@ -30,9 +30,9 @@ WAIT_SECONDS = 30.0
 SLOW = 4_000_000  # bytes a second: so that an interruption is in the middle
 
 
-def pushed(host: Commands, image: TinyImage, place: Path) -> dict[str, Any]:
+def pushed(host: Commands, image: TinyImage, folder: Path) -> dict[str, Any]:
     """Push *image* from an archive."""
-    archive = image.archive(place / f"{Digest.of(image.name.encode()).short}.tar")
+    archive = image.archive(folder / f"{Digest.of(image.name.encode()).short}.tar")
     return host("push", image.name, "--archive", archive)
 
 
@@ -41,9 +41,9 @@ def sizes(report: dict[str, Any]) -> int:
     return sum(layer["size"] for layer in report["layers"])
 
 
-def assert_holds(host: Commands, image: TinyImage, place: Path) -> None:
+def assert_holds(host: Commands, image: TinyImage, folder: Path) -> None:
     """What the host holds is, byte for byte, the image."""
-    output = place / "check.tar"
+    output = folder / "check.tar"
     report = host("pull", image.name, "--output", output, "--no-swarm")
     assert {layer["source"] for layer in report["layers"]} == {"held"}
     with tarfile.open(output) as tar:
@@ -75,10 +75,10 @@ def test_without_peers_layers_come_over_http(tmp_path: Path) -> None:
         assert {layer["source"] for layer in pulled["layers"]} == {"http"}
         assert pulled["payload"] == {"swarm": 0, "http": sizes(report)}
         assert_holds(host, SMALL, tmp_path)
-        other = Commands(url, tmp_path / "b")
+        second_host = Commands(url, tmp_path / "b")
         argv = [
             *DOCKET,
-            *other.options,
+            *second_host.options,
             "pull",
             SMALL.name,
             "--layers-only",
@@ -158,7 +158,7 @@ def test_two_pulls_at_once_on_one_host(host: Host, tmp_path: Path) -> None:
     with ThreadPoolExecutor(2) as pool:
         options = ("pull", SMALL.name, "--layers-only")
         both = list(pool.map(lambda _: host("a")(*options), range(2)))
-    moved = sum(one["payload"]["swarm"] + one["payload"]["http"] for one in both)
+    moved = sum(report["payload"]["swarm"] + report["payload"]["http"] for report in both)
     assert moved <= 1.02 * sizes(report) + 64 * 1024
     assert_holds(host("a"), SMALL, tmp_path)
 
@@ -172,7 +172,7 @@ def test_host_that_seeds_serves_others_and_frees_its_store(host: Host, tmp_path:
         assert pull.stdout.readline(), pull.stderr.read()
         assert host("a")("plan", LARGE.name, "--layers-only")["to_move"] == 0
         report = host("b")("pull", LARGE.name, "--layers-only", "--count-sources")
-        assert sum(one["from"]["hosts"] for one in report["layers"]) > 0
+        assert sum(layer["from"]["hosts"] for layer in report["layers"]) > 0
         pull.send_signal(signal.SIGINT)
         assert pull.wait() == 0
     assert not list((tmp_path / "a" / "incoming").iterdir())
@@ -182,11 +182,13 @@ def test_pull_leaves_no_second_copy(host: Host, tmp_path: Path) -> None:
     """After a pull each layer lies on the disk once, under its digest."""
     report = pushed(host("build"), SMALL, tmp_path)
     host("a")("pull", SMALL.name, "--layers-only")
-    files = [one for one in (tmp_path / "a").rglob("*") if one.is_file() and "blobs" in str(one)]
-    by_name = {f"sha256:{one.name}" for one in files}
+    files = [
+        path for path in (tmp_path / "a").rglob("*") if path.is_file() and "blobs" in str(path)
+    ]
+    by_name = {f"sha256:{file.name}" for file in files}
     assert {layer["digest"] for layer in report["layers"]} <= by_name
     assert len(files) == len(SMALL.layers) + 2
-    assert all(one.stat().st_nlink == 1 for one in files)
+    assert all(file.stat().st_nlink == 1 for file in files)
 
 
 def killed_in_the_middle(host: Commands, folder: Path) -> int:
@@ -210,4 +212,4 @@ def wait_for_bytes(pull: subprocess.Popen[bytes], folder: Path, count: int) -> N
 
 def stored_below(folder: Path) -> int:
     """Bytes on the disk below *folder*: sparse files count as what they hold."""
-    return sum(one.stat().st_blocks * 512 for one in folder.rglob("*") if one.is_file())
+    return sum(path.stat().st_blocks * 512 for path in folder.rglob("*") if path.is_file())

@@ -14,9 +14,9 @@ LARGE = release("large:1.0", [("large", 40_000_000)])
 SMALL = release("small:1.0", [("small", 400_000)])
 
 
-def push(host: Commands, image: TinyImage, place: Path) -> object:
+def push(host: Commands, image: TinyImage, folder: Path) -> object:
     """Push *image* from an archive."""
-    archive = image.archive(place / f"{image.name.partition(':')[0]}.tar")
+    archive = image.archive(folder / f"{image.name.partition(':')[0]}.tar")
     return host("push", image.name, "--archive", archive)["uploaded"]
 
 

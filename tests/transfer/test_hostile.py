@@ -50,8 +50,8 @@ def _with_layer(content: bytes) -> bytes:
 
 def _false_zstd() -> bytes:
     """A layer whose compressed bytes are as promised, but unpack to something else."""
-    other = packed(layer_tar("something else"), ZSTD)
-    image = TinyImage(_IMAGE.config, (other, _IMAGE.layers[1]), "false:1")
+    other_layer = packed(layer_tar("something else"), ZSTD)
+    image = TinyImage(_IMAGE.config, (other_layer, _IMAGE.layers[1]), "false:1")
     return image.oci_archive("")
 
 
@@ -61,7 +61,7 @@ def _far_window() -> bytes:
 
 
 def _without_layer() -> bytes:
-    return tar({name: one for name, one in _IMAGE.layout().items() if name != _LAYER})
+    return tar({name: content for name, content in _IMAGE.layout().items() if name != _LAYER})
 
 
 def _twice(second: bytes | Link) -> bytes:
@@ -129,8 +129,8 @@ def registry_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def url(registry_folder: Path) -> Iterator[str]:
     """One registry for all: nothing of what it is sent stays."""
-    with registry(registry_folder) as found:
-        yield found
+    with registry(registry_folder) as running:
+        yield running
 
 
 @pytest.fixture
@@ -155,8 +155,8 @@ def refusal(host: Commands, archive: Path) -> CommandFailed:
 
 def files(folder: Path) -> set[Path]:
     """All that is below *folder*, but what an empty store has."""
-    found = {path for path in folder.rglob("*") if not path.is_relative_to(folder / "host")}
-    return found | {path for path in folder.rglob("host/blobs/**/*") if path.is_file()}
+    outside = {path for path in folder.rglob("*") if not path.is_relative_to(folder / "host")}
+    return outside | {path for path in folder.rglob("host/blobs/**/*") if path.is_file()}
 
 
 @pytest.mark.parametrize("kind", HOSTILE)

@@ -120,7 +120,7 @@ def client_of(registry: Registry) -> Iterator[Client]:
 
 def pulled(
     client: Client,
-    place: Path,
+    folder: Path,
     output: str = "",
     *,
     notes: Notes | None = None,
@@ -130,7 +130,7 @@ def pulled(
     target = Target.ARCHIVE if output else Target.STORE
     options = TransferOptions(use_swarm=swarm, peer_timeout=0.1)
     request = PullRequest(NAME, HERE, target, output, options=options)
-    return pull(client, lambda: open_store(place), request, progress=notes or Notes())
+    return pull(client, lambda: open_store(folder), request, progress=notes or Notes())
 
 
 def layers_of(archive: bytes) -> list[bytes]:
@@ -163,7 +163,9 @@ def test_a_wrong_plain_size_is_measured_and_corrected(
         assert layers_of(output.read_bytes()) == list(IMAGE.layers)
         with open_store(tmp_path / "store") as store:
             sizes = [store.layers.get(layer.digest) for layer in registry.layers]
-            assert [row.plain_size for row in sizes if row] == [len(one) for one in IMAGE.layers]
+            assert [row.plain_size for row in sizes if row] == [
+                len(layer) for layer in IMAGE.layers
+            ]
             assert set(store.layers.find(IMAGE.diff_ids)) == set(IMAGE.diff_ids)
         pulled(client, tmp_path / "fresh", str(output))
         assert layers_of(output.read_bytes()) == list(IMAGE.layers)
@@ -204,9 +206,9 @@ def test_an_engine_gets_the_right_archive_the_second_time(tmp_path: Path) -> Non
 def test_a_layer_that_unpacks_to_other_bytes_is_no_wrong_size(tmp_path: Path) -> None:
     """The image itself is wrong then: no archive, and no endless repetition."""
     registry = Registry()
-    other = packed(b"other bytes" * 1000, ZSTD)
-    registry.add_blob(other)
-    registry.tag([registry.layers[0], described(registry.layers[1].media_type, other)])
+    other_layer = packed(b"other bytes" * 1000, ZSTD)
+    registry.add_blob(other_layer)
+    registry.tag([registry.layers[0], described(registry.layers[1].media_type, other_layer)])
     with client_of(registry) as client, pytest.raises(DigestMismatch):
         pulled(client, tmp_path / "store", str(tmp_path / "app.tar"))
     assert not (tmp_path / "app.tar").exists()

@@ -41,9 +41,9 @@ def sparse_archive(path: Path) -> None:
     with tarfile.open(path, "w") as tar:
         tar.add(layer, "layer.tar")
         for name, content in (("config.json", config), ("manifest.json", dump(listed))):
-            place = path.with_suffix(f".{name}")
-            place.write_bytes(content)
-            tar.add(place, name)
+            part = path.with_suffix(f".{name}")
+            part.write_bytes(content)
+            tar.add(part, name)
     layer.unlink()
 
 

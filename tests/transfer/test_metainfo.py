@@ -40,9 +40,9 @@ NEXT = release("app:1.1", [("one", 400_000), ("two", 300_000), ("new", 250_000)]
 LARGE = release("large:1.0", [("four", 60_000_000), ("five", 300_000)])
 
 
-def pushed(host: Commands, image: TinyImage, place: Path) -> None:
+def pushed(host: Commands, image: TinyImage, folder: Path) -> None:
     """Push *image* from an archive."""
-    archive = image.archive(place / f"{Digest.of(image.name.encode()).short}.tar")
+    archive = image.archive(folder / f"{Digest.of(image.name.encode()).short}.tar")
     host("push", image.name, "--archive", archive)
 
 
@@ -89,12 +89,12 @@ _ODD_RESPONSES: list[Callable[[RemotePieces], RemotePieces]] = [
 ]
 
 
-def _updated(place: Path, client: Requests) -> list[str]:
+def _updated(folder: Path, client: Requests) -> list[str]:
     """Pull a release over the one before it; where its layers came from."""
     for image in (SMALL, NEXT):
         request = PullRequest(Reference.parse(image.name), Platform.of_host(), Target.STORE)
-        report = pull(client, lambda: open_store(place), request, progress=Silent())
-        with open_store(place) as store:
+        report = pull(client, lambda: open_store(folder), request, progress=Silent())
+        with open_store(folder) as store:
             assert store.maintenance.fsck(sample=Sample()).findings == []
     return sorted(layer.source for layer in report.layers)
 
@@ -136,15 +136,15 @@ def test_odd_piece_hashes_are_not_used(
 
 @contextmanager
 def metainfo_source(
-    client: Client, place: Path, image: TinyImage, *, zone: str = ""
+    client: Client, folder: Path, image: TinyImage, *, zone: str = ""
 ) -> Iterator[MetainfoSource]:
     """The source of a host with an empty store at *place*, which joins the swarm."""
-    found = resolve(client, Reference.parse(image.name), Platform.of_host())
-    with open_store(place) as store:
-        for content in (found.config, found.manifest.content):
+    resolved = resolve(client, Reference.parse(image.name), Platform.of_host())
+    with open_store(folder) as store:
+        for content in (resolved.config, resolved.manifest.content):
             store.blobs.put(content)
-        plans = plan_layers(found, store, engine=None)
-        wanted = fetch_request(client, found, store, plans)
+        plans = plan_layers(resolved, store, engine=None)
+        wanted = fetch_request(client, resolved, store, plans)
         options = TransferOptions(zone=zone)
         with closing(MetainfoSource(client, store, wanted, options)) as source:
             yield source
@@ -175,9 +175,9 @@ def test_a_host_gets_hashes_from_one_that_has_them(client: Requests, tmp_path: P
     with metainfo_source(client, tmp_path / "a", LARGE) as first:
         content = [first.metainfo().content]
         for number in range(RECIPIENTS):
-            with metainfo_source(client, tmp_path / f"b{number}", LARGE) as other:
-                content.append(other.metainfo().content)
-                assert not other.is_gateway
+            with metainfo_source(client, tmp_path / f"b{number}", LARGE) as second_host:
+                content.append(second_host.metainfo().content)
+                assert not second_host.is_gateway
     assert [bool(pieces.hash_peer) for pieces in sent] == [False] + [True] * RECIPIENTS
     assert [bool(pieces.hashes) for pieces in sent] == [True] + [False] * RECIPIENTS
     assert {parse_metainfo(torrent).info_hash for torrent in content} == {
@@ -202,8 +202,8 @@ def test_gateways_get_hashes_from_the_registry(client: Requests, tmp_path: Path)
     """In a zone with room for gateways, whatever hosts serve hashes there."""
     sent = client.watch()
     for number in range(2):
-        place = tmp_path / str(number)
-        with metainfo_source(client, place, LARGE, zone="far") as source:
+        folder = tmp_path / str(number)
+        with metainfo_source(client, folder, LARGE, zone="far") as source:
             source.metainfo()
             assert source.is_gateway
     assert [bool(pieces.hash_peer) for pieces in sent] == [False, False]
@@ -252,13 +252,13 @@ def test_a_host_that_serves_no_true_hashes_is_dropped(
     with (
         serving(client) as address,
         metainfo_source(client, tmp_path / "a", LARGE) as first,
-        metainfo_source(client, tmp_path / "b", LARGE) as other,
+        metainfo_source(client, tmp_path / "b", LARGE) as second_host,
     ):
         client.change = lambda pieces: (
             replace(pieces, hash_peer=address) if not pieces.hashes else pieces
         )
         sent = client.watch()
-        assert first.metainfo().info_hash == other.metainfo().info_hash
+        assert first.metainfo().info_hash == second_host.metainfo().info_hash
     assert [pieces.hash_peer for pieces in sent] == ["", address, ""]
     assert client.failed_peer == [address]
     assert client.torrents == 0

@@ -25,14 +25,14 @@ PLATFORMS = ("linux/amd64", "linux/arm64/v8")
 @pytest.fixture
 def digests(registry_url: str, host: Host, tmp_path: Path) -> dict[str, str]:
     """app:1.0 for two platforms; the digest of each platform's manifest."""
-    found: dict[str, str] = {}
+    digests: dict[str, str] = {}
     rows = []
     with Client(registry_url) as client:
         for platform in PLATFORMS:
             name = platform.replace("/", "-")
             image = release(f"app:{name}", [(name, 300_000)])
             archive = image.archive(tmp_path / f"{name}.tar")
-            found[platform] = host("build")("push", image.name, "--archive", archive)["digest"]
+            digests[platform] = host("build")("push", image.name, "--archive", archive)["digest"]
             content = client.manifest(Reference.parse(image.name)).content
             rows.append(
                 Descriptor(
@@ -44,7 +44,7 @@ def digests(registry_url: str, host: Host, tmp_path: Path) -> dict[str, str]:
             )
         index = manifest.image_index(rows)
         client.put_manifest(Reference.parse("app:1.0"), index, manifest.OCI_INDEX)
-    return found
+    return digests
 
 
 def test_each_platform_is_pulled_and_has_its_torrent(
@@ -58,7 +58,9 @@ def test_each_platform_is_pulled_and_has_its_torrent(
         assert pulled["digest"] == digest
         assert {layer["source"] for layer in pulled["layers"]} == {"swarm"}
     own = host("own")("pull", "app:1.0", "--layers-only")["digest"]
-    expected = [one for one in PLATFORMS if Platform.parse(one).serves(Platform.of_host())]
+    expected = [
+        platform for platform in PLATFORMS if Platform.parse(platform).serves(Platform.of_host())
+    ]
     assert own == digests[expected[0]]
     hashes = {
         host("a")("inspect", "app:1.0", "--platform", platform)["info_hash"]

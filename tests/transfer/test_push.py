@@ -53,9 +53,9 @@ class Paused(io.RawIOBase):
         return True
 
     def readinto(self, target: Any) -> int:
-        place = self._content.tell()
-        if place < self._pause_at:
-            return self._content.readinto(memoryview(target)[: self._pause_at - place])
+        offset = self._content.tell()
+        if offset < self._pause_at:
+            return self._content.readinto(memoryview(target)[: self._pause_at - offset])
         assert self._opened.wait(SECONDS), "no upload while the archive is read"
         return self._content.readinto(target)
 
@@ -71,8 +71,8 @@ def pushing(url: str, image: TinyImage, source: Paused, progress: Watched, spool
     """Push *image* from *source*, with its layers known before, as those of an engine's are."""
     with Client(url) as client, Push(client, IMAGE, Compression(), progress) as push:
         push.expect(map(Digest.of, image.layers))
-        found = read(source, spool=spool, on_layer=push.offer)  # type: ignore[arg-type]
-        return push.finish(config=found.config, layers=found.layers).digest
+        archived = read(source, spool=spool, on_layer=push.offer)  # type: ignore[arg-type]
+        return push.finish(config=archived.config, layers=archived.layers).digest
 
 
 def test_layers_go_up_while_the_archive_is_read(registry_url: str, tmp_path: Path) -> None:
@@ -85,8 +85,8 @@ def test_layers_go_up_while_the_archive_is_read(registry_url: str, tmp_path: Pat
     )
     with Client(registry_url) as client:
         assert client.manifest(IMAGE).digest == digest
-        held = client.missing(IMAGE.repository, list(map(Digest.of, image.layers)))
-    assert len(held) == 2
+        layers = client.missing(IMAGE.repository, list(map(Digest.of, image.layers)))
+    assert len(layers) == 2
     assert len(progress.begun) == 2
 
 
@@ -98,9 +98,9 @@ def test_only_expected_layers_go_up(registry_url: str, tmp_path: Path) -> None:
     spool.mkdir()
     with Client(registry_url) as client, Push(client, IMAGE, Compression(), progress) as push:
         push.expect([Digest.of(image.layers[1])])
-        found = read(image.archive(tmp_path / "image.tar"), spool=spool, on_layer=push.offer)
+        archived = read(image.archive(tmp_path / "image.tar"), spool=spool, on_layer=push.offer)
     assert progress.begun <= {Digest.of(image.layers[1]).short}
-    assert len(found.layers) == 2
+    assert len(archived.layers) == 2
 
 
 def test_an_archive_that_breaks_off_names_no_image(registry_url: str, tmp_path: Path) -> None:

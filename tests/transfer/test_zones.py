@@ -45,7 +45,10 @@ def network() -> Iterator[tuple[Host, list[Zone]]]:
         ]
         for zone in zones:
             _forward(zone.gateway)
-            outside = [server, *(host for one in zones if one != zone for host in one.hosts)]
+            outside = [
+                server,
+                *(host for other_zone in zones if other_zone != zone for host in other_zone.hosts),
+            ]
             for host in outside:
                 _through(host, zone.gateway, zone.hosts)
         yield server, zones
@@ -54,7 +57,7 @@ def network() -> Iterator[tuple[Host, list[Zone]]]:
 def _forward(gateway: Host) -> None:
     # without redirects, which would show the straight way
     settings = ("ip_forward=1", "conf.all.send_redirects=0", "conf.eth0.send_redirects=0")
-    argv = ["sysctl", "-qw", *(f"net.ipv4.{one}" for one in settings)]
+    argv = ["sysctl", "-qw", *(f"net.ipv4.{setting}" for setting in settings)]
     gateway.run(argv, check=True)
 
 
@@ -82,14 +85,14 @@ def test_about_one_copy_of_an_image_comes_into_a_zone() -> None:
 
         pulls = [(zone, host) for zone in zones for host in zone.hosts]
         with ThreadPoolExecutor(len(pulls)) as pool:
-            reports = list(pool.map(lambda one: pull(*one), pulls))
+            reports = list(pool.map(lambda arguments: pull(*arguments), pulls))
         crossed = [zone.gateway.rx_bytes() - at for zone, at in zip(zones, before, strict=True)]
     size = pushed["uploaded"]
     assert len(reports) == 2 * HOSTS
     assert all(sum(report["payload"].values()) >= size for report in reports)
     # less than one copy would mean that not all of it was counted
     assert size < min(crossed)
-    assert max(crossed) <= 2 * size, [round(one / size, 2) for one in crossed]
+    assert max(crossed) <= 2 * size, [round(sent / size, 2) for sent in crossed]
 
 
 def test_a_host_whose_zone_sends_nothing_gets_outside_peers(host: Named, tmp_path: Path) -> None:
@@ -99,12 +102,12 @@ def test_a_host_whose_zone_sends_nothing_gets_outside_peers(host: Named, tmp_pat
     The gateways are peers that have announced, and at whose port nobody answers.
     """
     host("build")("push", SMALL.name, "--archive", SMALL.archive(tmp_path / "image.tar"))
-    found = host("build")("inspect", SMALL.name)
+    inspected = host("build")("inspect", SMALL.name)
     for port in range(1, 1 + OTHER_ZONE.first):
-        query = {"info_hash": bytes.fromhex(found["info_hash"]), "peer_id": f"{port:020}"}
+        query = {"info_hash": bytes.fromhex(inspected["info_hash"]), "peer_id": f"{port:020}"}
         query |= {"port": str(port), "left": "1", "event": "started"}
         # a plus stands for itself here
-        url = f"{found['tracker']}/silent?{urlencode(query, quote_via=quote)}"
+        url = f"{inspected['tracker']}/silent?{urlencode(query, quote_via=quote)}"
         with urlopen(url, timeout=20) as answer:
             assert b"8:completei1e" in answer.read()
     pulled = host("a")(

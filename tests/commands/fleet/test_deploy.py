@@ -51,11 +51,11 @@ def obey(host: StandIn, state: str = "verified", **more: Any) -> None:
 def test_a_deploy_that_reaches_every_host_ends_with_0(docket: Commands) -> None:
     """It says how many hosts have the image, and where the bytes came from."""
     with (
-        stand_in(docket.url, "a") as one,
+        stand_in(docket.url, "a") as agent,
         stand_in(docket.url, "b") as two,
         ThreadPoolExecutor(2) as pool,
     ):
-        hosts = [pool.submit(obey, host, from_hosts=60, held=40) for host in (one, two)]
+        hosts = [pool.submit(obey, host, from_hosts=60, held=40) for host in (agent, two)]
         done = run(docket, "deploy", IMAGE, "--all")
         for host in hosts:
             host.result()
@@ -68,11 +68,11 @@ def test_a_deploy_that_reaches_every_host_ends_with_0(docket: Commands) -> None:
 def test_hosts_that_are_not_done_are_listed_with_their_reasons(docket: Commands) -> None:
     """Exit code 9; the others are not listed."""
     with (
-        stand_in(docket.url, "a") as one,
+        stand_in(docket.url, "a") as agent,
         stand_in(docket.url, "b") as two,
         ThreadPoolExecutor(2) as pool,
     ):
-        pool.submit(obey, one)
+        pool.submit(obey, agent)
         pool.submit(obey, two, "failed", reason="no space left on /var")
         done = run(docket, "deploy", IMAGE, "--all")
     assert done.returncode == 9

@@ -30,10 +30,10 @@ def swarm() -> Iterator[Swarm]:
 def test_a_torrent_reads_no_layer(store: Store, swarm: Swarm) -> None:
     """Decision 5: piece hashes are those of the index: blobs may be out of reach meanwhile."""
     push(store, "app", ONE)
-    found = store.manifests.get("app", "latest")
+    stored_manifest = store.manifests.get("app", "latest")
     seeder = Seeder(store, swarm)
     (store.location / "blobs").rename(store.location / "away")
-    torrent = seeder.metainfo(found, announce="http://127.0.0.1:1/announce")
+    torrent = seeder.metainfo(stored_manifest, announce="http://127.0.0.1:1/announce")
     layers = {Digest.of(layer) for layer in ONE.layers}
     assert layers <= {file.digest for file in torrent.files}
     assert store.manifests.torrent(torrent.info_hash) == ("app", ONE.digest)
@@ -49,33 +49,35 @@ def test_the_same_image_is_the_same_torrent(tmp_path: Path, swarm: Swarm) -> Non
     for number in range(2):
         with open_store(tmp_path / f"store-{number}") as store:
             push(store, f"app-{number}", ONE, tag=f"v{number}")
-            found = store.manifests.get(f"app-{number}", f"v{number}")
+            stored_manifest = store.manifests.get(f"app-{number}", f"v{number}")
             for _ in range(2):
                 seeder = Seeder(store, swarm)
-                torrent = seeder.metainfo(found, announce=f"http://127.0.0.{number + 1}/announce")
+                torrent = seeder.metainfo(
+                    stored_manifest, announce=f"http://127.0.0.{number + 1}/announce"
+                )
                 hashes.add(torrent.info_hash)
-                assert seeder.metainfo(found, announce="").info_hash == torrent.info_hash
+                assert seeder.metainfo(stored_manifest, announce="").info_hash == torrent.info_hash
     assert len(hashes) == 1
 
 
 def test_no_torrent_without_a_layer(store: Store, swarm: Swarm) -> None:
     """Decision 5: a torrent needs the hashes of every layer."""
     push(store, "app", ONE)
-    found = store.manifests.get("app", "latest")
+    stored_manifest = store.manifests.get("app", "latest")
     store.manifests.delete("app", ONE.digest)
     store.maintenance.gc(grace=0)
     with pytest.raises(BlobUnknown):
-        Seeder(store, swarm).metainfo(found, announce="")
+        Seeder(store, swarm).metainfo(stored_manifest, announce="")
 
 
 def test_questions_about_layers_read_none(store: Store) -> None:
     """Decision 2: which diff_ids are held, sizes and sharing are answered by the index."""
     push(store, "app", ONE)
     shutil.rmtree(store.location / "blobs")
-    found = store.layers.find(map(Digest.of, ONE.plain))
-    assert len(found) == 2
-    for one in found.values():
-        assert store.layers.get(one.digest) == one
-        assert store.blobs.mount(one.digest, repository="other")
-        assert not store.manifests.is_shared(one.digest, ONE.digest)
-        assert store.blobs.piece_hashes([one.digest])
+    layers = store.layers.find(map(Digest.of, ONE.plain))
+    assert len(layers) == 2
+    for layer in layers.values():
+        assert store.layers.get(layer.digest) == layer
+        assert store.blobs.mount(layer.digest, repository="other")
+        assert not store.manifests.is_shared(layer.digest, ONE.digest)
+        assert store.blobs.piece_hashes([layer.digest])

@@ -18,7 +18,7 @@ READS: list[Callable[[Store, Digest, Path], object]] = [
     lambda store, digest, _place: store.blobs.open(digest),
     lambda store, digest, _place: store.blobs.open(digest, repository="app"),
     lambda store, digest, _place: store.blobs.read(digest),
-    lambda store, digest, place: store.blobs.link_out(digest, place / "linked"),
+    lambda store, digest, folder: store.blobs.link_out(digest, folder / "linked"),
 ]
 
 

@@ -45,7 +45,7 @@ def test_the_map_grows(tmp_path: Path) -> None:
         index.update(change)
     with index.read() as txn:
         assert index.pieces.count(txn) == 100
-        assert sorted(one.size for _, one in index.blobs.scan(txn)) == list(range(100))
+        assert sorted(record.size for _, record in index.blobs.scan(txn)) == list(range(100))
     index.close()
     assert (tmp_path / "index" / "data.mdb").stat().st_size > TINY_MAP
 
@@ -60,8 +60,8 @@ def test_the_map_grows_while_others_read_and_write(tmp_path: Path) -> None:
         try:
             while not over.is_set():
                 with index.read() as txn:
-                    for _, one in index.blobs.scan(txn):
-                        assert one.size >= 0
+                    for _, record in index.blobs.scan(txn):
+                        assert record.size >= 0
         except BaseException as error:
             failed.append(error)
 
@@ -102,9 +102,9 @@ def test_blobs_come_in_while_the_map_grows(tmp_path: Path) -> None:
         content = b"%d" % number
         source = tmp_path / "source"
         source.write_bytes(content)
-        found = Ingested(Digest.of(content), len(content), bytes(20 * 500), None)
-        index.update(lambda txn, found=found, source=source: files.add(txn, source, found))  # type: ignore[misc]
-        assert files.path(found.digest).read_bytes() == content
+        ingested = Ingested(Digest.of(content), len(content), bytes(20 * 500), None)
+        index.update(lambda txn, found=ingested, source=source: files.add(txn, source, found))  # type: ignore[misc]
+        assert files.path(ingested.digest).read_bytes() == content
     with index.read() as txn:
         assert index.blobs.count(txn) == 60
     index.close()

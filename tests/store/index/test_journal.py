@@ -44,7 +44,7 @@ def rebuild(location: Path) -> FsckReport:
 def rows(location: Path) -> dict[tuple[str, bytes], Any]:
     """All that the index says, apart from when blobs were last verified."""
     index = Index(location / "index")
-    found: dict[tuple[str, bytes], Any] = {}
+    rows: dict[tuple[str, bytes], Any] = {}
     try:
         with index.read() as txn:
             for table in index.tables:
@@ -52,13 +52,13 @@ def rows(location: Path) -> dict[tuple[str, bytes], Any]:
                     plain = value
                     if table.name == "blobs":
                         plain = msgspec.structs.replace(value, verified=0.0)
-                    found[table.name, key] = plain
+                    rows[table.name, key] = plain
             for many in index.multi_tables:
                 for key, value in many.pairs(txn):
-                    found.setdefault((many.name, key), []).append(value)
+                    rows.setdefault((many.name, key), []).append(value)
     finally:
         index.close()
-    return found
+    return rows
 
 
 def live(store: Store) -> None:
@@ -139,14 +139,17 @@ def test_a_backup(tmp_path: Path) -> None:
         push(store, "app", GONE, tag="between")
         shutil.copytree(store.location / "journal", copy / "journal")
         shutil.copy(store.location / "VERSION", copy / "VERSION")
-    kinds = {one.kind for one in rebuild(copy).findings}
+    kinds = {finding.kind for finding in rebuild(copy).findings}
     assert kinds == {"blob-missing"}, "what came between the two is named"
     with open_store(copy) as store:
         assert_readable(store, "app", "1")
         assert_readable(store, "team/other", "latest")
         # without its manifest nobody knows what else the image had
-        assert {one.kind for one in store.maintenance.fsck().findings} == {"dangling", "incomplete"}
-        assert {one.kind for one in store.maintenance.fsck().findings} == {"incomplete"}
+        assert {finding.kind for finding in store.maintenance.fsck().findings} == {
+            "dangling",
+            "incomplete",
+        }
+        assert {finding.kind for finding in store.maintenance.fsck().findings} == {"incomplete"}
         push(store, "app", GONE, tag="between")
         assert store.maintenance.fsck().findings == []
 
@@ -179,7 +182,7 @@ def test_rebuild_with_damage(tmp_path: Path) -> None:
     rotten.write_bytes(b"rotten")
     gone.unlink()
     report = rebuild(tmp_path)
-    assert {(one.kind, one.what.partition(":")[2]) for one in report.findings} == {
+    assert {(finding.kind, finding.what.partition(":")[2]) for finding in report.findings} == {
         ("blob-bytes", rotten.name),
         ("blob-missing", gone.name),
     }
@@ -201,7 +204,7 @@ def test_a_damaged_line(tmp_path: Path) -> None:
     assert content.count(b'["tags","app\\u00002"') == 1
     path.write_bytes(content.replace(b'["tags","app\\u00002"', b'["tags","app\\u00003"'))
     report = rebuild(tmp_path)
-    assert [one.what for one in report.findings] == ["1 lines"]
+    assert [finding.what for finding in report.findings] == ["1 lines"]
     with open_store(tmp_path) as store:
         assert store.manifests.tags("app") == ["1"]
         assert_readable(store, "app", "1")
@@ -325,8 +328,8 @@ def test_fsck_of_a_forged_row(store: Store) -> None:
         store._index._changes.clear()
     with pytest.raises(ManifestUnknown):
         store.manifests.get("app", "1")
-    (found,) = store.maintenance.fsck().findings
-    assert (found.kind, found.what) == ("index", "tags app 1")
+    (finding,) = store.maintenance.fsck().findings
+    assert (finding.kind, finding.what) == ("index", "tags app 1")
     assert_readable(store, "app", "1")
     assert store.maintenance.fsck().findings == []
 

@@ -35,17 +35,19 @@ AT_ONCE = 20
 
 def fill(store: Store) -> None:
     """Twelve images with a common base, two tags each, an index, a referrer and torrents."""
-    for number, one in enumerate(IMAGES):
-        push(store, f"app{number % 3}", one, tag=f"{number}")
-        push(store, f"app{number % 3}", one, tag=f"also-{number}")
-        store.manifests.record_torrent(one.digest.hex.encode()[:20], one.digest)
+    for number, image_pushed in enumerate(IMAGES):
+        push(store, f"app{number % 3}", image_pushed, tag=f"{number}")
+        push(store, f"app{number % 3}", image_pushed, tag=f"also-{number}")
+        store.manifests.record_torrent(image_pushed.digest.hex.encode()[:20], image_pushed.digest)
     put_index(store, "app0", IMAGES[0], IMAGES[3], tag="all")
     push(store, "app0", SIGNATURE, tag=None)
 
 
-def told(report: FsckReport) -> str:
+def listing(report: FsckReport) -> str:
     """All that a report says."""
-    return "\n".join(f"{one.kind} {one.what} {one.outcome}" for one in report.findings)
+    return "\n".join(
+        f"{finding.kind} {finding.what} {finding.outcome}" for finding in report.findings
+    )
 
 
 def assert_nothing_wrong_is_served(store: Store) -> None:
@@ -55,9 +57,11 @@ def assert_nothing_wrong_is_served(store: Store) -> None:
             digest = Digest.of(content)
             with suppress(NotFound):
                 assert Digest.of_file(blob_path(store, store.blobs.get(digest).digest)) == digest
-    for number, one in enumerate(IMAGES):
+    for number, image_pushed in enumerate(IMAGES):
         with suppress(NotFound):
-            assert store.manifests.get(f"app{number % 3}", f"{number}").content == one.content
+            assert (
+                store.manifests.get(f"app{number % 3}", f"{number}").content == image_pushed.content
+            )
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +78,7 @@ def test_a_sound_store(sound: Path, tmp_path: Path) -> None:
     shutil.copytree(sound, tmp_path / "store")
     with open_store(tmp_path / "store") as store:
         report = store.maintenance.fsck(sample=ALL)
-        assert told(report) == ""
+        assert listing(report) == ""
         files = [path for path in (tmp_path / "store" / "blobs").rglob("*") if path.is_file()]
         assert report.blobs == report.read_blobs == len(files)
         assert report.read == sum(path.stat().st_size for path in files)
@@ -92,14 +96,14 @@ def test_injuries(sound: Path, tmp_path: Path, seed: int) -> None:
     injuries = [injure(location, rng, taken) for _ in range(AT_ONCE)]
     with open_store(location) as store:
         report = store.maintenance.fsck(sample=ALL)
-        text = told(report)
+        text = listing(report)
         for injury in injuries:
             assert any(name in text for name in injury.names), f"{injury.what} not in\n{text}"
         assert_nothing_wrong_is_served(store)
         again = store.maintenance.fsck(sample=ALL)
-        assert {one.kind for one in again.findings} <= {"incomplete"}, told(again)
+        assert {finding.kind for finding in again.findings} <= {"incomplete"}, listing(again)
         fill(store)
-        assert told(store.maintenance.fsck(sample=ALL)) == ""
+        assert listing(store.maintenance.fsck(sample=ALL)) == ""
         for number in range(len(IMAGES)):
             assert_readable(store, f"app{number % 3}", f"{number}")
             assert_readable(store, f"app{number % 3}", f"also-{number}")
@@ -111,11 +115,11 @@ def test_rot_is_found_by_reading_alone(store: Store) -> None:
     """Without --read-data sizes are compared; bytes are read of the part that was asked for."""
     push(store, "app", BASE)
     layer = rot(store, BASE.layers[1])
-    assert told(store.maintenance.fsck()) == ""
+    assert listing(store.maintenance.fsck()) == ""
     parts = [store.maintenance.fsck(sample=Sample(part, 7)) for part in range(1, 8)]
-    assert [one.quarantined for one in parts if one.quarantined] == [[layer]]
+    assert [part.quarantined for part in parts if part.quarantined] == [[layer]]
     # each part reads the manifest too: edges are told by it
-    assert sum(one.read_blobs for one in parts) == 4 + 6
+    assert sum(part.read_blobs for part in parts) == 4 + 6
 
 
 def test_a_quarantined_blob(store: Store) -> None:
@@ -130,13 +134,13 @@ def test_a_quarantined_blob(store: Store) -> None:
     assert not store.blobs.has(layer)
     assert store.layers.find([Digest.of(BASE.plain[0])]) == {}
     assert store.blobs.times_quarantined(layer) == 1
-    assert f"incomplete app lacks {layer}" in told(store.maintenance.fsck())
+    assert f"incomplete app lacks {layer}" in listing(store.maintenance.fsck())
     store.maintenance.gc(grace=0)
-    assert f"incomplete app lacks {layer}" in told(store.maintenance.fsck()), (
+    assert f"incomplete app lacks {layer}" in listing(store.maintenance.fsck()), (
         "gc leaves what may heal"
     )
     push(store, "app", BASE)
-    assert told(store.maintenance.fsck(sample=ALL)) == ""
+    assert listing(store.maintenance.fsck(sample=ALL)) == ""
     assert_readable(store, "app", "latest")
 
 
@@ -160,8 +164,8 @@ def test_a_healed_blob_is_not_condemned(store: Store) -> None:
 
 def test_pushes_during_a_check(store: Store) -> None:
     """A check finds nothing wrong in what comes and goes meanwhile."""
-    for one in IMAGES:
-        push(store, "app", one, tag=f"before-{one.digest.hex}")
+    for pushed_image in IMAGES:
+        push(store, "app", pushed_image, tag=f"before-{pushed_image.digest.hex}")
     number = 0
 
     def on_blob(_done: int, _total: int) -> None:
@@ -173,7 +177,7 @@ def test_pushes_during_a_check(store: Store) -> None:
                 store.manifests.delete_tag("app", f"{number - 1}")
                 store.maintenance.gc(grace=0)
 
-    assert told(store.maintenance.fsck(sample=ALL, on_blob=on_blob)) == ""
+    assert listing(store.maintenance.fsck(sample=ALL, on_blob=on_blob)) == ""
     assert number > 10
 
 
@@ -184,7 +188,7 @@ def test_an_orphan_is_taken_in_when_someone_names_it(store: Store) -> None:
         rows = dict(store._index.blobs.scan(txn))
     lost = Digest.of(BASE.layers[0])
     store._index.update(lambda txn: store._index.blobs.delete(txn, str(lost).encode()))
-    assert f"orphan {lost} taken in again" in told(store.maintenance.fsck())
+    assert f"orphan {lost} taken in again" in listing(store.maintenance.fsck())
     with store._index.read() as txn:
         row = store._index.blobs.get(txn, str(lost).encode())
     assert row and row.diff_id == rows[str(lost).encode()].diff_id
@@ -200,9 +204,12 @@ def test_damage_outside_fsck(sound: Path, tmp_path: Path) -> None:
     for _ in range(AT_ONCE):
         injure(location, rng, taken)
     with open_store(location) as store:
-        for number, one in enumerate(IMAGES):
+        for number, image_pushed in enumerate(IMAGES):
             with suppress(NotFound, IndexDamaged):
-                assert store.manifests.get(f"app{number % 3}", f"{number}").content == one.content
+                assert (
+                    store.manifests.get(f"app{number % 3}", f"{number}").content
+                    == image_pushed.content
+                )
 
 
 @pytest.mark.parametrize(
@@ -234,6 +241,6 @@ def test_upload_of_a_truncated_blob_heals_it(store: Store) -> None:
 
 def test_images_have_what_the_injuries_need() -> None:
     """All images share a layer, and each has one of its own."""
-    shared: set[bytes] = set.intersection(*(set(one.layers) for one in IMAGES))
+    shared: set[bytes] = set.intersection(*(set(image.layers) for image in IMAGES))
     assert len(shared) == 1
     assert isinstance(IMAGES[0], Image)

@@ -22,8 +22,11 @@ def tag(name: str, *, days: float, repository: str = "app", points_to: str = "")
 
 def over(retention: Retention, *tags: Tagged) -> list[str]:
     """The names of the tags that are over."""
-    rows = sorted(tags, key=lambda one: (one.repository, one.tag))
-    return [f"{one.repository}:{one.tag}" for one in retention.expired(rows, now=NOW)]
+    rows = sorted(tags, key=lambda row: (row.repository, row.tag))
+    return [
+        f"{expired_tag.repository}:{expired_tag.tag}"
+        for expired_tag in retention.expired(rows, now=NOW)
+    ]
 
 
 CHAIN = [tag(f"1.{number}", days=10 - number) for number in range(5)]
@@ -66,8 +69,8 @@ def test_a_release_is_as_new_as_its_last_deploy() -> None:
 
 def test_repositories_are_counted_apart() -> None:
     """Each repository keeps its own newest releases."""
-    other = [tag(f"{number}", days=100 - number, repository="other") for number in range(2)]
-    assert over(Retention(keep=1), *CHAIN, *other) == [
+    others_tags = [tag(f"{number}", days=100 - number, repository="other") for number in range(2)]
+    assert over(Retention(keep=1), *CHAIN, *others_tags) == [
         "app:1.0",
         "app:1.1",
         "app:1.2",
@@ -79,11 +82,11 @@ def test_repositories_are_counted_apart() -> None:
 def collected(store: Store, retention: Retention, *, grace: float = 0) -> GcReport:
     """Collect; a dry run before it must have said the same, and changed nothing."""
     before = (store.manifests.tagged(), blob_files(store.location))
-    told = store.maintenance.gc(grace=grace, retention=retention, dry_run=True)
+    report = store.maintenance.gc(grace=grace, retention=retention, dry_run=True)
     assert (store.manifests.tagged(), blob_files(store.location)) == before
     done = store.maintenance.gc(grace=grace, retention=retention)
-    told.dry_run = False
-    assert told == done
+    report.dry_run = False
+    assert report == done
     return done
 
 
@@ -98,7 +101,9 @@ def test_gc_keeps_the_newest_releases(store: Store) -> None:
     assert report.manifests == 3
     assert store.manifests.tags("app") == ["1", "4", "5"]
     kept = [RELEASES[number] for number in (0, 1, 4, 5)]
-    expected = {name for one in kept for name in hexes(*one.blobs, one.content)}
+    expected = {
+        name for kept_image in kept for name in hexes(*kept_image.blobs, kept_image.content)
+    }
     assert blob_files(store.location) == expected
     assert_readable(store, "other", "mine")
     assert collected(store, Retention(keep=2, protect=("1",))).freed == 0
@@ -121,9 +126,9 @@ def test_a_tag_that_moved_meanwhile_stays(store: Store) -> None:
         """Somebody deploys an old release between the decision and what follows from it."""
 
         def expired(self, tags: Iterable[Tagged], *, now: float) -> list[Tagged]:
-            found = super().expired(tags, now=now)
+            expired_tags = super().expired(tags, now=now)
             push(store, "app", RELEASES[0], tag="0")
-            return found
+            return expired_tags
 
     for number, release in enumerate(RELEASES[:3]):
         push(store, "app", release, tag=f"{number}")

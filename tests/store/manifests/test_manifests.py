@@ -32,10 +32,10 @@ ONE, TWO = image("base", "one"), image("base", "two")
 def test_push_and_read(store: Store) -> None:
     """Invariant 2: when `put_manifest` returns the image can be pulled, by tag and by digest."""
     digest = push(store, "app", ONE, tag="v1")
-    found = store.manifests.get("app", "v1")
-    assert found == store.manifests.get("app", digest)
-    assert (found.digest, found.content) == (digest, ONE.content)
-    assert found.media_type == manifest.OCI_MANIFEST
+    stored_manifest = store.manifests.get("app", "v1")
+    assert stored_manifest == store.manifests.get("app", digest)
+    assert (stored_manifest.digest, stored_manifest.content) == (digest, ONE.content)
+    assert stored_manifest.media_type == manifest.OCI_MANIFEST
     assert_readable(store, "app", "v1")
 
 
@@ -93,7 +93,7 @@ def test_a_mirror_holds_parts(store: Store) -> None:
     """A host stores the manifest of an index of which it has one platform."""
     push(store, "app", ONE)
     content = manifest.image_index(
-        [manifest.Descriptor(manifest.OCI_MANIFEST, one.digest, 1) for one in (ONE, TWO)]
+        [manifest.Descriptor(manifest.OCI_MANIFEST, member.digest, 1) for member in (ONE, TWO)]
     )
     parsed = manifest.parse(content)
     store.manifests.put("app", content, parsed, tags=["all"], complete=False)
@@ -161,11 +161,11 @@ def test_tags_page_by_page(store: Store) -> None:
     for name in names:
         store.manifests.put("app", ONE.content, ONE.parsed, tags=[name])
     assert store.manifests.tags("app") == names
-    found: list[str] = []
-    while page := store.manifests.tags("app", after=found[-1] if found else "", limit=4):
-        found += page
-    assert found == names
-    assert all(one < two for one, two in pairwise(found))
+    listed: list[str] = []
+    while page := store.manifests.tags("app", after=listed[-1] if listed else "", limit=4):
+        listed += page
+    assert listed == names
+    assert all(first < two for first, two in pairwise(listed))
     assert store.manifests.tags("app", after="v1a", limit=1) == ["v2"]
     assert store.manifests.tags("app", after="zzz") == []
     assert store.manifests.tags("app", limit=0) == []
@@ -178,10 +178,10 @@ def test_repositories_page_by_page(store: Store) -> None:
         push(store, name, ONE)
         push(store, name, TWO, tag="two")
     assert store.manifests.repositories() == names
-    found: list[str] = []
-    while page := store.manifests.repositories(after=found[-1] if found else "", limit=2):
-        found += page
-    assert found == names
+    listed: list[str] = []
+    while page := store.manifests.repositories(after=listed[-1] if listed else "", limit=2):
+        listed += page
+    assert listed == names
     store.manifests.delete("b", ONE.digest)
     store.manifests.delete("b", TWO.digest)
     assert "b" not in store.manifests.repositories()
@@ -205,9 +205,9 @@ def test_a_key_that_is_too_long(store: Store) -> None:
 def test_referrers(store: Store) -> None:
     """OCI distribution § listing referrers: all whose subject it is, even before the subject."""
     signatures = [image(f"signature {number}", subject=ONE) for number in range(3)]
-    for one in signatures:
-        push(store, "app", one, tag=None)
-    expected = sorted(one.digest for one in signatures)
+    for signature in signatures:
+        push(store, "app", signature, tag=None)
+    expected = sorted(signature.digest for signature in signatures)
     assert [row.digest for row in store.manifests.referrers("app", ONE.digest)] == expected
     push(store, "app", ONE)
     assert [row.digest for row in store.manifests.referrers("app", ONE.digest)] == expected

@@ -57,11 +57,11 @@ class Peer:
 
     def ask(self, blocks: int) -> None:
         """Ask for so many blocks of the large layer at once."""
-        (file,) = (one for one in _METAINFO.files if one.size > _BURST * _BLOCK // 10)
+        (file,) = (file for file in _METAINFO.files if file.size > _BURST * _BLOCK // 10)
         wanted = [divmod(number * _BLOCK, _METAINFO.piece_length) for number in range(blocks)]
         for piece, begin in wanted:
-            asked = struct.pack(">III", file.first_piece + piece, begin, _BLOCK)
-            self._send(_REQUEST, asked)
+            request = struct.pack(">III", file.first_piece + piece, begin, _BLOCK)
+            self._send(_REQUEST, request)
 
     def be_interested(self) -> None:
         """Say so: the seed unchokes."""

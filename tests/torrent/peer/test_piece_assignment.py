@@ -65,10 +65,10 @@ class Host:
 
     def fetch_first(self) -> list[int]:
         """Get what has the first priority; which pieces were it?"""
-        found = self.first()
-        for piece in found:
+        chosen = self.first()
+        for piece in chosen:
             self.have[piece] = True
-        return found
+        return chosen
 
     def first(self) -> list[int]:
         """Pieces that are asked for before all others."""
@@ -82,7 +82,7 @@ class Host:
 def crowd_of(count: int, pieces: int) -> dict[bytes, Host]:
     """So many hosts that have nothing yet."""
     ids = [os.urandom(20) for _ in range(count)]
-    return {one: Host(one, pieces) for one in ids}
+    return {host_id: Host(host_id, pieces) for host_id in ids}
 
 
 def share_of(host: Host, others: Mapping[bytes, int] | Collection[bytes]) -> set[int]:
@@ -92,21 +92,23 @@ def share_of(host: Host, others: Mapping[bytes, int] | Collection[bytes]) -> set
     """
     host.look(others)
     rare = [piece for piece, peers in enumerate(host.availability) if peers == 1]
-    return {one for one in rare if not host.have[one] and host.priorities[one] != Priority.SKIP}
+    return {
+        piece for piece in rare if not host.have[piece] and host.priorities[piece] != Priority.SKIP
+    }
 
 
 @pytest.mark.parametrize(("pieces", "hosts"), [(800, 50), (90, 3), (400, 9)])
 def test_every_piece_has_one_owner(pieces: int, hosts: int) -> None:
     """PieceAssignment of hosts that see the same don't overlap, and have all pieces together."""
     crowd = crowd_of(hosts, pieces)
-    shares = [share_of(one, crowd.keys() - {one.own}) for one in crowd.values()]
-    assert sorted(piece for one in shares for piece in one) == list(range(pieces))
+    shares = [share_of(host, crowd.keys() - {host.own}) for host in crowd.values()]
+    assert sorted(piece for share in shares for piece in share) == list(range(pieces))
 
 
 def test_weights_are_the_same_everywhere() -> None:
     """Hosts with other versions of Python agree: so the first values are written down here."""
     drawn = weights(b"-DK0100-abcdefghijkl", 3)
-    assert [round(one, 6) for one in drawn] == WEIGHTS
+    assert [round(weight, 6) for weight in drawn] == WEIGHTS
 
 
 def test_only_pieces_that_seeds_alone_have_are_dealt() -> None:
@@ -144,9 +146,9 @@ def test_a_newcomer_moves_its_own_part_only() -> None:
     """No piece changes hands between those who were there."""
     crowd = crowd_of(4, 400)
     new = os.urandom(20)
-    for one in crowd.values():
-        before = share_of(Host(one.own, 400), crowd.keys() - {one.own})
-        after = share_of(Host(one.own, 400), (crowd.keys() | {new}) - {one.own})
+    for host in crowd.values():
+        before = share_of(Host(host.own, 400), crowd.keys() - {host.own})
+        after = share_of(Host(host.own, 400), (crowd.keys() | {new}) - {host.own})
         assert after < before
 
 
@@ -154,10 +156,10 @@ def test_pieces_of_one_that_left_are_dealt_to_the_others() -> None:
     """Those who stay have all pieces between them again, and none twice."""
     crowd = crowd_of(4, 200)
     gone = crowd.popitem()[0]
-    for one in crowd.values():
-        one.look((crowd.keys() | {gone}) - {one.own})
-    shares = [share_of(one, crowd.keys() - {one.own}) for one in crowd.values()]
-    assert sorted(piece for one in shares for piece in one) == list(range(200))
+    for host in crowd.values():
+        host.look((crowd.keys() | {gone}) - {host.own})
+    shares = [share_of(host, crowd.keys() - {host.own}) for host in crowd.values()]
+    assert sorted(piece for share in shares for piece in share) == list(range(200))
 
 
 def test_changes_are_told_once() -> None:
@@ -186,18 +188,18 @@ def test_where_there_are_gates_they_own_all_pieces() -> None:
     """Others don't hear of the registry; where nobody was told whether he is one, all are."""
     gateways = [kind + os.urandom(12) for kind in (GATEWAY_PEER, GATEWAY_PEER, b"-DG9900-")]
     hosts = [HOST_PEER + os.urandom(12) for _ in range(5)]
-    crowd = {one: Host(one, 400) for one in gateways}
+    crowd = {gateway: Host(gateway, 400) for gateway in gateways}
     shares = [share_of(host, {*gateways, *hosts} - {own}) for own, host in crowd.items()]
-    assert sorted(piece for one in shares for piece in one) == list(range(400))
-    alone = {one: Host(one, 400) for one in hosts}
-    found = [share_of(host, alone.keys() - {own}) for own, host in alone.items()]
-    assert sorted(piece for one in found for piece in one) == list(range(400))
+    assert sorted(piece for share in shares for piece in share) == list(range(400))
+    alone = {host: Host(host, 400) for host in hosts}
+    shares_alone = [share_of(host, alone.keys() - {own}) for own, host in alone.items()]
+    assert sorted(piece for share in shares_alone for piece in share) == list(range(400))
 
 
 def test_who_is_done_takes_over_what_owners_come_to_last() -> None:
     """One piece while the one before comes, and of no owner what it is about to fetch."""
     crowd = crowd_of(10, 400)
-    shares = {own: share_of(one, crowd.keys() - {own}) for own, one in crowd.items()}
+    shares = {own: share_of(host, crowd.keys() - {own}) for own, host in crowd.items()}
     about = {piece for share in shares.values() for piece in sorted(share)[:2]}
     own = next(iter(crowd))
     others = dict.fromkeys(crowd.keys() - {own}, 50)
@@ -217,11 +219,11 @@ def test_who_is_done_takes_over_what_owners_come_to_last() -> None:
 
 def test_where_peers_are_asked_for_much_ahead_more_is_taken_over_at_once() -> None:
     """What they are not asked for is what others have, and that would be asked of the registry."""
-    own, other = os.urandom(20), os.urandom(20)
-    host, owner = Host(own, 100), Host(other, 100)
+    own, neighbour = os.urandom(20), os.urandom(20)
+    host, owner = Host(own, 100), Host(neighbour, 100)
     for piece in set(range(100)) - share_of(owner, {own}):
         host.have[piece] = True
-    host.look({other: 50}, ahead=16)
+    host.look({neighbour: 50}, ahead=16)
     assert len(host.first()) > 2
 
 
@@ -256,29 +258,29 @@ def test_priorities_can_be_told_again() -> None:
 
 def test_who_has_nothing_to_fetch_waits_but_not_for_ever() -> None:
     """An owner's last pieces are left to it, until nothing got less rare for two rounds."""
-    own, other = os.urandom(20), os.urandom(20)
-    host, owner = Host(own, 100), Host(other, 100)
+    own, neighbour = os.urandom(20), os.urandom(20)
+    host, owner = Host(own, 100), Host(neighbour, 100)
     last = sorted(share_of(owner, {own}))[-2:]
     for piece in range(100):
         host.have[piece] = piece not in last
-    host.look({other: 98}, now=10.0, rate=0.1)
+    host.look({neighbour: 98}, now=10.0, rate=0.1)
     assert host.assignment.is_idle
     assert not host.first()
-    host.look({other: 98}, now=30.0, rate=0.1)
+    host.look({neighbour: 98}, now=30.0, rate=0.1)
     assert not host.first()
-    host.look({other: 98}, now=51.0, rate=0.1)
+    host.look({neighbour: 98}, now=51.0, rate=0.1)
     assert host.first()
     assert not host.assignment.is_idle
 
 
 def test_something_is_always_wanted() -> None:
     """With all pieces left to others, libtorrent would take itself for a seed and hang up."""
-    own, other = os.urandom(20), os.urandom(20)
-    host, owner = Host(own, 100), Host(other, 100)
+    own, neighbour = os.urandom(20), os.urandom(20)
+    host, owner = Host(own, 100), Host(neighbour, 100)
     last = sorted(share_of(owner, {own}))[-2:]
     for piece in range(100):
         host.have[piece] = piece not in last
-    host.look({other: 98}, rate=0.1)
+    host.look({neighbour: 98}, rate=0.1)
     assert [host.priorities[piece] for piece in last].count(Priority.SKIP) == 1
 
 

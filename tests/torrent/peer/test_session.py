@@ -22,8 +22,8 @@ _METAINFO = _IMAGE.metainfo()
 @pytest.fixture
 def session() -> Iterator[Session]:
     """A host's."""
-    with closing(Session(SessionOptions(listen="127.0.0.1:0"))) as found:
-        yield found
+    with closing(Session(SessionOptions(listen="127.0.0.1:0"))) as running:
+        yield running
 
 
 def _join(session: Session, folder: Path, *, is_gateway: bool) -> tuple[Any, bytes]:
@@ -39,8 +39,8 @@ def test_peers_hear_who_is_a_gate(
 ) -> None:
     """By its id, which is what the host goes by itself."""
     _, own = _join(session, tmp_path / "one", is_gateway=is_gateway)
-    with closing(Session(SessionOptions(listen="127.0.0.1:0"))) as other:
-        there, _ = _join(other, tmp_path / "other", is_gateway=False)
-        there.connect_peer(("127.0.0.1", session.port))
-        until(lambda: own in peers_of(there)[1])
+    with closing(Session(SessionOptions(listen="127.0.0.1:0"))) as second:
+        handle, _ = _join(second, tmp_path / "other", is_gateway=False)
+        handle.connect_peer(("127.0.0.1", session.port))
+        until(lambda: own in peers_of(handle)[1])
     assert own.startswith(begins)

@@ -34,8 +34,8 @@ _DEADLINE = 7
 @pytest.fixture
 def session() -> Iterator[Session]:
     """A host's, at 127.0.0.1."""
-    with closing(Session(SessionOptions(listen="127.0.0.1:0"))) as found:
-        yield found
+    with closing(Session(SessionOptions(listen="127.0.0.1:0"))) as running:
+        yield running
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def _join(session: Session, folder: Path, metainfo: Metainfo = _METAINFO) -> Any
 
 
 def _has_registry(torrent: Any) -> bool:
-    return any(is_registry(one.pid.to_bytes()) for one in torrent.get_peer_info())
+    return any(is_registry(peer.pid.to_bytes()) for peer in torrent.get_peer_info())
 
 
 def _meet(torrent: Any, registry: Swarm) -> None:
@@ -96,7 +96,7 @@ def _meet_a_neighbour(torrent: Any, folder: Path, stack: ExitStack) -> None:
     )
     neighbour.seed(_METAINFO, _IMAGE.lay_out(folder))
     torrent.connect_peer((_NEIGHBOUR, neighbour.port))
-    until(lambda: any(one.ip[0] == _NEIGHBOUR and one.pid for one in torrent.get_peer_info()))
+    until(lambda: any(peer.ip[0] == _NEIGHBOUR and peer.pid for peer in torrent.get_peer_info()))
 
 
 def _end(thread: threading.Thread) -> None:
@@ -127,18 +127,18 @@ def test_a_session_does_what_any_of_its_downloads_needs(session: Session) -> Non
     """And what it did before, when these are over."""
 
     def settings() -> tuple[int, bool]:
-        found = session._session.get_settings()
-        return found["request_queue_time"], found["strict_end_game_mode"]
+        settings = session._session.get_settings()
+        return settings["request_queue_time"], settings["strict_end_game_mode"]
 
-    one, other = b"1" * 20, b"2" * 20
+    first_id, second_id = b"1" * 20, b"2" * 20
     before = settings()
-    session.tuning.set_request_depth(one, SWARM_DEPTH)
-    session.tuning.set_request_depth(other, REQUEST_DEPTH)
-    session.tuning.set_end_game(other, stalled=True)
+    session.tuning.set_request_depth(first_id, SWARM_DEPTH)
+    session.tuning.set_request_depth(second_id, REQUEST_DEPTH)
+    session.tuning.set_end_game(second_id, stalled=True)
     assert settings() == (0, False)
-    session.tuning.end(one)
+    session.tuning.end(first_id)
     assert settings() == (before[0], False)
-    session.tuning.end(other)
+    session.tuning.end(second_id)
     assert settings() == before
 
 
@@ -185,7 +185,7 @@ def test_hosts_at_the_registrys_address_are_not_hung_up_on(
     ):
         host.seed(_METAINFO, _IMAGE.lay_out(tmp_path / "host"))
         torrent.connect_peer((_REGISTRY, host.port))
-        until(lambda: len([one for one in torrent.get_peer_info() if one.pid]) == 2)
+        until(lambda: len([peer for peer in torrent.get_peer_info() if peer.pid]) == 2)
         session.tuning.disconnect_registry(torrent, True)
         _meet_a_neighbour(torrent, tmp_path / "neighbour", stack)
         assert _has_registry(torrent)
@@ -249,7 +249,7 @@ def test_what_was_urgent_alone_is_not_in_a_crowd(tmp_path: Path) -> None:
                 _METAINFO,
                 _IMAGE.lay_out(folder, without=[blob]),
                 wanted=[blob],
-                held=[one for one in _IMAGE.digests if one != blob],
+                held=[digest for digest in _IMAGE.digests if digest != blob],
                 have={},
                 on_progress=lambda _progress: None,
                 on_complete=lambda _digest, _path: None,

@@ -86,7 +86,7 @@ class Fetching:
                 self.metainfo,
                 self.folder,
                 wanted=wanted,
-                held=[one for one in self.image.digests if one not in wanted],
+                held=[digest for digest in self.image.digests if digest not in wanted],
                 have=have or {},
                 on_progress=self._progress,
                 on_complete=self._complete,
@@ -127,13 +127,13 @@ def test_held_layers_are_neither_fetched_nor_touched(
 ) -> None:
     """Only what is wanted moves; held files keep their inode, their times and their mode."""
     folder = _IMAGE.lay_out(tmp_path / "host", without=[_SMALL_LAYER])
-    held = [_MANIFEST, _CONFIG, _LARGE_LAYER]
-    before = [_identity(folder / digest.layout_path) for digest in held]
+    in_store = [_MANIFEST, _CONFIG, _LARGE_LAYER]
+    before = [_identity(folder / digest.layout_path) for digest in in_store]
     fetching = Fetching(new_swarm(), folder, seed)
     result = fetching.run([_SMALL_LAYER])
     assert fetching.completed == [_SMALL_LAYER]
     assert _SMALL <= result.payload <= _SMALL * 1.02 + _SLACK
-    assert [_identity(folder / digest.layout_path) for digest in held] == before
+    assert [_identity(folder / digest.layout_path) for digest in in_store] == before
     assert list(result.pieces) == [_SMALL_LAYER]
 
 
@@ -238,12 +238,15 @@ def test_hosts_that_hold_different_layers_help_each_other(
 
     def fetch(lacking: Digest) -> None:
         folder = _IMAGE.lay_out(tmp_path / lacking.short, without=[lacking])
-        swarm, (other,) = hosts[lacking], [one for key, one in hosts.items() if key != lacking]
-        fetching = Fetching(swarm, folder, other)
+        swarm, (neighbour,) = (
+            hosts[lacking],
+            [host for key, host in hosts.items() if key != lacking],
+        )
+        fetching = Fetching(swarm, folder, neighbour)
         fetching.until = lambda _: len(fetching.reports) == 1 and both_in.wait() < 0
         results[lacking] = fetching.run([lacking])
 
-    threads = [threading.Thread(target=fetch, args=(one,)) for one in hosts]
+    threads = [threading.Thread(target=fetch, args=(host,)) for host in hosts]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -276,7 +279,7 @@ def test_progress_tells_bytes_of_each_layer(new_swarm: NewSwarm, tmp_path: Path)
     done = [report.done[_LARGE_LAYER] for report in fetching.reports]
     assert done == sorted(done)
     assert done[-1] <= _LARGE
-    assert any(0 < one < _LARGE for one in done)
+    assert any(0 < share_done < _LARGE for share_done in done)
     assert max(report.peers for report in fetching.reports) == 1
 
 
@@ -367,16 +370,16 @@ def test_an_interrupted_fetch_goes_on_where_it_was(
     """What came before a cancel isn't fetched again: only the rest of the pieces moves."""
     folder = _IMAGE.lay_out(tmp_path / "host", without=[_LARGE_LAYER])
     slow = new_swarm(max_download=6_000_000)
-    first = Fetching(slow, folder, seed, until=lambda one: one.payload > _LARGE // 3)
+    first = Fetching(slow, folder, seed, until=lambda report: report.payload > _LARGE // 3)
     assert first.run([_LARGE_LAYER]).stalled
     have = _have(folder, _LARGE_LAYER)
-    there = sum(have) * PIECE_LENGTH
-    assert 0 < there < _LARGE
+    on_disk = sum(have) * PIECE_LENGTH
+    assert 0 < on_disk < _LARGE
     second = Fetching(new_swarm(), folder, seed)
     result = second.run([_LARGE_LAYER], have={_LARGE_LAYER: have})
     assert second.completed == [_LARGE_LAYER]
-    rest = _LARGE - there
-    assert result.payload <= rest * 1.02 + _SLACK + PIECE_LENGTH
+    missing = _LARGE - on_disk
+    assert result.payload <= missing * 1.02 + _SLACK + PIECE_LENGTH
 
 
 def test_a_host_that_expects_others_in_vain_fetches_all(
@@ -465,10 +468,10 @@ def test_a_forgotten_torrent_is_gone_and_its_files_stay(
     for digest in _IMAGE.digests:
         assert Digest.of_file(folder / digest.layout_path) == digest
     host = new_swarm()
-    there = _IMAGE.lay_out(tmp_path / "host", without=[_SMALL_LAYER])
-    assert Fetching(host, there, seed).run([_SMALL_LAYER], patience=1).stalled
+    host_folder = _IMAGE.lay_out(tmp_path / "host", without=[_SMALL_LAYER])
+    assert Fetching(host, host_folder, seed).run([_SMALL_LAYER], patience=1).stalled
     seed.seed(_METAINFO, folder)
-    assert not Fetching(host, there, seed).run([_SMALL_LAYER]).stalled
+    assert not Fetching(host, host_folder, seed).run([_SMALL_LAYER]).stalled
 
 
 def test_a_torrent_is_idle_since_it_was_last_asked_for(seed: Swarm) -> None:
@@ -572,20 +575,20 @@ def _identity(path: Path) -> tuple[int, int, int, int]:
 
 def _have(folder: Path, digest: Digest) -> list[bool]:
     """The pieces of a blob that its file in *folder* has."""
-    (file,) = [one for one in _METAINFO.files if one.digest == digest]
+    (file,) = [file for file in _METAINFO.files if file.digest == digest]
     return have_pieces(folder / file.path, file.size, _METAINFO.hashes(file), PIECE_LENGTH)
 
 
 @contextmanager
-def _tiny_disk(place: Path, *, size: int) -> Iterator[Path]:
+def _tiny_disk(folder: Path, *, size: int) -> Iterator[Path]:
     """A file system of *size* bytes in memory."""
     need("mount", "umount")
     need_root()
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)]
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
     if subprocess.run(mount, check=False, capture_output=True).returncode:
         missing("mounts (run the tests where tmpfs can be mounted)")
     try:
-        yield place
+        yield folder
     finally:
-        subprocess.run(["umount", "--lazy", place], check=True)
+        subprocess.run(["umount", "--lazy", folder], check=True)

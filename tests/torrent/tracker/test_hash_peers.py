@@ -33,8 +33,8 @@ def hash_peers(clock: Clock) -> HashPeers:
 
 def test_the_first_tells_a_few_then_the_next(hash_peers: HashPeers) -> None:
     """Who came first has the hashes first; nobody tells more than its turns."""
-    for one in ("a:1", "b:1", "a:1"):
-        hash_peers.add(_HASH, _ZONE, one)
+    for address in ("a:1", "b:1", "a:1"):
+        hash_peers.add(_HASH, _ZONE, address)
     chosen = [hash_peers.choose(_HASH, _ZONE, source=_SOURCE) for _ in range(2 * RECIPIENTS + 1)]
     assert chosen == ["a:1"] * RECIPIENTS + ["b:1"] * RECIPIENTS + [""]
 
@@ -97,10 +97,10 @@ def test_memory_is_bounded(hash_peers: HashPeers) -> None:
     """In one crowd, and over all of them: the oldest crowd is forgotten."""
     for number in range(1000):
         hash_peers.add(_HASH, _ZONE, f"a:{number}")
-    told = 0
+    named = 0
     while hash_peers.choose(_HASH, _ZONE, source=_SOURCE):
-        told += 1
-    assert RECIPIENTS <= told <= 100 * RECIPIENTS
+        named += 1
+    assert RECIPIENTS <= named <= 100 * RECIPIENTS
     for number in range(1001):
         hash_peers.add(b"%020d" % number, _ZONE, "a:1")
     assert hash_peers.choose(b"%020d" % 0, _ZONE, source=_SOURCE) == ""

@@ -61,7 +61,7 @@ class Fleet:
     def __post_init__(self) -> None:
         self.tracker = Tracker(clock=lambda: self.now)
 
-    def heard(
+    def peers_for(
         self,
         zone: str,
         number: int,
@@ -120,11 +120,11 @@ class Fleet:
     def joined(self, zone: str, number: int, **more: Any) -> set[Peer]:
         """What a host gets that reserves a gateway's place, and announces itself as one."""
         self.reserved(zone, number=number, address=more.get("address", ""))
-        return self.heard(zone, number, prefix=GATEWAY_PEER, **more)
+        return self.peers_for(zone, number, prefix=GATEWAY_PEER, **more)
 
     def outside(self, zone: str, number: int, **more: Any) -> set[Peer]:
         """Those of them that aren't in the host's zone."""
-        return {one for one in self.heard(zone, number, **more) if one[0] != zone}
+        return {peer for peer in self.peers_for(zone, number, **more) if peer[0] != zone}
 
     def _named(self, answer: dict[bytes, Any]) -> Iterable[Peer]:
         for key, width in ((b"peers", 6), (b"peers6", 18)):
@@ -147,16 +147,16 @@ def test_only_the_first_leeches_of_a_zone_hear_of_the_outside(fleet: Fleet) -> N
     for number in range(OTHER_ZONE.first):
         assert fleet.outside("a", number) == {SEED}
     for number in range(OTHER_ZONE.first, 20):
-        assert fleet.heard("a", number) == {("a", other) for other in range(number)}
+        assert fleet.peers_for("a", number) == {("a", neighbour) for neighbour in range(number)}
 
 
 def test_gates_hear_of_the_gates_of_other_zones_and_of_no_one_else_there(fleet: Fleet) -> None:
     """Zones give to each other through their gateways, since connections go both ways."""
     for number in range(10):
-        fleet.heard("a", number)
+        fleet.peers_for("a", number)
     assert fleet.outside("b", 0) == {SEED, ("a", 0), ("a", 1)}
     for number in range(1, 10):
-        fleet.heard("b", number)
+        fleet.peers_for("b", number)
     assert fleet.outside("a", 0) == {SEED, ("b", 0), ("b", 1)}
     assert fleet.outside("a", 10) == set()
 
@@ -165,8 +165,8 @@ def test_gates_hear_of_the_gates_of_other_zones_and_of_no_one_else_there(fleet: 
 def test_a_gate_that_stops_has_a_successor(fleet: Fleet, prefix: bytes) -> None:
     """Who announces next takes its place; nobody hears of the one that stopped."""
     for number in range(5):
-        fleet.heard("a", number, prefix=prefix)
-    fleet.heard("a", 0, event="stopped", prefix=prefix)
+        fleet.peers_for("a", number, prefix=prefix)
+    fleet.peers_for("a", 0, event="stopped", prefix=prefix)
     fleet.now += INTERVAL
     assert fleet.outside("a", 4, prefix=prefix) == {SEED}
     assert fleet.outside("b", 0, prefix=prefix) == {SEED, ("a", 1), ("a", 4)}
@@ -176,26 +176,26 @@ def test_a_gate_that_stops_has_a_successor(fleet: Fleet, prefix: bytes) -> None:
 def test_gates_that_die_have_successors(fleet: Fleet, prefix: bytes) -> None:
     """Two intervals after the gateways' last word others are gateways."""
     for number in range(4):
-        fleet.heard("a", number, prefix=prefix)
+        fleet.peers_for("a", number, prefix=prefix)
     fleet.now += INTERVAL
-    fleet.heard("a", 3, event="started", prefix=prefix)
+    fleet.peers_for("a", 3, event="started", prefix=prefix)
     fleet.now += INTERVAL + 1
-    assert fleet.heard("a", 3, prefix=prefix) == {SEED}
+    assert fleet.peers_for("a", 3, prefix=prefix) == {SEED}
 
 
 def test_a_zone_with_seeds_of_its_own_needs_no_gates(fleet: Fleet) -> None:
     """Seeds count as gateways do."""
-    fleet.heard("a", 0, left=0)
+    fleet.peers_for("a", 0, left=0)
     assert fleet.outside("a", 1) == {SEED}
-    fleet.heard("a", 2, left=0)
-    assert fleet.heard("a", 3) == {("a", 0), ("a", 1), ("a", 2)}
+    fleet.peers_for("a", 2, left=0)
+    assert fleet.peers_for("a", 3) == {("a", 0), ("a", 1), ("a", 2)}
 
 
 def test_a_gate_that_has_all_is_still_told_outside(fleet: Fleet) -> None:
     """Other zones go on hearing of it, while it hears of its own zone's leeches alone."""
     for number in range(3):
-        fleet.heard("a", number)
-    assert fleet.heard("a", 0, left=0, event="completed") == {("a", 1), ("a", 2)}
+        fleet.peers_for("a", number)
+    assert fleet.peers_for("a", 0, left=0, event="completed") == {("a", 1), ("a", 2)}
     assert fleet.outside("b", 0) == {SEED, ("a", 0), ("a", 1)}
 
 
@@ -203,7 +203,7 @@ def test_a_gate_that_has_all_is_still_told_outside(fleet: Fleet) -> None:
 def test_slow_gates_get_company(fleet: Fleet, prefix: bytes) -> None:
     """One more for each interval that the oldest gateway has been fetching, and not without end."""
     for number in range(20):
-        fleet.heard("a", number, prefix=prefix)
+        fleet.peers_for("a", number, prefix=prefix)
     for more in range(1, 12):
         fleet.now += INTERVAL
         gateways = {number for number in range(20) if fleet.outside("a", number, prefix=prefix)}
@@ -214,8 +214,8 @@ def test_gates_near_the_registry_get_no_company_for_being_slow() -> None:
     """There are enough of them: where all are slow, it is the links that are."""
     fleet = Fleet(registry_zone="a")
     for _ in range(10):
-        heard = [fleet.heard("a", number, prefix=HOST_PEER) for number in range(40)]
-        assert sum(SEED in one for one in heard) == REGISTRY_ZONE.first
+        answers = [fleet.peers_for("a", number, prefix=HOST_PEER) for number in range(40)]
+        assert sum(SEED in answer for answer in answers) == REGISTRY_ZONE.first
         fleet.now += INTERVAL
 
 
@@ -223,7 +223,7 @@ def test_gates_near_the_registry_get_no_company_for_being_slow() -> None:
 def test_a_leech_that_cannot_wait_becomes_a_gate(fleet: Fleet, prefix: bytes) -> None:
     """Announcing before its time means getting nothing; there is a bound to this, too."""
     for number in range(20):
-        fleet.heard("a", number, prefix=prefix)
+        fleet.peers_for("a", number, prefix=prefix)
     fleet.now += INTERVAL / 3
     outsiders = [
         number
@@ -240,19 +240,25 @@ def test_a_host_near_the_registry_that_cannot_wait_hears_of_its_seed() -> None:
         fleet.joined("a", number)
     fleet.now += INTERVAL / 3
     starving = range(REGISTRY_ZONE.first, 40)
-    heard = [number for number in starving if SEED in fleet.heard("a", number, prefix=HOST_PEER)]
-    assert heard == list(range(REGISTRY_ZONE.first, REGISTRY_ZONE.most))
+    admitted = [
+        number for number in starving if SEED in fleet.peers_for("a", number, prefix=HOST_PEER)
+    ]
+    assert admitted == list(range(REGISTRY_ZONE.first, REGISTRY_ZONE.most))
 
 
 def test_without_labels_a_network_is_a_zone(fleet: Fleet) -> None:
     """Peers of a /24 are together; in IPv6 those of a /64 are."""
     for number in range(1, 5):
-        fleet.heard("one", number, address=f"10.0.1.{number}")
-        fleet.heard("two", number, address=f"10.0.2.{number}")
-        fleet.heard("six", number, address=f"2001:db8:0:6::{number}")
-        fleet.heard("seven", number, address=f"2001:db8:0:7::{number}")
-    assert fleet.heard("one", 5, address="10.0.1.5") == {("one", one) for one in range(1, 5)}
-    assert fleet.heard("six", 5, address="2001:db8:0:6::5") == {("six", one) for one in range(1, 5)}
+        fleet.peers_for("one", number, address=f"10.0.1.{number}")
+        fleet.peers_for("two", number, address=f"10.0.2.{number}")
+        fleet.peers_for("six", number, address=f"2001:db8:0:6::{number}")
+        fleet.peers_for("seven", number, address=f"2001:db8:0:7::{number}")
+    assert fleet.peers_for("one", 5, address="10.0.1.5") == {
+        ("one", number) for number in range(1, 5)
+    }
+    assert fleet.peers_for("six", 5, address="2001:db8:0:6::5") == {
+        ("six", number) for number in range(1, 5)
+    }
     assert fleet.outside("one", 1, address="10.0.1.1") == {
         SEED,
         *((zone, number) for zone in ("two", "six", "seven") for number in (1, 2)),
@@ -264,9 +270,9 @@ def test_other_programs_in_the_registrys_zone_hear_of_its_seed_always() -> None:
     labelled = Fleet(registry_zone="a")
     plain = Fleet()
     for number in range(1, REGISTRY_ZONE.most + 10):
-        assert SEED in labelled.heard("a", number)
-        assert SEED in plain.heard("near", number, address=f"192.0.2.{number + 1}")
-    assert [SEED in labelled.heard("b", number) for number in range(3)] == [True, True, False]
+        assert SEED in labelled.peers_for("a", number)
+        assert SEED in plain.peers_for("near", number, address=f"192.0.2.{number + 1}")
+    assert [SEED in labelled.peers_for("b", number) for number in range(3)] == [True, True, False]
 
 
 def test_hosts_in_the_registrys_zone_are_invited_up_to_a_number() -> None:
@@ -275,8 +281,8 @@ def test_hosts_in_the_registrys_zone_are_invited_up_to_a_number() -> None:
     reserved = [fleet.reserved("a") for _ in range(REGISTRY_ZONE.first + 2)]
     assert reserved == [True] * REGISTRY_ZONE.first + [False, False]
     for number, is_gateway in enumerate(reserved, 1):
-        heard = fleet.heard("a", number, prefix=GATEWAY_PEER if is_gateway else HOST_PEER)
-        assert (SEED in heard) is is_gateway
+        answers = fleet.peers_for("a", number, prefix=GATEWAY_PEER if is_gateway else HOST_PEER)
+        assert (SEED in answers) is is_gateway
     assert fleet.reserved("b")
 
 
@@ -286,10 +292,10 @@ def test_an_invitation_that_nobody_follows_is_forgotten() -> None:
     for _ in range(REGISTRY_ZONE.first):
         assert fleet.reserved("a")
     assert not fleet.reserved("a")
-    assert SEED not in fleet.heard("a", 0, prefix=HOST_PEER)
+    assert SEED not in fleet.peers_for("a", 0, prefix=HOST_PEER)
     fleet.now += INTERVAL + 1
     assert fleet.reserved("a")
-    assert SEED in fleet.heard("a", 0, prefix=HOST_PEER)
+    assert SEED in fleet.peers_for("a", 0, prefix=HOST_PEER)
 
 
 def test_who_asks_again_takes_no_second_place() -> None:
@@ -307,16 +313,16 @@ def test_who_was_not_invited_takes_no_invitation(fleet: Fleet) -> None:
     reserved = [fleet.reserved("a", number=2 + more) for more in range(OTHER_ZONE.first + 1)]
     assert reserved == [True] * OTHER_ZONE.first + [False]
     for number, prefix in enumerate((b"", HOST_PEER)):
-        assert SEED not in fleet.heard("a", number, prefix=prefix)
+        assert SEED not in fleet.peers_for("a", number, prefix=prefix)
     assert not fleet.reserved("a")
-    assert SEED in fleet.heard("a", 2, prefix=GATEWAY_PEER)
+    assert SEED in fleet.peers_for("a", 2, prefix=GATEWAY_PEER)
     assert not fleet.reserved("a")
 
 
 def test_zones_that_only_asked_are_forgotten(fleet: Fleet) -> None:
     """Hostile input: a flood of labels takes memory for an interval, and up to a bound."""
     before = _zones()
-    fleet.heard("a", 0)
+    fleet.peers_for("a", 0)
     reserved = [
         fleet.reserved(f"zone{number}", address=f"10.{number >> 8}.{number & 255}.1")
         for number in range(MAX_RESERVATIONS + 2)
@@ -331,10 +337,10 @@ def test_zones_that_only_asked_are_forgotten(fleet: Fleet) -> None:
 def test_a_zone_whose_last_peer_went_while_one_was_invited(fleet: Fleet, event: str) -> None:
     """It is forgotten with the invitation."""
     before = _zones()
-    fleet.heard("a", 0)
+    fleet.peers_for("a", 0)
     assert fleet.reserved("a")
     if event:
-        fleet.heard("a", 0, event=event)
+        fleet.peers_for("a", 0, event=event)
     fleet.now += 2 * INTERVAL + 1
     fleet.tracker.scrape([_HASH])
     assert _zones() == before
@@ -345,54 +351,54 @@ def test_gates_of_a_zone_hear_of_all_of_them() -> None:
     fleet = Fleet(registry_zone="a")
     for number in range(100):
         fleet.joined("a", number)
-    heard = fleet.heard("a", 0, prefix=GATEWAY_PEER)
-    assert heard >= {SEED, *(("a", number) for number in range(1, REGISTRY_ZONE.first))}
+    answers = fleet.peers_for("a", 0, prefix=GATEWAY_PEER)
+    assert answers >= {SEED, *(("a", number) for number in range(1, REGISTRY_ZONE.first))}
 
 
 def test_where_the_registry_is_seeds_do_not_take_its_place() -> None:
     """They may be gone without a word; the registry isn't."""
     fleet = Fleet(registry_zone="a")
     for number in range(REGISTRY_ZONE.first):
-        fleet.heard("a", number, left=0)
+        fleet.peers_for("a", number, left=0)
     assert fleet.reserved("a", number=99)
-    assert SEED in fleet.heard("a", 99, prefix=GATEWAY_PEER)
+    assert SEED in fleet.peers_for("a", 99, prefix=GATEWAY_PEER)
 
 
 def test_a_host_hears_of_few_others_and_of_fewer_when_it_has_met_some(fleet: Fleet) -> None:
     """Docket's hosts; who announces before its time gets nothing, and hears of as many again."""
     for number in range(100):
-        fleet.heard("a", number, prefix=HOST_PEER)
+        fleet.peers_for("a", number, prefix=HOST_PEER)
     fleet.now += INTERVAL / 3
     for number in range(OTHER_ZONE.most):
-        fleet.heard("a", number, prefix=HOST_PEER)
-    assert len(fleet.heard("a", 100, prefix=HOST_PEER)) == NEIGHBOURS
+        fleet.peers_for("a", number, prefix=HOST_PEER)
+    assert len(fleet.peers_for("a", 100, prefix=HOST_PEER)) == NEIGHBOURS
     fleet.now += INTERVAL
-    assert len(fleet.heard("a", 100, prefix=HOST_PEER)) == FURTHER
+    assert len(fleet.peers_for("a", 100, prefix=HOST_PEER)) == FURTHER
     fleet.now += 1
-    assert len(fleet.heard("a", 100, prefix=HOST_PEER)) == NEIGHBOURS
-    assert len(fleet.heard("a", 101, prefix=b"-lt0D80-")) > NEIGHBOURS
+    assert len(fleet.peers_for("a", 100, prefix=HOST_PEER)) == NEIGHBOURS
+    assert len(fleet.peers_for("a", 101, prefix=b"-lt0D80-")) > NEIGHBOURS
 
 
 def test_a_label_counts_more_than_the_network(fleet: Fleet) -> None:
     """Two racks in one network are two zones when they say so."""
-    fleet.heard("one", 1, address="10.0.1.1")
-    fleet.heard("rack", 2)
+    fleet.peers_for("one", 1, address="10.0.1.1")
+    fleet.peers_for("rack", 2)
     endpoint = compact("10.0.1.9", 9)
     report = Announce.parse(
         b"info_hash=%b&peer_id=%b&port=9" % (_HASH, b"p" * 20), address="10.0.1.9", zone="rack"
     )
     fleet.names[endpoint] = ("rack", 9)
     fleet.tracker.announce(report)
-    assert fleet.heard("rack", 2) >= {("rack", 9)}
-    fleet.heard("one", 3, address="10.0.1.3")
-    assert fleet.heard("one", 4, address="10.0.1.4") == {("one", 1), ("one", 3)}
+    assert fleet.peers_for("rack", 2) >= {("rack", 9)}
+    fleet.peers_for("one", 3, address="10.0.1.3")
+    assert fleet.peers_for("one", 4, address="10.0.1.4") == {("one", 1), ("one", 3)}
 
 
 def test_a_zone_is_forgotten_with_its_last_peer(fleet: Fleet) -> None:
     """A flood of labels leaves nothing behind: the next one there is the first."""
-    fleet.heard("a", 0)
-    fleet.heard("a", 0, event="stopped")
-    fleet.heard("a", 1)
+    fleet.peers_for("a", 0)
+    fleet.peers_for("a", 0, event="stopped")
+    fleet.peers_for("a", 1)
     assert fleet.outside("a", 2) == {SEED}
     assert fleet.outside("a", 3) == set()
 
@@ -415,11 +421,11 @@ def test_leeches_come_first_and_leave_room_for_some_seeds(
     zone = _zone(leeches, seeds)
     asker = _peer("x", 0)
     for chance in map(random.Random, range(20)):
-        found = choose(zone, asker, wanted=MAX_PEERS, is_leech=True, gateways=None, chance=chance)
-        assert [one[:1] for one in found] == [b"l"] * of_leeches + [b"s"] * of_seeds
-        assert len(set(found)) == len(found)
-        found = choose(zone, asker, wanted=MAX_PEERS, is_leech=False, gateways=None, chance=chance)
-        assert [one[:1] for one in found] == [b"l"] * min(leeches, MAX_PEERS)
+        chosen = choose(zone, asker, wanted=MAX_PEERS, is_leech=True, gateways=None, chance=chance)
+        assert [endpoint[:1] for endpoint in chosen] == [b"l"] * of_leeches + [b"s"] * of_seeds
+        assert len(set(chosen)) == len(chosen)
+        chosen = choose(zone, asker, wanted=MAX_PEERS, is_leech=False, gateways=None, chance=chance)
+        assert [endpoint[:1] for endpoint in chosen] == [b"l"] * min(leeches, MAX_PEERS)
 
 
 @pytest.mark.parametrize("wanted", [0, 1, OUTSIDERS, MAX_PEERS])
@@ -434,32 +440,32 @@ def test_a_gate_keeps_places_for_outsiders(wanted: int) -> None:
     for number in range(40):
         gateways.add(_peer("o", number))
     for chance in map(random.Random, range(20)):
-        found = choose(
+        chosen = choose(
             zone, _peer("l", 0), wanted=wanted, is_leech=True, gateways=gateways, chance=chance
         )
-        assert len(found) == wanted == len(set(found))
-        last = found[-min(wanted, OUTSIDERS) or len(found) :]
-        assert all(one in gateways for one in last)
+        assert len(chosen) == wanted == len(set(chosen))
+        last = chosen[-min(wanted, OUTSIDERS) or len(chosen) :]
+        assert all(gateway in gateways for gateway in last)
         assert len(last) == min(wanted, OUTSIDERS)
-        assert _peer("l", 0) not in found
+        assert _peer("l", 0) not in chosen
 
 
 def test_invented_gateways_keep_out_nobody() -> None:
     """24 announces with dead ports and a gateway's id, from the address of an honest host."""
     fleet = Fleet(registry_zone="a", are_dead=True)
     for number in range(REGISTRY_ZONE.most):
-        fleet.heard("=a", number, prefix=GATEWAY_PEER, address=_SHARED)
+        fleet.peers_for("=a", number, prefix=GATEWAY_PEER, address=_SHARED)
     fleet.are_dead = False
     fleet.now += CONFIRM_SECONDS + 0.1
     assert fleet.reserved("=a", number=50, address=_SHARED)
-    assert SEED in fleet.heard("=a", 50, prefix=GATEWAY_PEER, address=_SHARED)
+    assert SEED in fleet.peers_for("=a", 50, prefix=GATEWAY_PEER, address=_SHARED)
     fleet.are_dead = True
     for _ in range(3):
         for number in range(REGISTRY_ZONE.most):
-            fleet.heard("=a", number, prefix=GATEWAY_PEER, address=_SHARED, event="started")
+            fleet.peers_for("=a", number, prefix=GATEWAY_PEER, address=_SHARED, event="started")
         fleet.now += 10
     for number in range(REGISTRY_ZONE.most):
-        peers = fleet.heard("=a", number, prefix=GATEWAY_PEER, address=_SHARED, event="started")
+        peers = fleet.peers_for("=a", number, prefix=GATEWAY_PEER, address=_SHARED, event="started")
         assert SEED not in peers
 
 
@@ -467,49 +473,49 @@ def test_one_address_leaves_places_to_hosts_at_others() -> None:
     """While nothing has been proven yet: reservations and invented gateways alike."""
     fleet = Fleet(registry_zone="a", are_dead=True)
     for number in range(REGISTRY_ZONE.first // 2):
-        fleet.heard("=a", number, address=_SHARED, prefix=HOST_PEER)
+        fleet.peers_for("=a", number, address=_SHARED, prefix=HOST_PEER)
         assert fleet.reserved("=a", address=_SHARED)
     assert not fleet.reserved("=a", address=_SHARED)
     fleet.are_dead = False
     assert fleet.reserved("=a", number=60, address="10.7.0.60")
-    assert SEED in fleet.heard("=a", 60, address="10.7.0.60", prefix=GATEWAY_PEER)
-    assert SEED in fleet.heard("=a", 61, address="10.7.0.61", prefix=HOST_PEER)
+    assert SEED in fleet.peers_for("=a", 60, address="10.7.0.60", prefix=GATEWAY_PEER)
+    assert SEED in fleet.peers_for("=a", 61, address="10.7.0.61", prefix=HOST_PEER)
 
 
 def test_gateways_that_proved_themselves_yield_to_nobody() -> None:
     """Hosts behind one NAT that are connected keep their places, whoever comes later."""
     fleet = Fleet(registry_zone="a")
     for number in range(REGISTRY_ZONE.first):
-        assert SEED in fleet.heard("=a", number, address=_SHARED, prefix=HOST_PEER)
+        assert SEED in fleet.peers_for("=a", number, address=_SHARED, prefix=HOST_PEER)
     fleet.now += CONFIRM_SECONDS + 1
     assert not fleet.reserved("=a", address="10.7.0.60")
-    assert SEED not in fleet.heard("=a", 60, address="10.7.0.60", prefix=HOST_PEER)
+    assert SEED not in fleet.peers_for("=a", 60, address="10.7.0.60", prefix=HOST_PEER)
 
 
 def test_a_gateway_that_receives_nothing_loses_its_place(fleet: Fleet) -> None:
     """Connected to the seed, but with the same number of bytes missing after an interval."""
     for number in range(OTHER_ZONE.first):
-        assert SEED in fleet.heard("a", number, left=500)
-    assert SEED not in fleet.heard("a", 8)
+        assert SEED in fleet.peers_for("a", number, left=500)
+    assert SEED not in fleet.peers_for("a", 8)
     fleet.now += INTERVAL
-    assert SEED not in fleet.heard("a", 0, left=500)
-    assert SEED in fleet.heard("a", 1, left=499)
-    assert SEED in fleet.heard("a", 8)
+    assert SEED not in fleet.peers_for("a", 0, left=500)
+    assert SEED in fleet.peers_for("a", 1, left=499)
+    assert SEED in fleet.peers_for("a", 8)
 
 
 def test_a_gateway_that_connects_late_gets_its_place_back(fleet: Fleet) -> None:
     """It proves itself whenever it connects; until then others may take the place."""
     fleet.are_dead = True
-    assert SEED in fleet.heard("a", 0, left=500)
+    assert SEED in fleet.peers_for("a", 0, left=500)
     fleet.now += CONFIRM_SECONDS + 1
     fleet.are_dead = False
     for number in range(1, 1 + OTHER_ZONE.first):
-        assert SEED in fleet.heard("a", number)
-    assert SEED not in fleet.heard("a", 0, left=400)
+        assert SEED in fleet.peers_for("a", number)
+    assert SEED not in fleet.peers_for("a", 0, left=400)
     endpoint = _endpoint("a", 0, "")
     fleet.tracker.confirm_gateway(_HASH, _peer_id(b"", endpoint[1]), endpoint[0])
     fleet.now += INTERVAL
-    assert SEED in fleet.heard("a", 0, left=300)
+    assert SEED in fleet.peers_for("a", 0, left=300)
 
 
 def test_one_connection_proves_one_gateway() -> None:
@@ -538,8 +544,8 @@ def test_a_reservation_belongs_to_its_address(fleet: Fleet) -> None:
     """A gateway's peer id alone takes no place; the host that reserved it does."""
     for number in (5, 6):
         assert fleet.reserved("a", number=number)
-    assert SEED not in fleet.heard("a", 7, prefix=GATEWAY_PEER)
-    assert SEED in fleet.heard("a", 5, prefix=GATEWAY_PEER)
+    assert SEED not in fleet.peers_for("a", 7, prefix=GATEWAY_PEER)
+    assert SEED in fleet.peers_for("a", 5, prefix=GATEWAY_PEER)
 
 
 @pytest.mark.parametrize("addresses", [("10.3.3.3", "10.3.3.3"), ("fd00::1", "fd00::ffff")])
@@ -552,8 +558,8 @@ def test_an_address_with_many_peers_is_drawn_no_oftener(addresses: tuple[str, st
         bag.add(compact(f"10.1.1.{number}", 99))
     drawn = bag.draw(6, random.Random(3))
     assert sum(source_of(endpoint)[:2] != b"\x0a\x01" for endpoint in drawn) <= 1
-    every = bag.draw(2000, random.Random(3))
-    assert len(every) == len(set(every)) == len(bag) == 1010
+    drawn_all = bag.draw(2000, random.Random(3))
+    assert len(drawn_all) == len(set(drawn_all)) == len(bag) == 1010
 
 
 def test_all_of_a_bag_are_drawn_alike() -> None:
@@ -570,8 +576,8 @@ def test_all_of_a_bag_are_drawn_alike() -> None:
     for _ in range(4000):
         drawn = bag.draw(5, chance)
         assert len(set(drawn)) == 5
-        for one in drawn:
-            counts[one] += 1
+        for endpoint in drawn:
+            counts[endpoint] += 1
     assert max(counts.values()) < 1.3 * min(counts.values())
     assert sorted(bag.draw(99, chance)) == sorted(counts)
     assert bag.draw(0, chance) == Bag().draw(3, chance) == []
@@ -580,7 +586,7 @@ def test_all_of_a_bag_are_drawn_alike() -> None:
 def _zones() -> int:
     """How many zones there are in memory."""
     gc.collect()
-    return sum(isinstance(one, Zone) for one in gc.get_objects())
+    return sum(isinstance(thing, Zone) for thing in gc.get_objects())
 
 
 def _zone(leeches: int, seeds: int) -> Zone:

@@ -65,7 +65,7 @@ class Swarm:
         answer: dict[bytes, Any] = decoded(self.tracker.announce(report, extra=extra))
         return answer
 
-    def told(self, number: int, **options: Any) -> list[int]:
+    def peers_for(self, number: int, **options: Any) -> list[int]:
         """The numbers of the peers that this one is told of, in no order."""
         ports = [port for _, port in _peers(self.announce(number, **options))]
         return sorted(port - 1000 for port in ports)
@@ -98,10 +98,10 @@ def test_peers_of_both_families_come_apart(swarm: Swarm) -> None:
 
 def test_a_peer_is_not_told_of_itself(swarm: Swarm) -> None:
     """The requester is left out, also when it was there before."""
-    assert swarm.told(1) == []
-    assert swarm.told(1) == []
-    assert swarm.told(2) == [1]
-    assert swarm.told(1) == [2]
+    assert swarm.peers_for(1) == []
+    assert swarm.peers_for(1) == []
+    assert swarm.peers_for(2) == [1]
+    assert swarm.peers_for(1) == [2]
 
 
 def test_a_peer_that_came_back_is_not_told_of_its_old_self(swarm: Swarm) -> None:
@@ -117,8 +117,8 @@ def test_leeches_are_told_of_all_and_seeds_of_leeches(swarm: Swarm) -> None:
     swarm.announce(1, left=0)
     swarm.announce(2, left=0)
     swarm.announce(3)
-    assert swarm.told(4) == [1, 2, 3]
-    assert swarm.told(1, left=0) == [3, 4]
+    assert swarm.peers_for(4) == [1, 2, 3]
+    assert swarm.peers_for(1, left=0) == [3, 4]
     answer = swarm.announce(5)
     assert (answer[b"complete"], answer[b"incomplete"]) == (2, 3)
 
@@ -154,23 +154,23 @@ def test_a_full_table_takes_no_more_peers_until_others_are_gone() -> None:
     """There is a bound over all torrents: one more is answered, is told to nobody, and waits."""
     swarm = Swarm()
     swarm.tracker = Tracker(max_peers=3, clock=swarm.clock)
-    other = Announce(_OTHER_HASH, b"o" * 20, compact("10.0.0.9", 9), 1, "", 50)
-    swarm.tracker.announce(other)
-    assert swarm.told(1) == []
-    assert swarm.told(2) == [1]
-    assert swarm.told(3) == [1, 2]
-    assert swarm.told(1) == [2]
+    announce = Announce(_OTHER_HASH, b"o" * 20, compact("10.0.0.9", 9), 1, "", 50)
+    swarm.tracker.announce(announce)
+    assert swarm.peers_for(1) == []
+    assert swarm.peers_for(2) == [1]
+    assert swarm.peers_for(3) == [1, 2]
+    assert swarm.peers_for(1) == [2]
     swarm.announce(2, event="stopped")
-    swarm.told(4)
-    assert swarm.told(1) == [4]
-    swarm.told(5)
-    assert swarm.told(1) == [4]
+    swarm.peers_for(4)
+    assert swarm.peers_for(1) == [4]
+    swarm.peers_for(5)
+    assert swarm.peers_for(1) == [4]
     # the peer of the other torrent is gone, though nobody has asked for that torrent since
     swarm.clock.now += 2 * INTERVAL + 1
-    swarm.told(6)
-    swarm.told(7)
-    swarm.told(8)
-    assert swarm.told(6) == [7, 8]
+    swarm.peers_for(6)
+    swarm.peers_for(7)
+    swarm.peers_for(8)
+    assert swarm.peers_for(6) == [7, 8]
     assert swarm.tracker.peers(_OTHER_HASH) == 0
 
 
@@ -178,8 +178,8 @@ def test_a_stopped_peer_is_gone_at_once(swarm: Swarm) -> None:
     """BEP 3: after stopped nobody is told of the peer, and it is told of nobody."""
     swarm.announce(1)
     swarm.announce(2)
-    assert swarm.told(1, event="stopped") == []
-    assert swarm.told(2) == []
+    assert swarm.peers_for(1, event="stopped") == []
+    assert swarm.peers_for(2) == []
     assert swarm.tracker.peers(_HASH) == 1
 
 
@@ -188,9 +188,9 @@ def test_a_peer_that_missed_two_announces_is_gone(swarm: Swarm) -> None:
     swarm.announce(1)
     swarm.announce(2, left=0)
     swarm.clock.now += 2 * INTERVAL
-    assert swarm.told(3) == [1, 2]
+    assert swarm.peers_for(3) == [1, 2]
     swarm.clock.now += 1.5
-    assert swarm.told(3) == []
+    assert swarm.peers_for(3) == []
 
 
 def test_a_peer_that_announces_in_time_stays(swarm: Swarm) -> None:
@@ -200,16 +200,16 @@ def test_a_peer_that_announces_in_time_stays(swarm: Swarm) -> None:
     for _ in range(5):
         swarm.clock.now += INTERVAL
         swarm.announce(1)
-    assert swarm.told(3) == [1]
+    assert swarm.peers_for(3) == [1]
 
 
 def test_a_dead_peer_is_gone_after_two_intervals_at_once(swarm: Swarm) -> None:
     """Whoever asked just before: no peer is told a moment longer than two intervals."""
     swarm.announce(1)
     swarm.clock.now += 2 * INTERVAL - 0.01
-    assert swarm.told(2) == [1]
+    assert swarm.peers_for(2) == [1]
     swarm.clock.now += 0.02
-    assert swarm.told(2) == []
+    assert swarm.peers_for(2) == []
 
 
 def test_a_peer_that_moves_keeps_its_entry_by_its_key(swarm: Swarm) -> None:
@@ -219,7 +219,7 @@ def test_a_peer_that_moves_keeps_its_entry_by_its_key(swarm: Swarm) -> None:
     assert _peers(swarm.announce(1)) == [("10.0.0.8", 7000)]
     assert swarm.tracker.peers(_HASH) == 2
     _come(swarm, "10.0.0.9", key=b"secret", event="stopped")
-    assert swarm.told(1) == []
+    assert swarm.peers_for(1) == []
 
 
 @pytest.mark.parametrize("key", [b"", b"guessed"])
@@ -248,7 +248,7 @@ def test_a_paused_peer_wants_nothing(swarm: Swarm) -> None:
     swarm.announce(2)
     extra = (("10.0.0.99", 9999),)
     assert _peers(swarm.announce(3, event="paused", extra=extra)) == [(_address(2), 1002)]
-    assert swarm.told(2) == [1, 3]
+    assert swarm.peers_for(2) == [1, 3]
     assert _scraped(swarm.tracker, _HASH)[b"incomplete"] == 2
 
 
@@ -256,12 +256,12 @@ def test_a_torrent_too_many_is_answered_and_not_remembered(swarm: Swarm) -> None
     """There is a bound of torrents; one whose peers are gone makes room."""
     swarm.tracker = Tracker(max_torrents=1, clock=swarm.clock)
     swarm.announce(1)
-    other = Announce(_OTHER_HASH, b"o" * 20, compact("10.0.0.9", 9), 1, "", 50)
-    swarm.tracker.announce(other)
+    announce = Announce(_OTHER_HASH, b"o" * 20, compact("10.0.0.9", 9), 1, "", 50)
+    swarm.tracker.announce(announce)
     assert swarm.tracker.peers(_OTHER_HASH) == 0
     swarm.announce(1, event="stopped")
     swarm.clock.now += 1
-    swarm.tracker.announce(other)
+    swarm.tracker.announce(announce)
     assert swarm.tracker.peers(_OTHER_HASH) == 1
 
 
@@ -285,7 +285,7 @@ def test_in_a_full_table_a_new_source_takes_the_place_of_a_crowded_one() -> None
         query = _query(peer_id=b"%020d" % number, port=1 + number)
         swarm.tracker.announce(Announce.parse(query, address=f"10.8.0.{number % 2}"))
     swarm.announce(1)
-    assert swarm.told(2) == [1]
+    assert swarm.peers_for(2) == [1]
     assert swarm.tracker.peers(_HASH) == 40
 
 
@@ -342,16 +342,16 @@ def test_no_more_peers_are_told_than_asked_and_allowed(
     for number in range(200):
         swarm.announce(number)
     for number in (0, 99, 199):
-        told = swarm.told(number, numwant=numwant)
-        assert len(set(told)) == len(told) == expected
-        assert number not in told
+        answered = swarm.peers_for(number, numwant=numwant)
+        assert len(set(answered)) == len(answered) == expected
+        assert number not in answered
 
 
 def test_leeches_of_a_crowd_are_told_of_different_peers(swarm: Swarm) -> None:
     """Answers are spread: over some of them, far more peers are named than one answer has."""
     for number in range(200):
         swarm.announce(number)
-    named = {peer for _ in range(40) for peer in swarm.told(5)}
+    named = {peer for _ in range(40) for peer in swarm.peers_for(5)}
     assert len(named) > 3 * MAX_PEERS
 
 
@@ -399,8 +399,8 @@ def test_a_peer_that_does_not_say_what_it_lacks_is_a_leech() -> None:
         b"info_hash=" + b"a" * 20 + b"&port=1",
         b"info_hash=" + b"a" * 20 + b"&peer_id=&port=1",
         *(
-            b"info_hash=" + b"a" * 20 + b"&peer_id=" + b"b" * 20 + rest
-            for rest in (
+            b"info_hash=" + b"a" * 20 + b"&peer_id=" + b"b" * 20 + target
+            for target in (
                 b"",
                 b"&port=",
                 b"&port=0",
