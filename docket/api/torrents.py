@@ -88,7 +88,7 @@ def _hashes_of(metainfo: Metainfo, file: File) -> memoryview:
 
 
 async def _complete_image(request: Request) -> StoredManifest:
-    """The image asked for; one of an upstream is here with all its layers, for a torrent of it.
+    """The requested image; one of an upstream is here with all its layers, for a torrent of it.
 
     Raises `UpstreamFetching` while they come.
     """

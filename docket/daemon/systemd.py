@@ -28,7 +28,7 @@ def notify(*lines: str) -> None:
 
 @contextlib.contextmanager
 def reloading() -> Iterator[None]:
-    """Tell the manager that the configuration is read again, and when that is done."""
+    """Report to the manager that the configuration is read again, and when that is done."""
     # systemd takes it for stale without the time
     notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
     try:

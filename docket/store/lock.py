@@ -71,7 +71,7 @@ def _try_lock(descriptor: int) -> bool:
 
 
 def _holder(descriptor: int) -> str:
-    """Who has the lock: as it says in the file, unless the kernel names another process."""
+    """The holder of the lock: as the file says, unless the kernel names another process."""
     text = os.pread(descriptor, 200, 0).decode(errors="replace")
     written = _PROCESS.search(text)
     number = _process_with(os.fstat(descriptor))

@@ -1,1 +1,1 @@
-"""Images of other registries: fetched when they are asked for, and stored like pushed ones."""
+"""Images of other registries: fetched on request, and stored like pushed ones."""

@@ -90,7 +90,7 @@ class ArrivingBlob:
 
     @contextmanager
     def opened(self) -> Iterator[bool]:
-        """While inside, `read` works; False when the fetch is over and its file is closed."""
+        """While inside, `read` works; False when the fetch has ended and its file is closed."""
         with self._changed:
             is_open = self._descriptor >= 0
             self._users += is_open

@@ -12,7 +12,7 @@ from typing import Any
 from docket.errors import DocketError, NotFound, UpstreamDenied, UpstreamLimited
 
 FAILED_SECONDS = 2.0
-"""How long a failure is the answer to all who ask: an image that many hosts want isn't asked for
+"""How long a failure answers every request: an image that many hosts want isn't requested
 again by each."""
 
 UNKNOWN_SECONDS = 10.0

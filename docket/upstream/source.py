@@ -169,7 +169,7 @@ class Source:
             yield from connection.blocks(response)
 
     def _check(self, response: Response, kind: str, reference: Reference) -> None:
-        """Raises unless the response is what was asked for."""
+        """Raises unless the response is what was requested."""
         status = response.status
         if status in (200, 206):
             return

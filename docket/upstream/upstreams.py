@@ -111,7 +111,7 @@ class Upstreams:
     # -- manifests
 
     def known(self, repository: str, target: str | Digest) -> Served | None:
-        """The manifest, where no upstream has to be asked for it; returns at once.
+        """The manifest, if no upstream must be requested; returns at once.
 
         Raises what an upstream has answered just before.
         """

@@ -170,7 +170,7 @@ class EngineContent:
         return again
 
     def _look_at(self, digest: Digest) -> bool:
-        """Whether all is done that the blob's coming or going asks for."""
+        """Whether all is done that the blob's arrival or departure needs."""
         path = self._path(digest)
         if path is None:
             self._drop(digest)
