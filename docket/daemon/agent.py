@@ -90,7 +90,7 @@ def run_agent(
 ) -> None:
     """Serve this host's engines and obey the registry, until SIGINT or SIGTERM.
 
-    *on_ready* gets the URL once requests are answered. On SIGHUP *reread* gives the options anew:
+    *on_ready* gets the URL once requests are answered. On SIGHUP *reread* returns the options again:
     name, zone, labels, limits, what to keep and the log's level follow. systemd's socket is used
     instead of the address, if it passes one. Raises `StoreLocked`, `StoreFormat`, or
     OSError when the port is taken. A registry that can't be reached is no error.
