@@ -177,10 +177,10 @@ class HostInfo(msgspec.Struct, frozen=True, kw_only=True):
 class Order(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A line of the stream to an agent.
 
-    *action* is ``fetch`` (the image *repository*@*digest*, for *deploy*), ``help`` (serve what this
-    host holds of that image, for *seconds*), ``cancel`` (*deploy*) or ``ping``. The agent waits up
-    to *jitter* seconds before it starts, and reports progress every *report_seconds*. About *hosts*
-    hosts fetch the image at the same time. *max_download* is in bytes a second; 0 is no limit.
+    *action* is ``fetch`` (the image *repository*@*digest*, for *deploy*), ``cancel`` (*deploy*) or
+    ``ping``. The agent waits up to *jitter* seconds before it starts, and reports progress every
+    *report_seconds*. About *hosts* hosts fetch the image at the same time. *max_download* is in
+    bytes a second; 0 is no limit.
     """
 
     action: str
@@ -190,7 +190,6 @@ class Order(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     digest: str = ""
     load: bool = False
     jitter: float = 0.0
-    seconds: float = 0.0
     report_seconds: float = 1.0
     hosts: int = 0
     max_download: int = 0

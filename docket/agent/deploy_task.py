@@ -80,7 +80,8 @@ class DeployTask:
         if self._stop.wait(random.uniform(0, self.order.jitter)):  # noqa: S311
             return self._end("failed", "cancelled")
         job = self._job = self._begin(self.order)
-        job.want_all(with_others=self.order.hosts > 1)
+        order = self.order
+        job.want_all(with_others=order.hosts > 1, max_download=order.max_download)
         while not job.wait(_LOOK_SECONDS):
             if self._stop.is_set():
                 job.close()

@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from docket.agent.arriving import ArrivingLayer
@@ -94,6 +94,7 @@ class ImageJob:
         self._notes: deque[str] = deque(maxlen=_MAX_NOTES)
         self._used = time.monotonic()
         self._with_others = False
+        self._max_download = 0
         self._thread = threading.Thread(
             target=self._run, name=f"image-{image.digest.short}", daemon=True
         )
@@ -114,9 +115,13 @@ class ImageJob:
             self._want(self._from(digest))
             return self._state.arriving.get(digest)
 
-    def want_all(self, *, with_others: bool = False) -> None:
-        """Fetch all layers that this host lacks, as other hosts begin to do *with_others*."""
+    def want_all(self, *, with_others: bool = False, max_download: int = 0) -> None:
+        """Fetch all layers that this host lacks, as other hosts begin to do *with_others*.
+
+        At most *max_download* bytes a second come; 0 leaves the agent's own limit.
+        """
         self._with_others = with_others
+        self._max_download = max_download
         self.want(self.image.layers)
 
     def want(self, layers: Iterable[Descriptor]) -> None:
@@ -278,7 +283,7 @@ class ImageJob:
                     fetch = Fetch(
                         tools.client,
                         tools.store,
-                        tools.options,
+                        self._options(),
                         _Quiet(self),
                         swarm=tools.swarm,
                         watcher=self,
@@ -293,6 +298,12 @@ class ImageJob:
                 if info_hash:
                     with suppress(SwarmError):
                         tools.swarm.forget(info_hash)
+
+    def _options(self) -> TransferOptions:
+        """The agent's options, with the limit of the order that wants the image, if it is lower."""
+        options = self._tools.options
+        limits = [limit for limit in (options.max_download, self._max_download) if limit]
+        return replace(options, max_download=min(limits, default=0))
 
     def _request(self, wanted: Sequence[Descriptor]) -> FetchRequest:
         with_others, self._with_others = self._with_others, False

@@ -29,13 +29,11 @@ class Orders:
         fleet: FleetClient,
         describe: Callable[[], HostInfo],
         start: Callable[[Order], DeployTask],
-        help_with: Callable[[Order], None],
     ) -> None:
         """*describe* gives the host as it is now; *start* begins to obey a fetch order."""
         self._fleet = fleet
         self._describe = describe
         self._start = start
-        self._help_with = help_with
         self._tasks: dict[str, DeployTask] = {}
         self._ended: dict[str, HostReport] = {}
         self._lock = threading.Lock()
@@ -98,8 +96,6 @@ class Orders:
                 task = self._tasks.pop(order.deploy, None)
             if task:
                 task.cancel()
-        elif order.action == "help":
-            self._help_with(order)
 
     def _fetch(self, order: Order) -> None:
         with self._lock:

@@ -90,9 +90,9 @@ def run_agent(
 ) -> None:
     """Serve this host's engines and obey the registry, until SIGINT or SIGTERM.
 
-    *on_ready* gets the URL once requests are answered. On SIGHUP *reread* returns the options again:
-    name, zone, labels, limits, what to keep and the log's level follow. systemd's socket is used
-    instead of the address, if it passes one. Raises `StoreLocked`, `StoreFormat`, or
+    *on_ready* gets the URL once requests are answered. On SIGHUP *reread* returns the options
+    again: name, zone, labels, limits, what to keep and the log's level follow. systemd's socket is
+    used instead of the address, if it passes one. Raises `StoreLocked`, `StoreFormat`, or
     OSError when the port is taken. A registry that can't be reached is no error.
     """
     # uvicorn raises a SIGTERM again when it has shut down; then the store is still to be closed
@@ -182,7 +182,7 @@ class _Agent:
         self._swarm = swarm
         transfer = TransferOptions(zone=options.zone, count_sources=True)
         self._host_id = _host_id(store.location)
-        self.orders = Orders(client.fleet, self.describe, self._start, self._help)
+        self.orders = Orders(client.fleet, self.describe, self._start)
         tools = Tools(client, store, swarm, transfer, options.idle_seconds, self._on_held)
         self.source = PullThrough(tools, resolver)
         self._clients = (client, resolver)
@@ -275,9 +275,6 @@ class _Agent:
             named = Reference(order.repository, order.tag) if order.tag else job.image.reference
             image = dataclasses.replace(job.image, reference=named)
             load_into_engine(image, self._store, engine)
-
-    def _help(self, order: Order) -> None:
-        log.info("not serving %s: it is not held", order.repository)
 
 
 def _engine() -> str:

@@ -208,6 +208,7 @@ class Fetch:
                     trip_seconds=self._request.image.trip_seconds,
                     patience=self._options.peer_timeout,
                     expects_others=self._request.expects_others,
+                    max_download=self._options.max_download,
                 )
         except SwarmError as error:
             self._progress.note(f"the swarm failed ({summary(error)}); layers come over HTTP")

@@ -149,6 +149,17 @@ def test_a_deploy_reaches_all_agents_and_says_where_bytes_came_from(
         assert deploy(docket, "app:1.0", "--zone", "east").returncode == 0
 
 
+def test_a_deploy_keeps_to_its_download_limit(docket: Commands, tmp_path: Path) -> None:
+    """``--max-download`` of a deploy limits each host, whatever the agent itself may take."""
+    push(docket, tmp_path, release("2.0", size=3 * MB), "app:2.0")
+    with agent_process(docket.url, tmp_path / "a", "--name", "a"):
+        done = deploy(docket, "app:2.0", "--all", "--max-download", str(MB))
+    assert done.returncode == 0, done.stderr
+    status = json.loads(done.stdout.splitlines()[-1])
+    # 4 MB at 1 MB/s; the first second's worth may come at once
+    assert status["ended"] - status["created"] > 2
+
+
 def test_a_deploy_reaches_a_host_that_was_off_when_it_returns(
     docket: Commands, tmp_path: Path
 ) -> None:

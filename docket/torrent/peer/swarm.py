@@ -192,6 +192,7 @@ class Swarm:
         trip_seconds: float = 0.0,
         patience: float = PEER_TIMEOUT,
         expects_others: bool = False,
+        max_download: int = 0,
         cancelled: threading.Event | None = None,
     ) -> FetchResult:
         """Fetch the *wanted* blobs of a torrent into *folder*, which is named as the torrent is.
@@ -200,7 +201,8 @@ class Swarm:
         other hosts meanwhile; *have* marks the pieces of wanted blobs that are in place.
         *is_gateway* makes this peer call itself a gateway: see `peer_selection`; *trip_seconds* is
         the round trip to the registry. When it *expects_others*, hosts that start to fetch the same
-        at this moment, it requests only a few pieces until it knows them. *on_complete* is called
+        at this moment, it requests only a few pieces until it knows them. At most *max_download*
+        bytes a second come, if the session allows more; 0 is no limit. *on_complete* is called
         on this thread for each wanted blob as soon as all of it can be read, while others still
         arrive.
 
@@ -216,6 +218,7 @@ class Swarm:
                     metainfo, folder, pieces, wanted=frozenset(wanted), is_gateway=is_gateway
                 )
                 member = self._members[metainfo.info_hash]
+                member.torrent.set_download_limit(max_download)
             ours = (self._session, member.torrent, inbox, member.peer_id)
             run = Download(
                 *ours, metainfo, folder, wanted, have, on_complete, trip_seconds, expects_others
