@@ -32,6 +32,7 @@ from docket.commands.push import push
 from docket.commands.registry import registry
 from docket.commands.rm import rm
 from docket.commands.version import version
+from docket.signals import on_ending
 
 _PROGRAM = "docket"
 _COMPLETE_VARIABLE = "_DOCKET_COMPLETE"
@@ -121,10 +122,7 @@ def main() -> NoReturn:
     ends it at once.
     """
     terminal.open_standard_streams()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        # nohup and shells' background jobs ignore some: that stays
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, _stop)
+    on_ending(_stop)
     try:
         code = _run(sys.argv[1:])
     except click.exceptions.Exit as end:

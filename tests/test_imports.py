@@ -27,6 +27,7 @@ VALUES = {
     "progress",
     "rate_limit",
     "config",
+    "signals",
 }
 
 TIERS = (
