@@ -138,15 +138,26 @@ class EngineContent:
 
     def _watch_folder(self, folder: Path) -> bool:
         """Whether files of *folder* can be linked now."""
+        if not self._is_there(folder):
+            return False
         if problem := _problem(folder, self._store):
-            if folder.exists() and folder not in self._reported:
+            if folder not in self._reported:
                 log.warning("the engine's blobs in %s are not shared: %s", folder, problem)
                 self._reported.add(folder)
-            there = next((path for path in folder.parents if path.exists()), None)
-            if there and not folder.exists():
-                self._watch.add(there)
             return False
         return self._watch.add(folder)
+
+    def _is_there(self, folder: Path) -> bool:
+        """Whether *folder* exists; if not, the nearest folder above it is watched."""
+        watched = None
+        while not folder.exists():
+            nearest = next((path for path in folder.parents if path.exists()), None)
+            if nearest is None or nearest == watched:
+                return False
+            # what is made below it before the watch begins is seen by looking once more
+            self._watch.add(nearest)
+            watched = nearest
+        return True
 
     def _look_at_all(self, pending: Iterable[Digest]) -> set[Digest]:
         """Those that have to be looked at again."""

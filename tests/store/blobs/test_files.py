@@ -33,7 +33,7 @@ from tests.store.samples import (
 )
 from tests.support.bombs import bomb
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def piece_hashes(content: bytes) -> bytes:

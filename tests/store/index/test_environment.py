@@ -201,7 +201,7 @@ def test_a_second_process(tmp_path: Path) -> None:
     )
     argv = [sys.executable, "-c", script, str(tmp_path)]
     with subprocess.Popen(
-        argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]
+        argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=Path(__file__).parents[3]
     ) as owner:
         assert owner.stdout
         assert owner.stdout.readline() == b"open\n"
